@@ -1,0 +1,133 @@
+#include "base/clock.h"
+
+#include <stdio.h>
+#include <time.h>
+
+static int64_t now(clockid_t clock)
+{
+	struct timespec ts = {0};
+
+	(void)clock_gettime(clock, &ts);
+	return (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
+}
+
+int64_t clock_monotonic_ns(void)
+{
+	return now(CLOCK_MONOTONIC);
+}
+
+int64_t clock_unix_ns(void)
+{
+	return now(CLOCK_REALTIME);
+}
+
+char *clock_format(int64_t unix_ns, char text[static CLOCK_TEXT_SIZE])
+{
+	int64_t fraction = unix_ns % NS_PER_S;
+	if (fraction < 0)
+		fraction += NS_PER_S;
+	time_t seconds = (time_t)((unix_ns - fraction) / NS_PER_S);
+	struct tm tm = {0};
+
+	(void)gmtime_r(&seconds, &tm);
+	char whole[24];
+	(void)strftime(whole, sizeof(whole), "%Y-%m-%dT%H:%M:%S", &tm);
+	(void)snprintf(text, CLOCK_TEXT_SIZE, "%.19s.%06uZ", whole, (unsigned)(fraction / 1000) % 1000000);
+	return text;
+}
+
+/* Takes exactly `digits` digits. */
+static bool take_number(struct str *s, size_t digits, int *ret)
+{
+	int value = 0;
+
+	if (s->len < digits)
+		return false;
+	for (size_t i = 0; i < digits; i++) {
+		char c = s->data[i];
+		if (c < '0' || c > '9')
+			return false;
+		value = value * 10 + (c - '0');
+	}
+	s->data += digits;
+	s->len -= digits;
+	*ret = value;
+	return true;
+}
+
+static bool take_char(struct str *s, char a, char b)
+{
+	if (s->len == 0 || (s->data[0] != a && s->data[0] != b))
+		return false;
+	s->data++;
+	s->len--;
+	return true;
+}
+
+static bool take_fraction(struct str *s, int64_t *ret)
+{
+	int64_t value = 0;
+	int64_t unit = NS_PER_S;
+	size_t digits = 0;
+
+	while (s->len > 0 && s->data[0] >= '0' && s->data[0] <= '9') {
+		unit /= 10; /* becomes 0 after nine digits: further ones are finer than we keep */
+		value += unit * (s->data[0] - '0');
+		s->data++;
+		s->len--;
+		digits++;
+	}
+	*ret = value;
+	return digits > 0 && digits <= 18;
+}
+
+/* RFC 3339 section 5.6, time-offset; seconds east of UTC. */
+static bool take_offset(struct str *s, int *ret)
+{
+	if (take_char(s, 'Z', 'z')) {
+		*ret = 0;
+		return true;
+	}
+	int sign = s->len > 0 && s->data[0] == '-' ? -1 : 1;
+	int hours = 0;
+	int minutes = 0;
+	if (!take_char(s, '+', '-') || !take_number(s, 2, &hours) || !take_char(s, ':', ':') ||
+	    !take_number(s, 2, &minutes) || hours > 23 || minutes > 59)
+		return false;
+	*ret = sign * (hours * 3600 + minutes * 60);
+	return true;
+}
+
+static bool take_date_time(struct str *s, struct tm *tm)
+{
+	return take_number(s, 4, &tm->tm_year) && take_char(s, '-', '-') && take_number(s, 2, &tm->tm_mon) &&
+	       take_char(s, '-', '-') && take_number(s, 2, &tm->tm_mday) && take_char(s, 'T', 't') &&
+	       take_number(s, 2, &tm->tm_hour) && take_char(s, ':', ':') && take_number(s, 2, &tm->tm_min) &&
+	       take_char(s, ':', ':') && take_number(s, 2, &tm->tm_sec);
+}
+
+int clock_parse(struct str text, int64_t *ret_unix_ns, struct err *err)
+{
+	struct str s = text;
+	struct tm tm = {0};
+	int64_t fraction = 0;
+	int offset = 0;
+
+	if (!take_date_time(&s, &tm) || (take_char(&s, '.', '.') && !take_fraction(&s, &fraction)) ||
+	    !take_offset(&s, &offset) || s.len != 0)
+		return err_set(err, ERR_INVALID_FIELD, "'%.*s' is not a time like 2026-11-21T12:40:00Z", STR_ARG(text));
+	/* What fits an int64_t of nanoseconds ends in 2262. */
+	int mday = tm.tm_mday;
+	int month = tm.tm_mon - 1;
+	tm.tm_mon = month;
+	tm.tm_year -= 1900;
+	bool in_range = tm.tm_year >= 70 && tm.tm_year < 300 && tm.tm_hour < 24 && tm.tm_min < 60 && tm.tm_sec <= 60;
+	time_t seconds = in_range ? timegm(&tm) : 0;
+	/* timegm() normalises 30 February to March: then the day it gives back differs. A leap second may roll over. */
+	if (!in_range || month < 0 || month > 11 || mday < 1 || (tm.tm_mon != month && tm.tm_mday != 1) ||
+	    (tm.tm_mday != mday && tm.tm_sec != 0))
+		return err_set(err, ERR_INVALID_FIELD, "'%.*s' is not a real time between 1970 and 2200",
+			       STR_ARG(text));
+	*ret_unix_ns = ((int64_t)seconds - offset) * NS_PER_S + fraction;
+	return 0;
+}

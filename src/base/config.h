@@ -1,0 +1,83 @@
+/*
+ * Configuration by table. A role declares one array of struct config_key over its settings struct; the same table
+ * parses, checks, shows origins and makes the reference page. One format everywhere: NIMBUS_X=value.
+ *
+ * Order, first found wins: flag, environment, --env-file, DATA/nimbus.env, $XDG_CONFIG_HOME/nimbus/nimbus.env,
+ * /etc/nimbus/nimbus.env. A secret NIMBUS_X may come as NIMBUS_X_FILE, the path of a file that holds it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/str.h"
+
+enum config_type {
+	CONFIG_TEXT,	 /* char *; NULL when unset and without default */
+	CONFIG_SECRET,	 /* struct secret *; NULL when unset */
+	CONFIG_INT,	 /* int64_t */
+	CONFIG_BOOL,	 /* bool: 1/0 true/false yes/no on/off */
+	CONFIG_DURATION, /* int64_t ns; written in seconds with a fraction, as the seeds do: 300, 0.5 */
+	CONFIG_SIZE,	 /* int64_t bytes; K, M, G, T (powers of 1,024) are understood */
+	CONFIG_REAL,	 /* double */
+	CONFIG_LIST,	 /* struct config_list: commas or a JSON array */
+};
+
+struct config_list {
+	char **items;
+	size_t count;
+};
+
+enum config_flags {
+	CONFIG_REQUIRED = 1,
+	CONFIG_RELOADABLE = 2,
+	CONFIG_RESERVED = 4, /* known, so accepted, but nothing reads it yet: one warning when set */
+};
+
+struct config_key {
+	const char *name; /* NIMBUS_... */
+	enum config_type type;
+	unsigned flags;
+	size_t offset;
+	const char *fallback; /* as it would be written; NULL: none */
+	double min, max;      /* numbers in the unit written; both 0: any */
+	const char *help;     /* one sentence */
+};
+
+struct config_table {
+	const char *role; /* "control-plane"; "" for the keys that all roles read */
+	const struct config_key *keys;
+	size_t count;
+};
+
+/* Where values come from. Reads the files once; a NIMBUS_ name that no table of `known` has is an error that names
+ * file, line and the nearest known name. */
+struct config_source;
+struct config_source_opts {
+	const struct config_table *const *known; /* every table of the program */
+	size_t known_count;
+	const char *env_file; /* --env-file, or NULL */
+	const char *data_dir; /* DATA/nimbus.env is read where it exists; or NULL */
+	char *const *environ;
+};
+int config_source_new(const struct config_source_opts *opts, struct config_source **ret, struct err *err) must_check;
+void config_source_free(struct config_source *s);
+AUTOPTR_DEFINE(config_source)
+/* As a flag would: stronger than all else. */
+void config_source_override(struct config_source *s, const char *name, const char *value);
+/* The raw value, and where it came from ("environment", "/etc/nimbus/nimbus.env:3"); NULL when unset. */
+const char *config_source_get(const struct config_source *s, const char *name, const char **ret_origin);
+
+/* Fills the struct that the table's offsets mean. The message names the variable and its origin. */
+int config_load(const struct config_source *s, const struct config_table *table, void *settings, struct err *err)
+	must_check;
+/* Releases what config_load() put there. */
+void config_unload(const struct config_table *table, void *settings);
+/* One line a key: NAME=value  # origin. Secrets as "(set)". */
+void config_show(const struct config_source *s, const struct config_table *table, struct buf *out);
+/* A Markdown table: the reference page. */
+void config_document(const struct config_table *table, struct buf *out);

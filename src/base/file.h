@@ -1,0 +1,37 @@
+/*
+ * Files and folders: whole-file reads and durable writes, folders, space left. Descriptors are close-on-exec from
+ * birth.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/buf.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/str.h"
+
+void fd_close(int *fd);
+/* An int that is closed at the end of its scope; -1 when it holds nothing. errno is kept. */
+#define autoclose __attribute__((cleanup(fd_close))) int
+/* Moves a descriptor out of a local and leaves -1. */
+int fd_take(int *fd);
+
+/* Appends all of it; refuses one of more than `max` bytes. dirfd may be AT_FDCWD. */
+int file_read(int dirfd, const char *path, size_t max, struct buf *out, struct err *err) must_check;
+/* All of it, through EINTR and short writes. */
+int file_write_fd(int fd, struct str bytes, struct err *err) must_check;
+/* Temp file, write, fsync, rename, fsync of the folder: readers see the old or the new whole, also after power loss. */
+int file_write_atomic(int dirfd, const char *path, struct str bytes, mode_t mode, struct err *err) must_check;
+/* fsync of the folder that holds `path`, so that a new or renamed entry lasts. */
+int file_sync_parent(int dirfd, const char *path, struct err *err) must_check;
+
+/* Every missing folder of the path with `mode`; fine where it exists. */
+int dir_make(const char *path, mode_t mode, struct err *err) must_check;
+int dir_open(const char *path, int *ret_fd, struct err *err) must_check;
+/* The entry and all below it; follows no link, crosses no mount. Fine where there is none. */
+int dir_remove(int dirfd, const char *name, struct err *err) must_check;
+/* Bytes that an ordinary user may still write there. */
+int disk_free(int fd, uint64_t *ret, struct err *err) must_check;
