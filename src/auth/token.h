@@ -1,0 +1,94 @@
+/*
+ * Tokens: bytes in, claims out. One verifier for all services.
+ *
+ * ES256 JWTs carry a kid, an audience and scopes, and are minted by the control plane's keyring. HS256 JWTs of the
+ * Python Nimbus carry neither audience nor scopes: which shared secret verifies one decides whether it is an agent's
+ * or an admin's, so the same secret for both is refused at the start.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "auth/scope.h"
+#include "base/buf.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/secret.h"
+#include "base/str.h"
+
+struct jwks;
+struct jwt_key;
+struct keyring;
+
+enum token_audience { TOKEN_AGENT, TOKEN_ADMIN, TOKEN_JOB, TOKEN_USER, TOKEN_AUDIENCE_COUNT };
+/* For sets of audiences. */
+#define TOKEN_BIT(audience) (1U << (audience))
+
+enum { CLAIMS_SUBJECT_SIZE = 160, CLAIMS_SCOPES_SIZE = 512, TOKEN_MAX = 8192 };
+#define TOKEN_LEEWAY_NS (60 * INT64_C(1000000000))
+
+/* Plain data, so that it can be copied and remembered. */
+struct claims {
+	enum token_audience audience;
+	char subject[CLAIMS_SUBJECT_SIZE]; /* agent id, admin's name, "job-ID" */
+	char scopes[CLAIMS_SCOPES_SIZE];
+	int64_t org_id; /* 0: none */
+	int64_t job_id; /* 0: none */
+	int64_t attempt;
+	int64_t version;    /* "ver": the agent token's generation */
+	int64_t issued_at;  /* Unix ns; 0: not said */
+	int64_t expires_at; /* Unix ns; 0: never (shared-secret tokens only) */
+	bool shared_secret; /* HS256: full rights of its audience, no scopes */
+};
+
+const char *token_audience_name(enum token_audience audience);
+
+/* The claims of a token whose signature has been verified: its payload, JSON. Checks form, not time. An ES256 token
+ * must have exp and a known aud; for a shared-secret one `secret_audience` is the answer. */
+int claims_parse(struct str payload, bool shared_secret, enum token_audience secret_audience, struct claims *ret,
+		 struct err *err) must_check;
+/* ERR_TOKEN_EXPIRED, ERR_UNAUTH (not valid yet), ERR_FORBIDDEN (an audience that is not in `audiences`). */
+int claims_check(const struct claims *c, unsigned audiences, int64_t now_at, struct err *err) must_check;
+/* Appends the payload. */
+void claims_write(const struct claims *c, struct buf *out);
+
+/*
+ * Rights. An admin's token without scopes may do everything; with scopes, just these. Everybody else has the
+ * organisation of the token, and nothing outside it.
+ */
+bool claims_allow(const struct claims *c, enum scope_op op, int64_t org_id, const char *repo) must_check;
+/* A right that is a bare word: "seal". */
+bool claims_may(const struct claims *c, const char *word) must_check;
+
+/* Signs the claims, valid for ttl_ns from now_at (both go into the token), with the keyring's active key. */
+int token_mint(const struct keyring *k, const struct claims *c, int64_t now_at, int64_t ttl_ns, struct secret **ret,
+	       struct err *err) must_check;
+/* The Python Nimbus's form, HS256: sub, iat, exp, ver. The audience is the secret's. */
+int token_mint_shared(const struct secret *key, const struct claims *c, int64_t now_at, int64_t ttl_ns,
+		      struct secret **ret, struct err *err) must_check;
+
+struct verifier_opts {
+	const struct keyring *keyring;		   /* the control plane's own keys; or NULL. Borrowed. */
+	struct jwks *jwks;			   /* every other service's view of them; or NULL. Borrowed. */
+	const struct secret *const *agent_secrets; /* the current one first, then older ones; copied */
+	size_t agent_secret_count;
+	const struct secret *const *admin_secrets;
+	size_t admin_secret_count;
+};
+
+/* Safe in threads. Remembers verified tokens by their SHA-256 until they expire, a bounded number of them. */
+struct verifier;
+/* ERR_INVALID when an agent secret equals an admin secret. */
+int verifier_new(const struct verifier_opts *opts, struct verifier **ret, struct err *err) must_check;
+void verifier_free(struct verifier *v);
+AUTOPTR_DEFINE(verifier)
+
+/* `token` is what follows "Bearer ". audiences: TOKEN_BIT()s of whom this route is for. ERR_UNAVAILABLE: its key is
+ * not known and cannot be fetched now. */
+int verifier_verify(struct verifier *v, struct str token, unsigned audiences, int64_t now_at, struct claims *ret,
+		    struct err *err) must_check;
+/* The value of an Authorization header, or NULL where there is none: "Bearer TOKEN", the word in this spelling. */
+int verifier_authorize(struct verifier *v, const char *authorization, unsigned audiences, int64_t now_at,
+		       struct claims *ret, struct err *err) must_check;
