@@ -1,0 +1,592 @@
+#include "proto/guest_frame.h"
+
+#include <assert.h>
+
+/* Random, save that the first byte is not ASCII and the first four, as a length, are far over the limit. */
+const unsigned char guest_magic[GUEST_MAGIC_SIZE] = {
+	0xf7, 0x9c, 0x5e, 0xe1, 0x3a, 0x0d, 0x84, 0xc6, 0x71, 0xb8, 0x1f, 0xd2, 0x4b, 0x96, 0xa0, 0x2e,
+};
+
+struct type_info {
+	const char *name;
+	enum guest_sender sender;
+	size_t least;
+};
+
+static const struct type_info types[] = {
+#define X(type, number, from, min) [GUEST_##type] = {.name = #type, .sender = (from), .least = (min)},
+	GUEST_FRAME_TYPES(X)
+#undef X
+};
+
+static const struct type_info *type_info(int type)
+{
+	if (type < 0 || (size_t)type >= ARRAY_LEN(types) || types[type].name == NULL)
+		return NULL;
+	return &types[type];
+}
+
+const char *guest_frame_name(int type)
+{
+	const struct type_info *info = type_info(type);
+
+	return info != NULL ? info->name : "unknown";
+}
+
+/* --- reading and writing numbers and texts --- */
+
+/* A place in a payload. Reading past its end sets `bad` and gives zeros, so that one check at the end will do. */
+struct cursor {
+	struct str rest;
+	bool bad;
+};
+
+static void take(struct cursor *c, void *to, size_t len)
+{
+	if (c->bad || c->rest.len < len) {
+		c->bad = true;
+		memset(to, 0, len);
+		return;
+	}
+	memcpy(to, c->rest.data, len);
+	c->rest.data += len;
+	c->rest.len -= len;
+}
+
+static uint64_t take_number(struct cursor *c, size_t size)
+{
+	unsigned char bytes[8] = {0};
+	uint64_t value = 0;
+
+	take(c, bytes, size);
+	for (size_t i = size; i-- > 0;)
+		value = value << 8 | bytes[i];
+	return value;
+}
+
+static uint32_t take_u32(struct cursor *c)
+{
+	return (uint32_t)take_number(c, 4);
+}
+
+static uint64_t take_u64(struct cursor *c)
+{
+	return take_number(c, 8);
+}
+
+/* A time or a size: never negative. */
+static int64_t take_count(struct cursor *c)
+{
+	uint64_t value = take_u64(c);
+
+	if (value > INT64_MAX)
+		c->bad = true;
+	return c->bad ? 0 : (int64_t)value;
+}
+
+/* Text with its NUL. */
+static const char *take_text(struct cursor *c)
+{
+	const char *text = c->rest.data;
+	ptrdiff_t end = c->bad ? -1 : str_find(c->rest, '\0');
+
+	if (end < 0) {
+		c->bad = true;
+		return "";
+	}
+	c->rest.data += end + 1;
+	c->rest.len -= (size_t)end + 1;
+	return text;
+}
+
+static int taken(const struct cursor *c, int type, struct err *err)
+{
+	if (c->bad || c->rest.len > 0)
+		return err_set(err, ERR_INVALID, "guest channel: malformed %s message", guest_frame_name(type));
+	return 0;
+}
+
+static void put_text(struct buf *out, const char *text)
+{
+	buf_append(out, text, strlen(text) + 1);
+}
+
+/* Where the frame began is what frame_end() needs to set its length. */
+static size_t frame_begin(struct buf *out, enum guest_frame_type type, uint16_t stream)
+{
+	size_t start = out->len;
+
+	buf_put_u32(out, 0);
+	buf_putc(out, (char)type);
+	buf_put_u16(out, stream);
+	return start;
+}
+
+static void frame_end(struct buf *out, size_t start)
+{
+	size_t len = out->len - start - GUEST_HEADER_SIZE;
+
+	assert(len <= GUEST_PAYLOAD_MAX);
+	for (size_t i = 0; i < 4; i++)
+		out->data[start + i] = (char)(len >> (8 * i));
+}
+
+/* --- the decoder --- */
+
+static void decoder_init(struct guest_decoder *d, enum guest_sender from, bool any_epoch, uint64_t epoch)
+{
+	d->from = from;
+	d->any_epoch = any_epoch;
+	d->epoch = epoch;
+	d->synced = false;
+	d->open = false;
+	d->have = 0;
+}
+
+void guest_decoder_for_host(struct guest_decoder *d, uint64_t epoch)
+{
+	decoder_init(d, GUEST_FROM_GUEST, false, epoch);
+}
+
+void guest_decoder_for_guest(struct guest_decoder *d)
+{
+	decoder_init(d, GUEST_FROM_HOST, true, 0);
+}
+
+/* Behind the magic, or at the end of the input. No byte of the magic but the first equals the first, so a mismatch
+ * means that the search begins anew at this byte. */
+static void scan(struct guest_decoder *d, struct str *input)
+{
+	while (input->len > 0 && d->have < GUEST_MAGIC_SIZE) {
+		unsigned char byte = (unsigned char)*input->data;
+		if (byte != guest_magic[d->have])
+			d->have = 0;
+		if (byte == guest_magic[d->have])
+			d->have++;
+		input->data++;
+		input->len--;
+	}
+	if (d->have < GUEST_MAGIC_SIZE)
+		return;
+	d->synced = true;
+	d->open = false;
+	d->have = 0;
+}
+
+/* Moves bytes into the decoder until it holds `want`. */
+static bool gather(struct guest_decoder *d, struct str *input, size_t want)
+{
+	size_t len = want > d->have ? want - d->have : 0;
+
+	if (len > input->len)
+		len = input->len;
+	if (len > 0)
+		memcpy(d->bytes + d->have, input->data, len);
+	d->have += len;
+	input->data += len;
+	input->len -= len;
+	return d->have >= want;
+}
+
+static uint32_t frame_length(const struct guest_decoder *d)
+{
+	struct cursor c = {.rest = {(const char *)d->bytes, 4}};
+
+	return take_u32(&c);
+}
+
+static int check_header(const struct guest_decoder *d, struct err *err)
+{
+	uint32_t len = frame_length(d);
+	int type = d->bytes[4];
+	const struct type_info *info = type_info(type);
+
+	if (len > GUEST_PAYLOAD_MAX)
+		return err_set(err, ERR_INVALID, "guest channel: a frame of %u bytes, the limit is %d", len,
+			       GUEST_PAYLOAD_MAX);
+	if (info == NULL)
+		return err_set(err, ERR_INVALID, "guest channel: unknown message type %d", type);
+	if (info->sender != d->from)
+		return err_set(err, ERR_INVALID, "guest channel: %s comes from the wrong side", info->name);
+	if (len < info->least)
+		return err_set(err, ERR_INVALID, "guest channel: %s message of %u bytes", info->name, len);
+	return 0;
+}
+
+/* The first frame behind a magic: is it a hello, or the ack of our epoch? Else the search goes on. */
+static bool opens(struct guest_decoder *d, const struct guest_frame *frame)
+{
+	struct cursor c = {.rest = frame->payload};
+
+	if (frame->type != GUEST_HELLO && frame->type != GUEST_ACK)
+		return false;
+	(void)take_u32(&c); /* the version, which is the caller's to judge */
+	uint64_t epoch = take_u64(&c);
+	if (d->any_epoch)
+		d->epoch = epoch;
+	return epoch == d->epoch;
+}
+
+static bool at_magic(const struct guest_decoder *d)
+{
+	return d->have >= 4 && memcmp(d->bytes, guest_magic, 4) == 0;
+}
+
+/* Between two frames only: the length that begins the magic is impossible, so nothing real is mistaken for it. */
+static void restart(struct guest_decoder *d)
+{
+	d->synced = false;
+	/* The whole of it is matched by scan(): what is gathered so far is a part of the magic, or an error. */
+	d->have = memcmp(d->bytes, guest_magic, GUEST_HEADER_SIZE) == 0 ? GUEST_HEADER_SIZE : 0;
+}
+
+int guest_decode(struct guest_decoder *d, struct str *input, struct guest_frame *ret, struct err *err)
+{
+	for (;;) {
+		if (!d->synced)
+			scan(d, input);
+		if (!d->synced || !gather(d, input, GUEST_HEADER_SIZE))
+			return 0;
+		if (at_magic(d)) {
+			restart(d);
+			continue;
+		}
+		int rc = check_header(d, err);
+		if (rc < 0 && d->open)
+			return rc;
+		if (rc < 0) { /* garbage that held the magic */
+			d->synced = false;
+			d->have = 0;
+			continue;
+		}
+		uint32_t len = frame_length(d);
+		if (!gather(d, input, GUEST_HEADER_SIZE + len))
+			return 0;
+		d->have = 0;
+		struct guest_frame frame = {
+			.type = (enum guest_frame_type)d->bytes[4],
+			.stream = (uint16_t)(d->bytes[5] | d->bytes[6] << 8),
+			.payload = {(const char *)d->bytes + GUEST_HEADER_SIZE, len},
+		};
+		if (!d->open && !opens(d, &frame)) {
+			d->synced = false;
+			continue;
+		}
+		d->open = true;
+		*ret = frame;
+		return GUEST_FRAME_READY;
+	}
+}
+
+/* --- the messages --- */
+
+/* What sethostname() takes without surprise in a shell prompt or a file name. */
+static bool good_hostname(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len >= 1 && len <= GUEST_NAME_MAX && name[0] != '-' && name[0] != '.' &&
+	       strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.") == len;
+}
+
+int guest_hello_decode(struct str payload, struct guest_hello *ret, struct err *err)
+{
+	struct cursor c = {.rest = payload};
+	struct guest_hello m = {0};
+
+	m.version = take_u32(&c);
+	m.epoch = take_u64(&c);
+	/* A later version may have other fields behind these two. */
+	if (!c.bad && m.version != GUEST_PROTOCOL_VERSION)
+		return err_set(err, ERR_UNSUPPORTED, "guest channel: version %u, this guest speaks %d", m.version,
+			       GUEST_PROTOCOL_VERSION);
+	m.wall_ns = take_count(&c);
+	take(&c, m.entropy, sizeof(m.entropy));
+	take(&c, m.machine_id, sizeof(m.machine_id));
+	take(&c, m.boot_id, sizeof(m.boot_id));
+	m.hostname = take_text(&c);
+	if (!c.bad && !good_hostname(m.hostname))
+		c.bad = true;
+	int rc = taken(&c, GUEST_HELLO, err);
+	if (rc == 0)
+		*ret = m;
+	return rc;
+}
+
+void guest_hello_encode(const struct guest_hello *m, struct buf *out)
+{
+	assert(good_hostname(m->hostname));
+	buf_append(out, guest_magic, sizeof(guest_magic));
+	size_t frame = frame_begin(out, GUEST_HELLO, GUEST_CONTROL);
+	buf_put_u32(out, m->version);
+	buf_put_u64(out, m->epoch);
+	buf_put_u64(out, (uint64_t)m->wall_ns);
+	buf_append(out, m->entropy, sizeof(m->entropy));
+	buf_append(out, m->machine_id, sizeof(m->machine_id));
+	buf_append(out, m->boot_id, sizeof(m->boot_id));
+	put_text(out, m->hostname);
+	frame_end(out, frame);
+}
+
+int guest_ack_decode(struct str payload, struct guest_ack *ret, struct err *err)
+{
+	struct cursor c = {.rest = payload};
+	struct guest_ack m = {0};
+
+	m.version = take_u32(&c);
+	m.epoch = take_u64(&c);
+	if (!c.bad && m.version != GUEST_PROTOCOL_VERSION)
+		return err_set(err, ERR_UNSUPPORTED, "guest channel: the guest speaks version %u, this host %d",
+			       m.version, GUEST_PROTOCOL_VERSION);
+	m.done = take_u32(&c);
+	m.init_ns = take_count(&c);
+	m.ready_ns = take_count(&c);
+	m.ack_ns = take_count(&c);
+	int rc = taken(&c, GUEST_ACK, err);
+	if (rc == 0)
+		*ret = m;
+	return rc;
+}
+
+void guest_ack_encode(const struct guest_ack *m, struct buf *out)
+{
+	buf_append(out, guest_magic, sizeof(guest_magic));
+	size_t frame = frame_begin(out, GUEST_ACK, GUEST_CONTROL);
+	buf_put_u32(out, m->version);
+	buf_put_u64(out, m->epoch);
+	buf_put_u32(out, m->done);
+	buf_put_u64(out, (uint64_t)m->init_ns);
+	buf_put_u64(out, (uint64_t)m->ready_ns);
+	buf_put_u64(out, (uint64_t)m->ack_ns);
+	frame_end(out, frame);
+}
+
+static size_t take_texts(struct cursor *c, const char **ret, size_t max)
+{
+	uint32_t count = take_u32(c);
+
+	if (count > max)
+		c->bad = true;
+	for (size_t i = 0; i < count && !c->bad; i++)
+		ret[i] = take_text(c);
+	ret[c->bad ? 0 : count] = NULL;
+	return c->bad ? 0 : count;
+}
+
+int guest_job_decode(struct str payload, struct guest_job *ret, struct err *err)
+{
+	struct cursor c = {.rest = payload};
+
+	ret->pids_max = take_u32(&c);
+	ret->cwd = take_text(&c);
+	ret->argc = take_texts(&c, ret->argv, GUEST_ARGS_MAX);
+	ret->envc = take_texts(&c, ret->env, GUEST_ENV_MAX);
+	if (ret->argc == 0)
+		c.bad = true;
+	for (size_t i = 0; i < ret->envc; i++) {
+		const char *equals = strchr(ret->env[i], '=');
+		if (equals == NULL || equals == ret->env[i])
+			c.bad = true;
+	}
+	return taken(&c, GUEST_JOB, err);
+}
+
+static int put_texts(struct buf *out, const char *what, const char *const *texts, size_t count, size_t max,
+		     struct err *err)
+{
+	if (count > max)
+		return err_set(err, ERR_TOO_LARGE, "%s: %zu, at most %zu", what, count, max);
+	buf_put_u32(out, (uint32_t)count);
+	for (size_t i = 0; i < count; i++)
+		put_text(out, texts[i]);
+	return 0;
+}
+
+int guest_job_encode(const struct guest_job *m, struct buf *out, struct err *err)
+{
+	size_t frame = frame_begin(out, GUEST_JOB, GUEST_CONTROL);
+	buf_put_u32(out, m->pids_max);
+	put_text(out, m->cwd);
+	int rc = put_texts(out, "arguments of the job", m->argv, m->argc, GUEST_ARGS_MAX, err);
+	if (rc == 0)
+		rc = put_texts(out, "environment of the job", m->env, m->envc, GUEST_ENV_MAX, err);
+	size_t len = out->len - frame - GUEST_HEADER_SIZE;
+	if (rc == 0 && len > GUEST_PAYLOAD_MAX)
+		rc = err_set(err, ERR_TOO_LARGE, "arguments and environment of the job: %zu bytes, at most %d", len,
+			     GUEST_PAYLOAD_MAX);
+	if (rc < 0) {
+		out->len = frame;
+		return rc;
+	}
+	frame_end(out, frame);
+	return 0;
+}
+
+int guest_started_decode(struct str payload, struct guest_started *ret, struct err *err)
+{
+	struct cursor c = {.rest = payload};
+	struct guest_started m = {0};
+
+	m.pid = take_u32(&c);
+	int rc = taken(&c, GUEST_STARTED, err);
+	if (rc == 0)
+		*ret = m;
+	return rc;
+}
+
+void guest_started_encode(const struct guest_started *m, struct buf *out)
+{
+	size_t frame = frame_begin(out, GUEST_STARTED, GUEST_CONTROL);
+	buf_put_u32(out, m->pid);
+	frame_end(out, frame);
+}
+
+int guest_signal_decode(struct str payload, struct guest_signal *ret, struct err *err)
+{
+	struct cursor c = {.rest = payload};
+	struct guest_signal m = {0};
+
+	m.signal = take_u32(&c);
+	m.kill_after_ns = take_count(&c);
+	if (m.signal < 1 || m.signal > 64)
+		c.bad = true;
+	int rc = taken(&c, GUEST_SIGNAL, err);
+	if (rc == 0)
+		*ret = m;
+	return rc;
+}
+
+void guest_signal_encode(const struct guest_signal *m, struct buf *out)
+{
+	size_t frame = frame_begin(out, GUEST_SIGNAL, GUEST_CONTROL);
+	buf_put_u32(out, m->signal);
+	buf_put_u64(out, (uint64_t)m->kill_after_ns);
+	frame_end(out, frame);
+}
+
+int guest_output_decode(struct str payload, struct guest_output *ret, struct err *err)
+{
+	struct cursor c = {.rest = payload};
+	uint64_t seq = take_u64(&c);
+
+	if (c.bad)
+		return taken(&c, GUEST_OUTPUT, err);
+	*ret = (struct guest_output){.seq = seq, .bytes = c.rest};
+	return 0;
+}
+
+void guest_output_encode(uint16_t stream, const struct guest_output *m, struct buf *out)
+{
+	size_t frame = frame_begin(out, GUEST_OUTPUT, stream);
+	buf_put_u64(out, m->seq);
+	buf_append_str(out, m->bytes);
+	frame_end(out, frame);
+}
+
+int guest_credit_decode(struct str payload, struct guest_credit *ret, struct err *err)
+{
+	struct cursor c = {.rest = payload};
+	struct guest_credit m = {0};
+
+	m.bytes = take_u32(&c);
+	int rc = taken(&c, GUEST_CREDIT, err);
+	if (rc == 0)
+		*ret = m;
+	return rc;
+}
+
+void guest_credit_encode(uint16_t stream, const struct guest_credit *m, struct buf *out)
+{
+	size_t frame = frame_begin(out, GUEST_CREDIT, stream);
+	buf_put_u32(out, m->bytes);
+	frame_end(out, frame);
+}
+
+int guest_usage_decode(struct str payload, struct guest_usage *ret, struct err *err)
+{
+	struct cursor c = {.rest = payload};
+	struct guest_usage m = {0};
+
+	m.user_ns = take_count(&c);
+	m.system_ns = take_count(&c);
+	m.max_rss_bytes = take_count(&c);
+	int rc = taken(&c, GUEST_USAGE, err);
+	if (rc == 0)
+		*ret = m;
+	return rc;
+}
+
+void guest_usage_encode(const struct guest_usage *m, struct buf *out)
+{
+	size_t frame = frame_begin(out, GUEST_USAGE, GUEST_CONTROL);
+	buf_put_u64(out, (uint64_t)m->user_ns);
+	buf_put_u64(out, (uint64_t)m->system_ns);
+	buf_put_u64(out, (uint64_t)m->max_rss_bytes);
+	frame_end(out, frame);
+}
+
+int guest_exit_decode(struct str payload, struct guest_exit *ret, struct err *err)
+{
+	struct cursor c = {.rest = payload};
+	struct guest_exit m = {0};
+
+	m.code = take_u32(&c);
+	m.signal = take_u32(&c);
+	m.oom = take_number(&c, 1) != 0;
+	if (m.code > 255 || m.signal > 64)
+		c.bad = true;
+	int rc = taken(&c, GUEST_EXIT, err);
+	if (rc == 0)
+		*ret = m;
+	return rc;
+}
+
+void guest_exit_encode(const struct guest_exit *m, struct buf *out)
+{
+	size_t frame = frame_begin(out, GUEST_EXIT, GUEST_CONTROL);
+	buf_put_u32(out, m->code);
+	buf_put_u32(out, m->signal);
+	buf_putc(out, m->oom ? 1 : 0);
+	frame_end(out, frame);
+}
+
+int guest_ping_decode(struct str payload, struct guest_ping *ret, struct err *err)
+{
+	struct cursor c = {.rest = payload};
+	struct guest_ping m = {0};
+
+	m.token = take_u64(&c);
+	int rc = taken(&c, GUEST_PING, err);
+	if (rc == 0)
+		*ret = m;
+	return rc;
+}
+
+static void encode_token(enum guest_frame_type type, const struct guest_ping *m, struct buf *out)
+{
+	size_t frame = frame_begin(out, type, GUEST_CONTROL);
+	buf_put_u64(out, m->token);
+	frame_end(out, frame);
+}
+
+void guest_ping_encode(const struct guest_ping *m, struct buf *out)
+{
+	encode_token(GUEST_PING, m, out);
+}
+
+void guest_pong_encode(const struct guest_ping *m, struct buf *out)
+{
+	encode_token(GUEST_PONG, m, out);
+}
+
+void guest_fault_encode(const char *text, struct buf *out)
+{
+	size_t frame = frame_begin(out, GUEST_FAULT, GUEST_CONTROL);
+	buf_puts(out, text);
+	frame_end(out, frame);
+}
+
+void guest_shutdown_encode(struct buf *out)
+{
+	frame_end(out, frame_begin(out, GUEST_SHUTDOWN, GUEST_CONTROL));
+}
