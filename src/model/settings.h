@@ -1,0 +1,88 @@
+/*
+ * Every variable of every role, once: the tables that parse, check, show and document NIMBUS_*. The structs are what
+ * the roles read; who adds a variable adds a member and a row. Rows without a member are names that we know and accept
+ * because the Python Nimbus had them; each says in docs/compatibility.md when it comes.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/config.h"
+
+struct common_settings {
+	char *listen;	/* address, for every server */
+	char *data_dir; /* NULL: the role's own choice, see up */
+	char *log_level;
+	int64_t min_free_disk; /* bytes; below, writes are refused before they are accepted */
+	int64_t uid;	       /* service user where no user `nimbus` exists */
+	int64_t drain;	       /* ns; how long a stopping server finishes what it has begun */
+};
+
+struct control_settings {
+	char *database_url; /* NULL: DATA/control/control.db */
+	int64_t port;
+	struct secret *webhook_secret;
+	bool github_dry_run;
+	struct secret *jwt_secret;	   /* HS256 admin tokens of the seeds */
+	struct secret *agent_token_secret; /* HS256 agent tokens of the seeds */
+	struct config_list admin_subjects; /* empty: all */
+	int64_t lease_ttl;		   /* ns */
+	int64_t max_attempts;
+	struct secret *metrics_token; /* NULL: loopback peers only */
+	char *log_sink_url;	      /* where attempts are sealed; NULL: nowhere */
+	char *assets_dir;	      /* names the rootfs images; NULL: DATA/assets */
+};
+
+struct agent_settings {
+	char *agent_id; /* NULL: the host's name */
+	char *control_plane_url;
+	struct secret *token;	  /* agent token */
+	char *state_database_url; /* NULL: DATA/agent/agent.db */
+	char *log_sink_url;	  /* NULL: output is kept in the VM's folder only until the job ends */
+	char *metrics_host;
+	int64_t metrics_port;
+	char *assets_dir;   /* kernel, modules, guest, rootfs images; NULL: DATA/assets */
+	char *kernel_image; /* NULL: ASSETS/vmlinux */
+	char *qemu_bin;
+	char *accel; /* auto, kvm, tcg */
+	struct config_list labels;
+	int64_t vcpus;		   /* offered; 0: all of the host's */
+	int64_t memory_mb;	   /* offered; 0: the host's, less 1 GiB or a quarter */
+	int64_t job_timeout;	   /* ns; for jobs that name none */
+	int64_t vm_shutdown_grace; /* ns between SIGTERM and the end of the VM */
+	int64_t lease_retries;
+	int64_t lease_retry_base; /* ns */
+	int64_t lease_retry_max;  /* ns */
+};
+
+struct logging_settings {
+	int64_t port;
+	char *storage_path;	 /* NULL: DATA/logs */
+	char *control_plane_url; /* whose keys sign the tokens */
+	struct secret *metrics_token;
+	struct secret *jwt_secret; /* HS256 admin tokens of the seeds */
+	int64_t query_max_hours;
+};
+
+/* What commands need to find a server; each is found in the data directory when unset. */
+struct cli_settings {
+	char *url;
+	char *logs_url;
+	struct secret *token;
+};
+
+extern const struct config_table common_config;
+extern const struct config_table control_config;
+extern const struct config_table agent_config;
+extern const struct config_table logging_config;
+extern const struct config_table cli_config;
+
+/* All tables, those of roles to come among them: what config_source_opts.known wants. */
+extern const struct config_table *const settings_tables[];
+extern const size_t settings_table_count;
+
+/* The data directory: as configured, else /var/lib/nimbus as root, else under XDG_STATE_HOME, else under HOME. The
+ * environment's values are passed in and may be NULL. NULL when nothing says where; the caller frees. */
+char *settings_data_dir(const char *configured, bool root, const char *xdg_state_home, const char *home) must_check;
