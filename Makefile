@@ -1,0 +1,67 @@
+# A thin front: Meson builds, scripts/ set up. `make` alone prints the goals.
+BUILD ?= build
+PYTHON ?= /usr/bin/python3
+.DEFAULT_GOAL := help
+.PHONY: help deps build assets run test check test-asan test-tsan bench fuzz lint format clean
+# Two makes in one build folder would race.
+.NOTPARALLEL:
+
+help: ## print the goals
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install everything that any goal needs (Debian packages)
+	@scripts/deps.sh build run test lint fuzz
+
+$(BUILD)/build.ninja:
+	@scripts/deps.sh build
+	@meson setup $(BUILD) $(MESON_FLAGS) >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
+	@rm -f $(BUILD).log
+
+build: $(BUILD)/build.ninja ## build build/nimbus and build/nimbus-guest
+	@ninja -C $(BUILD) --quiet
+
+assets: build ## kernel, modules and demo rootfs into build/share
+	@scripts/deps.sh run
+	@scripts/assets.sh $(BUILD)
+
+run: assets ## start Nimbus here and run a sample job in a microVM (RUN_ONCE=1: then stop)
+	@scripts/run.sh $(BUILD)
+
+test: ## set up, build and run every test
+	@scripts/deps.sh build run test
+	@$(MAKE) --no-print-directory assets
+	@$(MAKE) --no-print-directory check
+
+check: # the tests alone, on what is built
+	@$(PYTHON) tests/style/includes.py
+	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --quiet
+	@NIMBUS_BUILD=$(BUILD) $(PYTHON) -m pytest -q -p no:cacheprovider tests/blackbox
+
+test-asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) --no-print-directory test BUILD=$(BUILD)-asan \
+		MESON_FLAGS='-Db_sanitize=address,undefined -Db_lundef=false'
+
+test-tsan: ## the threaded tests under ThreadSanitizer
+	@$(MAKE) --no-print-directory build BUILD=$(BUILD)-tsan MESON_FLAGS='-Db_sanitize=thread -Db_lundef=false'
+	@TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp \
+		meson test -C $(BUILD)-tsan --no-rebuild --print-errorlogs --quiet --no-suite boot
+
+bench: assets ## measure, beside a floor in the same run
+	@scripts/deps.sh build run test
+	@$(PYTHON) bench/run.py --build $(BUILD)
+
+fuzz: ## build the fuzzers and run each for FUZZ_SECONDS (60)
+	@scripts/deps.sh build test fuzz
+	@scripts/fuzz.sh $(or $(FUZZ_SECONDS),60)
+
+lint: ## clang-format, clang-tidy, cppcheck, the include table
+	@scripts/deps.sh build test lint
+	@$(MAKE) --no-print-directory $(BUILD)/build.ninja
+	@scripts/lint.sh $(BUILD)
+
+format: ## clang-format in place
+	@scripts/deps.sh lint
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean: ## remove what was built
+	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz

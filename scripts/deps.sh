@@ -1,0 +1,53 @@
+#!/bin/sh
+# deps.sh GROUP...: installs what is missing of the named groups of Debian packages, and says what it installs.
+# Groups: build, run, test, lint, fuzz. Quick, and silent, when nothing is missing.
+set -eu
+
+build='gcc libc6-dev make meson ninja-build pkg-config python3 musl-tools linux-libc-dev
+libmicrohttpd-dev libcurl4-openssl-dev libssl-dev libcjose-dev libjansson-dev libsqlite3-dev libsystemd-dev
+libzstd-dev liblz4-dev zlib1g-dev liblzma-dev'
+run='qemu-system-x86 squashfs-tools busybox-static e2fsprogs dpkg ca-certificates'
+test='libcmocka-dev python3-pytest python3-requests git curl'
+lint='clang-format clang-tidy cppcheck'
+fuzz='clang libclang-rt-14-dev'
+
+wanted=
+for group in "$@"; do
+    case "$group" in
+    build) wanted="$wanted $build" ;;
+    run) wanted="$wanted $run" ;;
+    test) wanted="$wanted $test" ;;
+    lint) wanted="$wanted $lint" ;;
+    fuzz) wanted="$wanted $fuzz" ;;
+    *)
+        echo "deps: no such group: $group (build, run, test, lint, fuzz)" >&2
+        exit 2
+        ;;
+    esac
+done
+
+missing=
+for package in $wanted; do
+    status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$status" = installed ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+echo "deps: installing$missing"
+root=
+if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null; then
+        echo "deps: these packages need root: run 'apt-get install$missing' as root, then this again" >&2
+        exit 1
+    fi
+    root=sudo
+fi
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# shellcheck disable=SC2086 # lists of words
+if ! { $root apt-get update -qq && $root apt-get install -qq -y --no-install-recommends $missing; } >"$log" 2>&1; then
+    cat "$log" >&2
+    echo "deps: apt-get failed; its output stands above" >&2
+    exit 1
+fi
