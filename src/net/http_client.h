@@ -1,0 +1,85 @@
+/*
+ * The HTTP client: the wrapper of libcurl. Two faces on one description of a call: http_client_do() blocks (workers,
+ * commands; any thread), http_client_start() runs on a loop (agent, shim). http and https only, no redirects, no
+ * proxy for loopback, nothing unbounded: every call has a deadline and every answer a largest size.
+ *
+ * An answer outside 2xx is an error. Our services' {"detail", "code", "hint"} become a struct err with that code and
+ * text; the hint stays in the reply.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/secret.h"
+#include "base/str.h"
+
+struct loop;
+struct http_client;
+struct http_pending;
+
+/* loop NULL: for http_client_do(). Otherwise for http_client_start() only. */
+int http_client_new(struct loop *loop, struct http_client **ret, struct err *err) must_check;
+/* Cancels what is pending. */
+void http_client_free(struct http_client *c);
+AUTOPTR_DEFINE(http_client)
+
+/* Gets a line of a streamed answer, without its newline. 0: go on; else the call ends there, successfully. */
+typedef int (*http_line_fn)(void *ctx, struct str line);
+
+struct http_call {
+	const char *method; /* NULL: GET, or POST where there is a body */
+	const char *url;
+	const struct secret *token; /* sent as a bearer token; or NULL */
+	const char *const *headers; /* further ones, "Name: value" */
+	size_t header_count;
+	struct str body;	  /* none when its pointer is NULL */
+	const char *content_type; /* of the body; NULL: application/json */
+	const char *request_id;	  /* X-Request-Id; or NULL */
+	int64_t timeout_ns;	  /* of the call with all retries; 0: 30 s; INT64_MAX: none */
+	int64_t idle_ns;	  /* ends a call that brings no byte for so long (whole seconds); 0: never */
+	size_t max_reply;	  /* largest body, or largest line; 0: 1 MiB */
+	/* Further attempts after a transport error, 429, 502, 503 or 504, with http_backoff() between them. The
+	 * blocking face only: who runs on a loop has a timer and a state of its own. */
+	unsigned retries;
+	http_line_fn on_line; /* takes the body of a 2xx answer line by line instead of into the reply */
+	void *line_ctx;
+};
+
+/* Filled as far as the answer came, also when the call failed. */
+struct http_reply {
+	int status; /* 0: there was no answer */
+	struct buf body;
+	char *hint;		/* what an error answer advised; or NULL */
+	int64_t retry_after_ns; /* 0: not said */
+	char request_id[80];	/* the server's; may be empty */
+};
+void http_reply_fini(struct http_reply *r);
+AUTOVAR_DEFINE(http_reply)
+
+/* `reply` is all zeros. ERR_UNAVAILABLE: no answer (not running, refused, name unknown, broken off); ERR_TIMEOUT. */
+int http_client_do(struct http_client *c, const struct http_call *call, struct http_reply *reply, struct err *err)
+	must_check;
+
+/* err is NULL after a 2xx answer. Both are the callee's until it returns; it may move the body out with buf_take().
+ * Called from the loop, never from within http_client_start(). */
+typedef void (*http_done_fn)(void *ctx, struct http_reply *reply, const struct err *err);
+
+/* Copies what it needs of `call`. Every call ends in one call of `done`, unless it is cancelled; *ret is gone then. */
+int http_client_start(struct http_client *c, const struct http_call *call, http_done_fn done, void *ctx,
+		      struct http_pending **ret, struct err *err) must_check;
+/* `done` is not called. NULL is fine. */
+void http_pending_cancel(struct http_pending *p);
+
+/* Full jitter: evenly from 0 to min(max_ns, base_ns * 2^attempt); attempt counts from 0. */
+int64_t http_backoff(unsigned attempt, int64_t base_ns, int64_t max_ns);
+/* Whether trying again later can help: no answer, 429, 502, 503, 504. */
+bool http_may_retry(const struct http_reply *reply);
+/* base + path with exactly one '/' between them, whatever both look like. */
+char *http_url(const char *base, const char *path) must_check;
+/* An http or https URL with a host; `name` is the variable that the message blames. */
+int http_url_check(const char *url, const char *name, struct err *err) must_check;
