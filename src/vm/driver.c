@@ -1,0 +1,38 @@
+#include "vm/driver.h"
+
+#include <assert.h>
+
+#include "vm/qemu.h"
+
+static const struct vm_driver *const drivers[] = {&qemu_driver};
+
+const struct vm_driver *vm_driver_by_name(struct str name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(drivers); i++) {
+		if (str_eq(name, str_c(drivers[i]->name)))
+			return drivers[i];
+	}
+	return NULL;
+}
+
+int vm_prepare(const struct vm_driver *driver, const struct vm_spec *spec, struct vm **ret, struct err *err)
+{
+	assert(spec->kernel_fd >= 0 && spec->initrd_fd >= 0 && spec->root_fd >= 0);
+	if (spec->vcpus < 1 || spec->vcpus > VM_VCPUS_MAX)
+		return err_set(err, ERR_INVALID_FIELD, "vcpus: %u; it may be 1 to %d", spec->vcpus, VM_VCPUS_MAX);
+	if (spec->memory_mb < VM_MEMORY_MB_MIN || spec->memory_mb > VM_MEMORY_MB_MAX)
+		return err_set(err, ERR_INVALID_FIELD, "memory_mb: %u; it may be %d to %d", spec->memory_mb,
+			       VM_MEMORY_MB_MIN, VM_MEMORY_MB_MAX);
+	return driver->prepare(spec, ret, err);
+}
+
+int vm_connect(struct vm *vm, int *ret_fd, struct err *err)
+{
+	return vm->driver->connect(vm, ret_fd, err);
+}
+
+void vm_free(struct vm *vm)
+{
+	if (vm != NULL)
+		vm->driver->free(vm);
+}

@@ -1,0 +1,76 @@
+/*
+ * The face of a hypervisor driver. A driver turns what is wanted (struct vm_spec) into a launch specification, and
+ * then gives the guest channel; who executes the specification is not its business (vm/launch.h). A job's VM:
+ *
+ *	vm_prepare(driver, &spec, &vm, err)          nothing runs yet; memory, files and sockets are ready
+ *	vm_launch(&vm->launch, &process, err)        the VMM runs, with its death tied to ours
+ *	vm_connect(vm, &fd, err)                     the channel's byte stream; VM_NOT_YET: call again soon
+ *	guest_hello_encode(...) on it                proto/guest_frame.h
+ *	process_signal(&process, SIGKILL, err)       the end, at any time
+ *	vm_free(vm)
+ *
+ * None of these waits for a guest. Guests, kernels and disks come as descriptors, never as paths.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/str.h"
+#include "proto/guest_frame.h"
+#include "vm/launch.h"
+
+enum vm_accel { VM_TCG, VM_KVM };
+
+enum {
+	VM_VCPUS_MAX = 32,
+	VM_MEMORY_MB_MIN = 96,
+	VM_MEMORY_MB_MAX = 1024 * 1024,
+};
+
+/* All descriptors stay the caller's; a driver duplicates what it keeps. */
+struct vm_spec {
+	const char *name; /* in messages and in the process list: letters, digits, '-' */
+	int dir_fd;	  /* the VM's own folder, for drivers that need sockets with names; or -1 */
+	int kernel_fd;	  /* an ELF vmlinux */
+	int initrd_fd;	  /* vm/initramfs.h */
+	int root_fd;	  /* a squashfs, opened read-only */
+	int scratch_fd;	  /* an ext4 image, opened read-write (vm/scratch.h); -1: the guest writes to its memory */
+	unsigned vcpus;
+	unsigned memory_mb;
+	enum vm_accel accel;
+	int64_t tsc_khz; /* of the host, for TCG (vm/tsc.h); 0: measured by vm_prepare(), which takes 20 ms */
+};
+
+struct vm;
+
+struct vm_driver {
+	const char *name;
+	const char *program; /* found by PATH; what `doctor` looks for */
+	int (*prepare)(const struct vm_spec *spec, struct vm **ret, struct err *err);
+	int (*connect)(struct vm *vm, int *ret_fd, struct err *err);
+	void (*free)(struct vm *vm);
+};
+
+/* Embedded at the front of each driver's own struct. */
+struct vm {
+	const struct vm_driver *driver;
+	struct vm_launch launch;
+	int console_fd; /* non-blocking pipe: the guest's console and the VMM's complaints. The caller reads it (a full
+			   one slows the guest), keeps the end of it for the story of a VM that died, trusts none of it
+			 */
+};
+
+const struct vm_driver *vm_driver_by_name(struct str name); /* "qemu"; NULL */
+
+int vm_prepare(const struct vm_driver *driver, const struct vm_spec *spec, struct vm **ret, struct err *err) must_check;
+
+enum { VM_NOT_YET = 1 };
+/* The caller owns *ret_fd, a non-blocking stream. VM_NOT_YET: the VMM is not so far; again in some milliseconds. */
+int vm_connect(struct vm *vm, int *ret_fd, struct err *err) must_check;
+
+/* Kills nothing: the process is the launcher's. */
+void vm_free(struct vm *vm);
+AUTOPTR_DEFINE(vm)
