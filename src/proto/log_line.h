@@ -1,0 +1,80 @@
+/*
+ * One line of a job's log, as the shim ships it and the logging pipeline takes it: a flat JSON object.
+ *
+ *	{"job_id":7,"attempt":1,"seq":42,"stream":"stdout","level":"info","message":"hello","timestamp":"2026-...Z",
+ *	 "org_id":1,"repo_id":0,"agent_id":"host-1"}
+ *
+ * A body is NDJSON (one object a line), a JSON array of them, or the seeds' {"entries":[...]}. Unknown fields are
+ * ignored. A message is text: bytes that are not UTF-8 become U+FFFD when it is encoded.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/str.h"
+
+enum {
+	LOG_LINE_MAX = 256 * 1024, /* bytes of one message; the shim splits longer lines */
+	LOG_BATCH_MAX = 65536,	   /* lines of one body */
+	LOG_AGENT_ID_MAX = 255,
+};
+
+/* The order is the stored number: append only. */
+#define LOG_STREAMS(X)      \
+	X(STDOUT, "stdout") \
+	X(STDERR, "stderr") \
+	X(SYSTEM, "system") /* Nimbus's own remarks */
+
+#define LOG_LINE_LEVELS(X)    \
+	X(DEBUG, "debug")     \
+	X(INFO, "info")       \
+	X(WARNING, "warning") \
+	X(ERROR, "error")     \
+	X(CRITICAL, "critical")
+
+enum log_stream {
+#define X(name, text) LOG_STREAM_##name,
+	LOG_STREAMS(X)
+#undef X
+		LOG_STREAM_COUNT,
+};
+
+enum log_line_level {
+#define X(name, text) LOG_LINE_##name,
+	LOG_LINE_LEVELS(X)
+#undef X
+		LOG_LINE_LEVEL_COUNT,
+};
+
+const char *log_stream_name(enum log_stream s);
+const char *log_line_level_name(enum log_line_level l);
+
+struct log_line {
+	int64_t job_id;
+	int64_t attempt; /* 0: the seeds' shape, which has none */
+	int64_t seq;	 /* from 1 within (job, attempt), all streams in one numbering; 0: the pipeline numbers it */
+	enum log_stream stream;
+	enum log_line_level level;
+	struct str message;  /* without its newline; may be empty */
+	int64_t timestamp;   /* Unix ns; 0: absent */
+	int64_t org_id;	     /* 0: absent, the token's */
+	int64_t repo_id;     /* 0: absent */
+	struct str agent_id; /* empty: absent */
+};
+
+struct log_batch {
+	struct log_line *lines;
+	size_t count;
+};
+
+/* Appends the object and a newline. The message is at most LOG_LINE_MAX bytes. */
+void log_line_encode(const struct log_line *line, struct buf *out);
+/* One object. Text is borrowed from `json` or lies in `arena`. The message names the field. */
+int log_line_decode(struct str json, struct arena *arena, struct log_line *ret, struct err *err) must_check;
+/* A body of any of the three forms. All or nothing: the message names the line or entry that is wrong, from 1. */
+int log_batch_decode(struct str body, struct arena *arena, struct log_batch *ret, struct err *err) must_check;

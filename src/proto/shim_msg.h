@@ -1,0 +1,202 @@
+/*
+ * What the host agent and a shim say to each other: one message per packet of a SOCK_SEQPACKET unix socket.
+ *
+ * The agent starts `nimbus shim` with descriptors SHIM_FD_VMDIR (the VM's own folder) and SHIM_FD_AGENT (the shim's end
+ * of a socketpair, its first agent). Before it says hello the shim also listens on VMDIR/shim.sock, where a later
+ * agent finds it. Whoever connects gets hello first, and after it what was reached so far: booted, running, exited.
+ * The newest connection is the agent; an older one is closed.
+ *
+ *	agent                          shim
+ *	                           <-  hello
+ *	start (with descriptors)   ->                     the VM starts
+ *	                           <-  booted             the guest has answered; the fence is checked again
+ *	go (secret env)            ->                     the job is given to the guest
+ *	                           <-  running
+ *	deadline, cancel           ->                     any time, any number of times
+ *	                           <-  exited             the VM is gone; repeated until acknowledged
+ *	exit_ack                   ->                     the agent has it on disk
+ *	                           <-  shipped            every log line is acknowledged; the shim ends
+ *
+ * destroy ends the VM at once at any point: nothing more is sent to the pipeline, exited says lease_lost.
+ * A shim that was not given `start`, or whose lease is lost, ends when it has no agent.
+ *
+ * On the wire, little-endian: u16 type, then fields: u16 tag, u32 length, bytes. Unknown tags are skipped, so an agent
+ * can be newer or older than the shims it adopts.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/js.h"
+#include "base/secret.h"
+#include "base/str.h"
+
+enum {
+	SHIM_FD_VMDIR = 3,
+	SHIM_FD_AGENT = 4,
+	SHIM_MSG_MAX = 65536, /* bytes of one message */
+};
+
+#define SHIM_SOCKET "shim.sock" /* in the VM's folder */
+
+/* Numbers are on the wire: append only. */
+#define SHIM_MSG_TYPES(X) \
+	X(START, 1)       \
+	X(GO, 2)          \
+	X(DEADLINE, 3)    \
+	X(CANCEL, 4)      \
+	X(DESTROY, 5)     \
+	X(EXIT_ACK, 6)    \
+	X(HELLO, 64)      \
+	X(BOOTED, 65)     \
+	X(RUNNING, 66)    \
+	X(EXITED, 67)     \
+	X(SHIPPED, 68)
+
+enum shim_msg_type {
+#define X(name, number) SHIM_##name = number,
+	SHIM_MSG_TYPES(X)
+#undef X
+};
+
+/* Why a job ended; the text is what POST /api/jobs/status calls it. lease_lost is never reported there. */
+#define SHIM_REASONS(X)                                                     \
+	X(EXIT, "exit")			/* by itself: exit_code */          \
+	X(SIGNAL, "signal")		/* by a signal: signal */           \
+	X(OOM, "oom")			/* the guest ran out of memory */   \
+	X(TIMEOUT, "timeout")		/* its time limit */                \
+	X(CANCELLED, "cancelled")	/* asked for */                     \
+	X(VM_LOST, "vm_lost")		/* the VMM died */                  \
+	X(GUEST_LOST, "guest_lost")	/* silent, or broke the protocol */ \
+	X(START_FAILED, "start_failed") /* the job never ran */             \
+	X(LEASE_LOST, "lease_lost")	/* deadline passed, or destroy */
+
+enum shim_reason {
+#define X(name, text) SHIM_REASON_##name,
+	SHIM_REASONS(X)
+#undef X
+		SHIM_REASON_COUNT,
+};
+
+const char *shim_reason_name(enum shim_reason r);
+
+/* The descriptors that come with start, in this order. */
+enum shim_start_fd {
+	SHIM_START_FD_KERNEL,
+	SHIM_START_FD_INITRD,
+	SHIM_START_FD_ROOTFS,  /* squashfs, read-only */
+	SHIM_START_FD_SCRATCH, /* this job's own disk, read-write */
+	SHIM_START_FD_COUNT,
+};
+
+struct shim_start {
+	int64_t job_id;
+	int64_t attempt;
+	int64_t fence;
+	int64_t org_id;
+	int64_t repo_id; /* 0: none */
+	const char *agent_id;
+	const char *hostname; /* NULL: nimbus-JOB */
+	struct js_texts argv;
+	struct js_pairs env;
+	const char *workdir; /* NULL: the guest's default */
+	int64_t vcpus;
+	int64_t memory_mb;
+	int64_t accel;	     /* enum vm_accel of vm/driver.h */
+	int64_t timeout_ns;  /* of the job, from `running`; 0: none */
+	int64_t grace_ns;    /* between SIGTERM and the VM's end */
+	int64_t deadline_ns; /* CLOCK_MONOTONIC: the lease's end */
+	int64_t spool_max;   /* bytes; 0: 1 GiB */
+	const char *log_url; /* of POST /logs; NULL: the log is kept in the spool only (tests) */
+	struct secret *log_token;
+};
+
+struct shim_secret_env {
+	const char *name;
+	struct secret *value;
+};
+
+struct shim_go {
+	struct shim_secret_env *items;
+	size_t count;
+};
+
+struct shim_deadline {
+	int64_t deadline_ns;
+};
+
+struct shim_cancel {
+	int64_t grace_ns; /* negative: as start said */
+};
+
+struct shim_hello {
+	int64_t pid;
+	int64_t job_id; /* 0: start has not come yet */
+	int64_t attempt;
+	int64_t fence;
+	int64_t vcpus;
+	int64_t memory_mb;
+	int64_t deadline_ns;
+};
+
+/* Monotonic times, for the bench and the job's record. */
+struct shim_booted {
+	int64_t vmm_started_ns;
+	int64_t guest_hello_ns;
+	int64_t guest_ready_ns; /* it has acknowledged entropy, clock and identity */
+	const char *accel;	/* "kvm" or "tcg" */
+};
+
+struct shim_running {
+	int64_t started_ns; /* monotonic */
+	int64_t started_at; /* Unix */
+};
+
+/* The host's view: the VMM's own resource usage, from the kernel. */
+struct shim_usage {
+	int64_t wall_ns;
+	int64_t user_ns;
+	int64_t system_ns;
+	int64_t max_rss_bytes;
+};
+
+struct shim_exited {
+	int64_t reason;	    /* enum shim_reason; decode refuses others */
+	int64_t exit_code;  /* -1: none */
+	int64_t signal;	    /* 0: none */
+	int64_t last_seq;   /* lines 1..last_seq are the whole log; 0: there are none */
+	int64_t started_at; /* Unix; 0: it never ran */
+	int64_t ended_at;
+	const char *message; /* one sentence for people */
+	struct shim_usage usage;
+};
+
+struct shim_msg {
+	enum shim_msg_type type;
+	union {
+		struct shim_start start;
+		struct shim_go go;
+		struct shim_deadline deadline;
+		struct shim_cancel cancel;
+		struct shim_hello hello;
+		struct shim_booted booted;
+		struct shim_running running;
+		struct shim_exited exited;
+	};
+};
+
+/* Appends the message. ERR_TOO_LARGE over SHIM_MSG_MAX: then `out` is as it was. */
+int shim_msg_encode(const struct shim_msg *m, struct buf *out, struct err *err) must_check;
+/*
+ * Text and lists lie in `arena`; secrets are released by shim_msg_fini(). The caller wipes `bytes` where they may hold
+ * a secret.
+ */
+int shim_msg_decode(struct str bytes, struct arena *arena, struct shim_msg *ret, struct err *err) must_check;
+/* Releases the secrets that decoding made. */
+void shim_msg_fini(struct shim_msg *m);
+AUTOVAR_DEFINE(shim_msg)
