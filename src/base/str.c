@@ -58,14 +58,17 @@ struct str str_cut(struct str *rest, char sep)
 	return piece;
 }
 
-/* The length of the well-formed sequence at p, or 0. Table 3-7 of the Unicode standard. */
-static size_t utf8_sequence(const unsigned char *p, size_t len)
+/* Table 3-7 of the Unicode standard. */
+size_t str_utf8_step(struct str s)
 {
-	unsigned char lead = p[0];
+	const unsigned char *p = (const unsigned char *)s.data;
 	unsigned char low = 0x80;
 	unsigned char high = 0xbf;
 	size_t need = 0;
 
+	if (s.len == 0)
+		return 0;
+	unsigned char lead = p[0];
 	if (lead < 0x80)
 		return lead != 0 ? 1 : 0;
 	if (lead >= 0xc2 && lead <= 0xdf) {
@@ -83,7 +86,7 @@ static size_t utf8_sequence(const unsigned char *p, size_t len)
 		if (lead == 0xf4)
 			high = 0x8f;
 	}
-	if (need == 0 || need > len || p[1] < low || p[1] > high)
+	if (need == 0 || need > s.len || p[1] < low || p[1] > high)
 		return 0;
 	for (size_t i = 2; i < need; i++) {
 		if (p[i] < 0x80 || p[i] > 0xbf)
@@ -94,11 +97,12 @@ static size_t utf8_sequence(const unsigned char *p, size_t len)
 
 bool str_is_utf8(struct str s)
 {
-	for (size_t i = 0; i < s.len;) {
-		size_t step = utf8_sequence((const unsigned char *)s.data + i, s.len - i);
+	while (s.len > 0) {
+		size_t step = str_utf8_step(s);
 		if (step == 0)
 			return false;
-		i += step;
+		s.data += step;
+		s.len -= step;
 	}
 	return true;
 }

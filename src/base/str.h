@@ -38,6 +38,8 @@ struct str str_cut(struct str *rest, char sep);
 ptrdiff_t str_find(struct str s, char c);
 /* Well-formed UTF-8 without NUL (RFC 3629: no surrogates, nothing over U+10FFFF, shortest form only). */
 bool str_is_utf8(struct str s);
+/* The length of the well-formed sequence that s begins with; 0 where there is none, or s is empty. */
+size_t str_utf8_step(struct str s);
 
 /* The whole of s as a decimal number from min to max; name is what the message calls it. */
 int str_to_i64(struct str s, const char *name, int64_t min, int64_t max, int64_t *ret, struct err *err) must_check;
