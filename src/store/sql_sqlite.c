@@ -556,15 +556,19 @@ static bool write_in_group(struct connection *conn, struct request *r)
 /* All requests in one transaction; false when it was lost and none of them has happened. */
 static bool write_group(struct connection *conn, struct request **group, size_t count)
 {
-	struct err err;
+	struct err err = {0};
+	int rc = run(conn, "BEGIN IMMEDIATE", &err);
 
-	if (run(conn, "BEGIN IMMEDIATE", &err) < 0)
-		return false;
 	for (size_t i = 0; i < count; i++) {
-		if (!write_in_group(conn, group[i]))
+		/* Somebody else holds the file: each on its own would only wait as long again. */
+		if (rc < 0) {
+			group[i]->err = err;
+			group[i]->rc = rc;
+		} else if (!write_in_group(conn, group[i])) {
 			return false;
+		}
 	}
-	return run(conn, "COMMIT", &err) == 0;
+	return rc < 0 || run(conn, "COMMIT", &err) == 0;
 }
 
 static void *writer_main(void *arg)
