@@ -18,14 +18,14 @@ struct process_fd {
 };
 
 struct process_spec {
-	const char *path;	      /* NULL: exec_fd */
+	const char *path;	      /* NULL: exec_fd. A name without '/' is looked up in PATH */
 	int exec_fd;		      /* executed by descriptor (execveat) where path is NULL */
-	char *const *argv;	      /* NULL-terminated */
-	char *const *envp;	      /* NULL-terminated; NULL: an empty environment */
+	const char *const *argv;      /* NULL-terminated */
+	const char *const *envp;      /* NULL-terminated; NULL: an empty environment */
 	const struct process_fd *fds; /* all that the child gets besides 0, 1, 2 (/dev/null where not named) */
 	size_t fd_count;
 	const char *cwd;	 /* NULL: as it is */
-	int parent_death_signal; /* 0: none */
+	int parent_death_signal; /* 0: none. Sent when the thread that spawned ends, so that thread must stay */
 	bool new_session;
 	bool change_user; /* to uid, gid and the one supplementary group `extra_gid` (or -1) */
 	uid_t uid;
@@ -34,7 +34,7 @@ struct process_spec {
 	bool no_new_privs;
 	int nice;	    /* added; 0: as it is */
 	uint64_t max_files; /* RLIMIT_NOFILE, soft; 0: as it is */
-	bool no_core;	    /* RLIMIT_CORE 0 and PR_SET_DUMPABLE 0 */
+	bool no_core;	    /* neither to a file nor to a handler */
 };
 
 struct process {
@@ -42,7 +42,8 @@ struct process {
 	int pidfd; /* readable when it has ended */
 };
 
-/* Everything up to a successful execve() is reported here, with the step that failed. */
+/* Everything up to a successful execve() is reported here, with the step that failed. The child has default signal
+ * handling and nothing blocked. Safe in threads. */
 int process_spawn(const struct process_spec *spec, struct process *ret, struct err *err) must_check;
 /* Through the pidfd: cannot hit another process. Fine when it has ended. */
 int process_signal(const struct process *p, int signal, struct err *err) must_check;
