@@ -28,6 +28,16 @@ int err_code_by_name(const char *name)
 	return ERR_INTERNAL;
 }
 
+/* Safe in threads: glibc's strerror() is not, musl's is. */
+static const char *describe_errno(int number)
+{
+#ifdef __GLIBC__
+	return strerrordesc_np(number);
+#else
+	return strerror(number);
+#endif
+}
+
 static void format(struct err *err, const char *suffix, const char *fmt, va_list args)
 {
 	char head[sizeof(err->msg)];
@@ -63,7 +73,7 @@ int err_sys(struct err *err, const char *fmt, ...)
 	if (err != NULL) {
 		va_list args;
 		va_start(args, fmt);
-		format(err, strerrordesc_np(saved), fmt, args);
+		format(err, describe_errno(saved), fmt, args);
 		va_end(args);
 		err->code = code;
 	}

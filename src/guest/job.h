@@ -1,0 +1,30 @@
+/*
+ * The one job of a VM: started in a session and, where the kernel has them, a cgroup of its own; its end found by
+ * reaping everything that PID 1 inherits.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "base/compiler.h"
+#include "base/err.h"
+#include "proto/guest_frame.h"
+
+struct job {
+	pid_t pid;     /* 0: none was started */
+	int stdout_fd; /* our ends, non-blocking; the caller's */
+	int stderr_fd;
+	int cgroup_fd; /* the job's cgroup as a folder, or -1 */
+	bool ended;    /* the job's first process */
+	int status;    /* of waitpid(), once ended */
+	bool all_gone; /* and no other is left */
+};
+
+/* cgroup_fd (borrowed; or -1) is the empty cgroup that is the job's to be. */
+int job_start(const struct guest_job *m, int cgroup_fd, struct job *ret, struct err *err) must_check;
+/* Reaps whatever has ended. */
+void job_reap(struct job *j);
+void job_usage(struct guest_usage *ret);
+/* How the first process ended, and whether the kernel's OOM killer took any. */
+void job_exit(const struct job *j, struct guest_exit *ret);

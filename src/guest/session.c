@@ -1,0 +1,341 @@
+#include "guest/session.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "guest/job.h"
+
+enum {
+	OUT_MAX = 64 * 1024, /* output waits in its pipe while this much is unsent */
+	STREAMS = 2,
+	NS_PER_MS_INT = 1000000,
+	LAST_KILL_NS = 1000000000, /* for processes that do not die at once of SIGKILL: the exit is told without them */
+};
+
+struct stream {
+	int fd; /* -1: ended */
+	uint16_t number;
+	uint64_t credit;
+};
+
+struct session {
+	const struct session_opts *opts;
+	struct guest_decoder decoder;
+	struct buf out;
+	struct stream streams[STREAMS];
+	struct job job;
+	int child_fd; /* signalfd */
+	uint64_t seq;
+	uint32_t done;
+	int64_t ready_ns;
+	int64_t kill_at_ns; /* 0: no kill is due */
+	int64_t tell_at_ns; /* the exit is told now, whoever is left; 0: the first process lives */
+	int64_t off_at_ns;  /* 0: not yet */
+	bool told;	    /* the exit */
+	bool over;
+};
+
+static int64_t now_ns(void)
+{
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static void fault(struct session *s, const struct err *err)
+{
+	guest_fault_encode(err->msg, &s->out);
+}
+
+/* --- what the host says --- */
+
+static int on_hello(struct session *s, const struct guest_frame *frame, struct err *err)
+{
+	struct guest_hello hello;
+	struct guest_ack ack = {.version = GUEST_PROTOCOL_VERSION, .epoch = s->decoder.epoch};
+
+	int rc = guest_hello_decode(frame->payload, &hello, err);
+	if (rc < 0)
+		return rc;
+	s->done = s->opts->ops->hello(s->opts->ops->ctx, &hello);
+	if (s->opts->cgroup_fd >= 0)
+		s->done |= GUEST_DONE_CGROUP;
+	ack.done = s->done;
+	ack.init_ns = s->opts->init_ns;
+	ack.ready_ns = s->ready_ns;
+	ack.ack_ns = now_ns();
+	/* What another epoch left unsent is not for this host. */
+	buf_clear(&s->out);
+	guest_ack_encode(&ack, &s->out);
+	return 0;
+}
+
+static int on_job(struct session *s, const struct guest_frame *frame, struct err *err)
+{
+	static struct guest_job job; /* 16 KiB */
+
+	if ((s->done & GUEST_DONE_NEEDED) != GUEST_DONE_NEEDED)
+		return err_set(err, ERR_CONFLICT, "job refused: the hello is not all done (%#x)", s->done);
+	if (s->job.pid != 0)
+		return err_set(err, ERR_CONFLICT, "job refused: there is one already");
+	int rc = guest_job_decode(frame->payload, &job, err);
+	if (rc == 0)
+		rc = job_start(&job, s->opts->cgroup_fd, &s->job, err);
+	if (rc < 0)
+		return rc;
+	s->streams[0] = (struct stream){s->job.stdout_fd, GUEST_STDOUT, GUEST_CREDIT_START};
+	s->streams[1] = (struct stream){s->job.stderr_fd, GUEST_STDERR, GUEST_CREDIT_START};
+	guest_started_encode(&(struct guest_started){.pid = (uint32_t)s->job.pid}, &s->out);
+	return 0;
+}
+
+static int on_signal(struct session *s, const struct guest_frame *frame, struct err *err)
+{
+	struct guest_signal m;
+
+	int rc = guest_signal_decode(frame->payload, &m, err);
+	if (rc < 0 || s->job.pid == 0)
+		return rc;
+	s->opts->ops->signal_all(s->opts->ops->ctx, (int)m.signal);
+	if (m.kill_after_ns > 0)
+		s->kill_at_ns = now_ns() + m.kill_after_ns;
+	return 0;
+}
+
+static int on_credit(struct session *s, const struct guest_frame *frame, struct err *err)
+{
+	struct guest_credit m;
+
+	int rc = guest_credit_decode(frame->payload, &m, err);
+	for (size_t i = 0; rc == 0 && i < STREAMS; i++) {
+		if (s->streams[i].number == frame->stream)
+			s->streams[i].credit += m.bytes;
+	}
+	return rc;
+}
+
+static int on_ping(struct session *s, const struct guest_frame *frame, struct err *err)
+{
+	struct guest_ping m;
+
+	int rc = guest_ping_decode(frame->payload, &m, err);
+	if (rc == 0)
+		guest_pong_encode(&m, &s->out);
+	return rc;
+}
+
+static int on_shutdown(struct session *s, const struct guest_frame *frame, struct err *err)
+{
+	(void)frame;
+	(void)err;
+	s->over = true;
+	return 0;
+}
+
+static int (*const handlers[])(struct session *, const struct guest_frame *, struct err *) = {
+	[GUEST_HELLO] = on_hello,   [GUEST_JOB] = on_job,   [GUEST_SIGNAL] = on_signal,
+	[GUEST_CREDIT] = on_credit, [GUEST_PING] = on_ping, [GUEST_SHUTDOWN] = on_shutdown,
+};
+
+static void take_input(struct session *s, struct str input)
+{
+	struct guest_frame frame;
+	struct err err = {0};
+
+	for (;;) {
+		int rc = guest_decode(&s->decoder, &input, &frame, &err);
+		if (rc == 0)
+			return;
+		/* The decoder lets nothing through that a host may not send, so each has its handler. */
+		if (rc == GUEST_FRAME_READY)
+			rc = handlers[frame.type](s, &frame, &err);
+		else
+			s->over = true;
+		if (rc < 0)
+			fault(s, &err);
+		if (s->over)
+			return;
+	}
+}
+
+/* --- bytes --- */
+
+/* A host that is not there (yet) reads as the end of the stream; poll() says whether it will not come back. */
+static void receive(struct session *s)
+{
+	static char bytes[GUEST_PAYLOAD_MAX];
+	ssize_t got = read(s->opts->channel_fd, bytes, sizeof(bytes));
+
+	if (got > 0)
+		take_input(s, (struct str){bytes, (size_t)got});
+	else if (got == 0 || (errno != EAGAIN && errno != EINTR))
+		s->over = true;
+}
+
+static void transmit(struct session *s)
+{
+	while (s->out.len > 0) {
+		ssize_t sent = write(s->opts->channel_fd, s->out.data, s->out.len);
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0 && errno != EAGAIN)
+			s->over = true;
+		if (sent <= 0)
+			return;
+		buf_consume(&s->out, (size_t)sent);
+	}
+}
+
+static bool may_read(const struct session *s, const struct stream *st)
+{
+	return st->fd >= 0 && st->credit > 0 && s->out.len < OUT_MAX;
+}
+
+static void pump(struct session *s, struct stream *st)
+{
+	static char bytes[GUEST_OUTPUT_MAX];
+	size_t want = st->credit < sizeof(bytes) ? (size_t)st->credit : sizeof(bytes);
+	ssize_t got = read(st->fd, bytes, want);
+
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	struct guest_output m = {.seq = s->seq++, .bytes = {bytes, got > 0 ? (size_t)got : 0}};
+	guest_output_encode(st->number, &m, &s->out);
+	st->credit -= m.bytes.len;
+	if (got <= 0) {
+		(void)close(st->fd);
+		st->fd = -1;
+	}
+}
+
+/* --- the job's end --- */
+
+static void on_children(struct session *s)
+{
+	struct signalfd_siginfo info;
+
+	/* SIGCHLDs merge: each wake-up reaps all there is. */
+	while (read(s->child_fd, &info, sizeof(info)) > 0)
+		;
+	job_reap(&s->job);
+}
+
+static void tell_exit(struct session *s)
+{
+	struct guest_usage usage;
+	struct guest_exit m;
+
+	job_usage(&usage);
+	job_exit(&s->job, &m);
+	guest_usage_encode(&usage, &s->out);
+	guest_exit_encode(&m, &s->out);
+	s->told = true;
+}
+
+/* What is due by now: called on each turn of the loop. */
+static void advance(struct session *s)
+{
+	int64_t now = now_ns();
+	bool ended = s->job.pid != 0 && s->job.ended;
+
+	if (s->kill_at_ns > 0 && now >= s->kill_at_ns) {
+		s->opts->ops->signal_all(s->opts->ops->ctx, SIGKILL);
+		s->kill_at_ns = 0;
+	}
+	/* What the first process leaves behind is not waited for. */
+	if (ended && s->tell_at_ns == 0) {
+		s->opts->ops->signal_all(s->opts->ops->ctx, SIGKILL);
+		s->tell_at_ns = now + LAST_KILL_NS;
+		job_reap(&s->job);
+	}
+	if (ended && !s->told && (s->job.all_gone || now >= s->tell_at_ns))
+		tell_exit(s);
+	if (s->off_at_ns > 0 && now >= s->off_at_ns)
+		s->over = true;
+}
+
+/* Nothing is left to be said: the host has a while to end us. */
+static void rest(struct session *s)
+{
+	bool silent = s->told && s->streams[0].fd < 0 && s->streams[1].fd < 0 && s->out.len == 0;
+
+	if (silent && s->off_at_ns == 0)
+		s->off_at_ns = now_ns() + s->opts->linger_ns;
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+	if (a == 0 || (b > 0 && b < a))
+		return b;
+	return a;
+}
+
+static int timeout_ms(const struct session *s)
+{
+	int64_t next = earlier(s->kill_at_ns, s->off_at_ns);
+
+	if (!s->told)
+		next = earlier(next, s->tell_at_ns);
+	if (next == 0)
+		return -1;
+	int64_t left = (next - now_ns() + NS_PER_MS_INT - 1) / NS_PER_MS_INT;
+	if (left < 0)
+		left = 0;
+	return left > INT_MAX ? INT_MAX : (int)left;
+}
+
+static void turn(struct session *s)
+{
+	struct pollfd fds[2 + STREAMS] = {
+		{.fd = s->opts->channel_fd, .events = (short)(POLLIN | (s->out.len > 0 ? POLLOUT : 0))},
+		{.fd = s->child_fd, .events = POLLIN},
+	};
+
+	for (size_t i = 0; i < STREAMS; i++)
+		fds[2 + i] =
+			(struct pollfd){.fd = may_read(s, &s->streams[i]) ? s->streams[i].fd : -1, .events = POLLIN};
+	if (poll(fds, 2 + STREAMS, timeout_ms(s)) < 0)
+		return;
+	/* The channel first: a signal or a ping goes before output. */
+	if (fds[0].revents & POLLIN)
+		receive(s);
+	else if (fds[0].revents & (POLLHUP | POLLERR))
+		s->over = true;
+	if (fds[1].revents != 0)
+		on_children(s);
+	for (size_t i = 0; i < STREAMS; i++) {
+		if (fds[2 + i].revents != 0)
+			pump(s, &s->streams[i]);
+	}
+	advance(s);
+	transmit(s);
+	rest(s);
+}
+
+void session_run(const struct session_opts *opts)
+{
+	static struct session session; /* the decoder holds a frame */
+	struct session *s = &session;
+	sigset_t children;
+
+	*s = (struct session){.opts = opts, .ready_ns = now_ns(), .streams = {{.fd = -1}, {.fd = -1}}};
+	guest_decoder_for_guest(&s->decoder);
+	(void)buf_reserve(&s->out, 2 * OUT_MAX); /* once: later, memory may be short */
+	sigemptyset(&children);
+	sigaddset(&children, SIGCHLD);
+	s->child_fd = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
+	while (!s->over)
+		turn(s);
+	transmit(s); /* a last fault, where the channel takes it */
+	for (size_t i = 0; i < STREAMS; i++) {
+		if (s->streams[i].fd >= 0)
+			(void)close(s->streams[i].fd);
+	}
+	(void)close(s->child_fd);
+	buf_fini(&s->out);
+}

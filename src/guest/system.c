@@ -1,0 +1,403 @@
+#include "guest/system.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/random.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+enum {
+	DEVICE_TRIES = 10000, /* of a millisecond each: all devices of a healthy machine are there in a few */
+	PORT_TRIES = DEVICE_TRIES,
+};
+
+#define PORT_NAME "nimbus.0"
+
+struct mount_point {
+	const char *source;
+	const char *target;
+	const char *type;
+	unsigned long flags;
+	const char *data;
+};
+
+static void pause_ms(void)
+{
+	(void)nanosleep(&(struct timespec){.tv_nsec = NS_PER_MS}, NULL);
+}
+
+static int make_dir(const char *path, struct err *err)
+{
+	if (mkdir(path, 0755) != 0 && errno != EEXIST)
+		return err_sys(err, "make the folder %s", path);
+	return 0;
+}
+
+static int do_mount(const struct mount_point *m, struct err *err)
+{
+	int rc = make_dir(m->target, err);
+
+	if (rc < 0)
+		return rc;
+	if (mount(m->source, m->target, m->type, m->flags, m->data) != 0)
+		return err_sys(err, "mount %s on %s", m->source, m->target);
+	return 0;
+}
+
+static int mount_all(const struct mount_point *mounts, size_t count, struct err *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < count && rc == 0; i++)
+		rc = do_mount(&mounts[i], err);
+	return rc;
+}
+
+/* One short text of /proc or /sys, without the newline. */
+static bool read_text(const char *path, char *text, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t len = fd >= 0 ? read(fd, text, size - 1) : -1;
+
+	if (fd >= 0)
+		(void)close(fd);
+	if (len < 0)
+		return false;
+	text[len] = '\0';
+	text[strcspn(text, "\n")] = '\0';
+	return true;
+}
+
+static bool write_text(const char *path, int flags, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0644);
+	size_t len = strlen(text);
+	bool done = fd >= 0 && write(fd, text, len) == (ssize_t)len;
+
+	if (fd >= 0)
+		(void)close(fd);
+	return done;
+}
+
+/* --- drivers --- */
+
+static int load_module(const char *path, struct err *err)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_sys(err, "open %s", path);
+	long rc = syscall(SYS_finit_module, fd, "", 0);
+	int error = errno;
+	(void)close(fd);
+	errno = error;
+	if (rc != 0 && error != EEXIST)
+		return err_sys(err, "load %s", path);
+	return 0;
+}
+
+/* The list is in the order in which the drivers need one another. */
+static int load_modules(struct err *err)
+{
+	char line[PATH_MAX];
+	FILE *list = fopen("/modules.list", "re");
+	int rc = 0;
+
+	if (list == NULL)
+		return err_sys(err, "open /modules.list");
+	while (rc == 0 && fgets(line, sizeof(line), list) != NULL) {
+		line[strcspn(line, "\n")] = '\0';
+		if (line[0] != '\0')
+			rc = load_module(line, err);
+	}
+	(void)fclose(list);
+	return rc;
+}
+
+/* --- disks --- */
+
+/* The first virtio disk that is read-only (the root) or writable (the scratch disk): no driver has to promise an order.
+ */
+static bool find_disk(bool read_only, char *path, size_t size)
+{
+	DIR *dir = opendir("/sys/block");
+	const struct dirent *entry;
+	bool found = false;
+
+	while (dir != NULL && !found && (entry = readdir(dir)) != NULL) {
+		char ro_path[300], ro[4];
+		if (strncmp(entry->d_name, "vd", 2) != 0)
+			continue;
+		(void)snprintf(ro_path, sizeof(ro_path), "/sys/block/%s/ro", entry->d_name);
+		found = read_text(ro_path, ro, sizeof(ro)) && (ro[0] == '1') == read_only;
+		if (found)
+			(void)snprintf(path, size, "/dev/%s", entry->d_name);
+	}
+	if (dir != NULL)
+		(void)closedir(dir);
+	return found;
+}
+
+static int mount_lower(struct err *err)
+{
+	char disk[300];
+
+	for (int i = 0; !find_disk(true, disk, sizeof(disk)); i++) {
+		if (i == DEVICE_TRIES)
+			return err_set(err, ERR_UNAVAILABLE, "no read-only disk");
+		pause_ms();
+	}
+	return do_mount(&(struct mount_point){disk, "/lower", "squashfs", MS_RDONLY, NULL}, err);
+}
+
+/* Writes go to the scratch disk, or, where there is none, to memory. */
+static bool mount_scratch(struct err *err)
+{
+	char disk[300];
+	bool on_disk = find_disk(false, disk, sizeof(disk));
+	const struct mount_point m =
+		on_disk ? (struct mount_point){disk, "/scratch", "ext4", MS_NOATIME, "noinit_itable"}
+			: (struct mount_point){"tmpfs", "/scratch", "tmpfs", 0, "mode=755"};
+
+	return do_mount(&m, err) == 0 && on_disk;
+}
+
+/* --- the root of the job --- */
+
+static const struct mount_point root_mounts[] = {
+	{"proc", "/root/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+	{"sysfs", "/root/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+	{"devtmpfs", "/root/dev", "devtmpfs", MS_NOSUID, "mode=755"},
+	{"devpts", "/root/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "mode=620,ptmxmode=666"},
+	{"tmpfs", "/root/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777"},
+	{"tmpfs", "/root/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755"},
+};
+
+static int mount_root(struct err *err)
+{
+	const struct mount_point overlay = {"overlay", "/root", "overlay", 0,
+					    "lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work"};
+
+	int rc = make_dir("/scratch/upper", err);
+	if (rc == 0)
+		rc = make_dir("/scratch/work", err);
+	if (rc == 0)
+		rc = do_mount(&overlay, err);
+	if (rc == 0)
+		rc = mount_all(root_mounts, ARRAY_LEN(root_mounts), err);
+	return rc;
+}
+
+/* The job's root becomes ours too; the first mounts stay beneath, out of sight. */
+static int enter_root(struct err *err)
+{
+	if (chdir("/root") != 0 || mount(".", "/", NULL, MS_MOVE, NULL) != 0 || chroot(".") != 0 || chdir("/") != 0)
+		return err_sys(err, "enter the job's root");
+	int rc = make_dir("/etc", err);
+	if (rc == 0)
+		rc = make_dir("/tmp", err);
+	if (rc == 0 && chmod("/tmp", 01777) != 0)
+		rc = err_sys(err, "open /tmp to all");
+	return rc;
+}
+
+static void loopback_up(void)
+{
+	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return;
+	(void)ioctl(fd, SIOCSIFFLAGS, &request);
+	(void)close(fd);
+}
+
+static bool build_root(void)
+{
+	struct err err = {0};
+	bool scratch = mount_scratch(&err);
+
+	if (err.code == 0 && mount_root(&err) == 0 && enter_root(&err) == 0) {
+		loopback_up();
+		return scratch;
+	}
+	(void)fprintf(stderr, "nimbus-guest: %s\n", err.msg);
+	system_power_off();
+}
+
+/* --- identity --- */
+
+static bool add_entropy(const struct guest_hello *hello)
+{
+	struct {
+		struct rand_pool_info head;
+		unsigned char bytes[GUEST_ENTROPY_SIZE];
+	} pool = {.head = {.entropy_count = 8 * GUEST_ENTROPY_SIZE, .buf_size = GUEST_ENTROPY_SIZE}};
+	int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+
+	memcpy(pool.bytes, hello->entropy, sizeof(pool.bytes));
+	bool done = fd >= 0 && ioctl(fd, RNDADDENTROPY, &pool) == 0 && ioctl(fd, RNDRESEEDCRNG) == 0;
+	if (fd >= 0)
+		(void)close(fd);
+	return done;
+}
+
+static bool set_clock(const struct guest_hello *hello)
+{
+	const struct timespec now = {.tv_sec = hello->wall_ns / NS_PER_S, .tv_nsec = hello->wall_ns % NS_PER_S};
+
+	return clock_settime(CLOCK_REALTIME, &now) == 0;
+}
+
+static bool set_hostname(const struct guest_hello *hello)
+{
+	char hosts[200];
+
+	(void)snprintf(hosts, sizeof(hosts), "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n", hello->hostname);
+	(void)write_text("/etc/hosts", O_CREAT | O_TRUNC, hosts);
+	return sethostname(hello->hostname, strlen(hello->hostname)) == 0;
+}
+
+static void hex(const unsigned char id[static GUEST_ID_SIZE], char text[static 2 * GUEST_ID_SIZE + 1])
+{
+	for (size_t i = 0; i < GUEST_ID_SIZE; i++)
+		(void)snprintf(text + 2 * i, 3, "%02x", id[i]);
+}
+
+static bool set_machine_id(const struct guest_hello *hello)
+{
+	char id[2 * GUEST_ID_SIZE + 1], text[sizeof(id) + 1];
+
+	hex(hello->machine_id, id);
+	(void)snprintf(text, sizeof(text), "%s\n", id);
+	return write_text("/etc/machine-id", O_CREAT | O_TRUNC, text);
+}
+
+/* The kernel's own is the same in every clone of a template: another file lies over it. */
+static bool set_boot_id(const struct guest_hello *hello)
+{
+	const char *ours = "/run/nimbus-boot-id", *theirs = "/proc/sys/kernel/random/boot_id";
+	char id[2 * GUEST_ID_SIZE + 1], text[sizeof(id) + 5];
+
+	hex(hello->boot_id, id);
+	(void)snprintf(text, sizeof(text), "%.8s-%.4s-%.4s-%.4s-%.12s\n", id, id + 8, id + 12, id + 16, id + 20);
+	(void)umount2(theirs, MNT_DETACH);
+	return write_text(ours, O_CREAT | O_TRUNC, text) && mount(ours, theirs, NULL, MS_BIND, NULL) == 0;
+}
+
+uint32_t system_hello(const struct guest_hello *hello)
+{
+	static bool built, scratch;
+	uint32_t done = 0;
+
+	/* Before anything that reads random bytes: a file system may. */
+	if (add_entropy(hello))
+		done |= GUEST_DONE_ENTROPY;
+	if (set_clock(hello))
+		done |= GUEST_DONE_CLOCK;
+	if (!built)
+		scratch = build_root();
+	built = true;
+	if (scratch)
+		done |= GUEST_DONE_SCRATCH;
+	if (set_hostname(hello))
+		done |= GUEST_DONE_HOSTNAME;
+	if (set_machine_id(hello))
+		done |= GUEST_DONE_MACHINE_ID;
+	if (set_boot_id(hello))
+		done |= GUEST_DONE_BOOT_ID;
+	return done;
+}
+
+/* --- boot --- */
+
+int system_cgroup(void)
+{
+	const struct mount_point m = {"cgroup2", "/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL};
+
+	if (do_mount(&m, NULL) < 0)
+		return -1;
+	(void)write_text("/cgroup/cgroup.subtree_control", 0, "+cpu +memory +pids");
+	(void)mkdir("/cgroup/job", 0755);
+	return open("/cgroup/job", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+int system_boot(struct err *err)
+{
+	static const struct mount_point first[] = {
+		{"proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+		{"sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+		{"devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=755"},
+	};
+
+	int rc = mount_all(first, ARRAY_LEN(first), err);
+	if (rc == 0)
+		rc = load_modules(err);
+	if (rc == 0)
+		rc = mount_lower(err);
+	return rc;
+}
+
+/* "/dev/vport0p1", by the name that the host gave the port. */
+static bool find_port(char *path, size_t size)
+{
+	DIR *dir = opendir("/sys/class/virtio-ports");
+	const struct dirent *entry;
+	bool found = false;
+
+	while (dir != NULL && !found && (entry = readdir(dir)) != NULL) {
+		char name_path[320], name[32];
+		(void)snprintf(name_path, sizeof(name_path), "/sys/class/virtio-ports/%s/name", entry->d_name);
+		found = read_text(name_path, name, sizeof(name)) && strcmp(name, PORT_NAME) == 0;
+		if (found)
+			(void)snprintf(path, size, "/dev/%s", entry->d_name);
+	}
+	if (dir != NULL)
+		(void)closedir(dir);
+	return found;
+}
+
+/* Until then the port reads as closed. */
+static bool host_connected(int fd)
+{
+	struct pollfd port = {.fd = fd, .events = POLLIN};
+
+	return poll(&port, 1, 0) >= 0 && (port.revents & POLLHUP) == 0;
+}
+
+int system_channel(int *ret_fd, struct err *err)
+{
+	char path[300];
+	int fd = -1;
+
+	for (int i = 0; i < PORT_TRIES; i++) {
+		if (fd < 0 && find_port(path, sizeof(path)))
+			fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+		if (fd >= 0 && host_connected(fd)) {
+			*ret_fd = fd;
+			return 0;
+		}
+		pause_ms();
+	}
+	return err_set(err, ERR_UNAVAILABLE, "no port %s to the host", PORT_NAME);
+}
+
+/* Nothing is synced: no disk of a microVM outlives it. */
+void system_power_off(void)
+{
+	(void)reboot(RB_POWER_OFF);
+	/* A machine without power control; the VMM takes a reset as the end. */
+	(void)reboot(RB_AUTOBOOT);
+	_exit(1); /* the kernel's panic=-1 */
+}

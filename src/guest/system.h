@@ -1,0 +1,22 @@
+/*
+ * The machine under the job: drivers, disks, mounts, identity. Everything here is meant for PID 1 of a microVM.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/err.h"
+#include "proto/guest_frame.h"
+
+/* Drivers, device files, the job's cgroup, the read-only root: all that a template may hold. */
+int system_boot(struct err *err) must_check;
+/* The port to the host, non-blocking, once the host has it open. */
+int system_channel(int *ret_fd, struct err *err) must_check;
+/* A folder, or -1 where the kernel has none. */
+int system_cgroup(void);
+
+/* Entropy, clock, names; the first time also the scratch disk and the job's root. Gives what is done. */
+uint32_t system_hello(const struct guest_hello *hello);
+
+noreturn_fn void system_power_off(void);
