@@ -121,7 +121,7 @@ static void the_urgent_come_first(void **state)
 	static const enum loop_priority priorities[] = {LOOP_BULK, LOOP_NORMAL, LOOP_URGENT};
 	struct err err = {0};
 	autoptr(loop) l = NULL;
-	autoclose fds[3] = {-1, -1, -1};
+	int fds[3];
 	struct seen s[3] = {{.name = 'c'}, {.name = 'b'}, {.name = 'a'}};
 
 	(void)state;
@@ -135,6 +135,8 @@ static void the_urgent_come_first(void **state)
 	for (size_t i = 0; i < 3; i++)
 		assert_int_equal(loop_step(l, soon(), &err), 0);
 	assert_string_equal(s[0].order, "abc");
+	for (size_t i = 0; i < 3; i++)
+		(void)close(fds[i]);
 }
 
 static void a_timer_fires_once_never_early_and_can_be_set_again(void **state)
