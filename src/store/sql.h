@@ -1,0 +1,147 @@
+/*
+ * SQL behind one face: SQLite today, PostgreSQL when its back end joins. Safe in threads; the loop of an event-driven
+ * role uses sql_write_start().
+ *
+ * A write is a function that gets a transaction. It may run twice (SQLite: when its group was lost; PostgreSQL: on a
+ * serialization failure), so it starts from scratch each time and has no side effect but SQL: what it wants to tell
+ * the world, it leaves in its context, and the caller says it after sql_write() came back. A negative result undoes
+ * everything that the function did; zero or a positive outcome commits, and comes back only once it is durable. A
+ * statement that failed fails the whole function, whatever the function returns, as PostgreSQL has it.
+ *
+ * SQL text is a literal that both back ends understand: parameters are $1, $2 ..., bound by their name; no clock, JSON
+ * or date functions, no $1::type. Times are BIGINT Unix nanoseconds that the caller passes. BYTEA is the type of bytes.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/str.h"
+
+struct sql;
+struct sql_tx;
+struct sql_rows;
+
+struct sql_opts {
+	const char *dsn;
+	unsigned readers;   /* connections for sql_read(); 0: 4 */
+	int64_t timeout_ns; /* how long a call waits for a connection, a lock or room in the queue; 0: 10 s */
+};
+
+int sql_open(const struct sql_opts *opts, struct sql **ret, struct err *err) must_check;
+/* Finishes every write that was accepted. No other call may be running or follow. */
+void sql_free(struct sql *sql);
+AUTOPTR_DEFINE(sql)
+/* The address without its password. */
+const char *sql_shown(const struct sql *sql);
+
+typedef int sql_fn(struct sql_tx *tx, void *ctx, struct err *err);
+
+/* What fn returned, once that is durable; negative: nothing of it happened. ERR_DISK_FULL, ERR_IO, ERR_UNAVAILABLE
+ * (busy), or fn's own error. */
+int sql_write(struct sql *sql, sql_fn *fn, void *ctx, struct err *err) must_check;
+/* fn sees one unchanging state of the database, and may not write. */
+int sql_read(struct sql *sql, sql_fn *fn, void *ctx, struct err *err) must_check;
+
+/*
+ * Writes of an event loop: fn runs in the writer's thread, the answer comes to the inbox, whose fd becomes readable,
+ * and sql_inbox_drain() calls `done` in the loop's thread. The inbox outlives the sql.
+ */
+struct sql_inbox;
+typedef void sql_done_fn(void *ctx, int rc, const struct err *err);
+int sql_inbox_new(struct sql_inbox **ret, struct err *err) must_check;
+/* Answers that nobody drained are dropped. */
+void sql_inbox_free(struct sql_inbox *inbox);
+AUTOPTR_DEFINE(sql_inbox)
+int sql_inbox_fd(const struct sql_inbox *inbox);
+void sql_inbox_drain(struct sql_inbox *inbox);
+/* ERR_UNAVAILABLE when the writer is overloaded (then done is not called). Never blocks. */
+int sql_write_start(struct sql *sql, struct sql_inbox *inbox, sql_fn *fn, sql_done_fn *done, void *ctx, struct err *err)
+	must_check;
+
+/* --- inside a transaction --- */
+
+enum sql_type { SQL_NULL, SQL_I64, SQL_REAL, SQL_TEXT, SQL_BLOB };
+
+struct sql_arg {
+	enum sql_type type;
+	union {
+		int64_t i64;
+		double real;
+		struct str str;
+	};
+};
+
+struct sql_args {
+	const struct sql_arg *items;
+	size_t count;
+};
+
+enum { SQL_ARGS_MAX = 48 };
+#define SQL_ARGS(...)                                                    \
+	(&(const struct sql_args){(const struct sql_arg[]){__VA_ARGS__}, \
+				  sizeof((const struct sql_arg[]){__VA_ARGS__}) / sizeof(struct sql_arg)})
+#define SQL_NO_ARGS ((const struct sql_args *)NULL)
+
+unused_fn static inline struct sql_arg sql_null(void)
+{
+	return (struct sql_arg){.type = SQL_NULL};
+}
+unused_fn static inline struct sql_arg sql_i64(int64_t value)
+{
+	return (struct sql_arg){.type = SQL_I64, .i64 = value};
+}
+/* 0 as NULL: how an unset time or number is kept. */
+unused_fn static inline struct sql_arg sql_i64_or_null(int64_t value)
+{
+	return value == 0 ? sql_null() : sql_i64(value);
+}
+unused_fn static inline struct sql_arg sql_bool(bool value)
+{
+	return sql_i64(value ? 1 : 0);
+}
+unused_fn static inline struct sql_arg sql_real(double value)
+{
+	return (struct sql_arg){.type = SQL_REAL, .real = value};
+}
+/* A NULL pointer is SQL's NULL. */
+unused_fn static inline struct sql_arg sql_text(const char *value)
+{
+	return value == NULL ? sql_null() : (struct sql_arg){.type = SQL_TEXT, .str = str_c(value)};
+}
+unused_fn static inline struct sql_arg sql_str(struct str value)
+{
+	return (struct sql_arg){.type = SQL_TEXT, .str = value};
+}
+unused_fn static inline struct sql_arg sql_blob(struct str bytes)
+{
+	return (struct sql_arg){.type = SQL_BLOB, .str = bytes};
+}
+
+/* ret_changed (may be NULL): how many rows it inserted, changed or deleted. ERR_CONFLICT: a constraint refused it. */
+int sql_exec(struct sql_tx *tx, const char *text, const struct sql_args *args, int64_t *ret_changed, struct err *err)
+	must_check;
+/* Free the rows before the function returns. */
+int sql_query(struct sql_tx *tx, const char *text, const struct sql_args *args, struct sql_rows **ret, struct err *err)
+	must_check;
+void sql_rows_free(struct sql_rows *rows);
+AUTOPTR_DEFINE(sql_rows)
+/* 1: at the next row; 0: there is none. */
+int sql_next(struct sql_rows *rows, struct err *err) must_check;
+/* The first column of the first row: 1 found, 0 no row (*ret untouched). NULL reads as 0. */
+int sql_get_i64(struct sql_tx *tx, const char *text, const struct sql_args *args, int64_t *ret, struct err *err)
+	must_check;
+
+/* Columns of the row that sql_next() is at, from 0. NULL reads as 0, and as empty text with a NULL pointer. Text and
+ * bytes are borrowed until the next sql_next(); text is NUL-terminated. */
+bool sql_col_is_null(struct sql_rows *rows, unsigned column);
+int64_t sql_col_i64(struct sql_rows *rows, unsigned column);
+double sql_col_real(struct sql_rows *rows, unsigned column);
+struct str sql_col_text(struct sql_rows *rows, unsigned column);
+struct str sql_col_blob(struct sql_rows *rows, unsigned column);
+/* A copy in the arena; NULL for NULL. */
+char *sql_col_dup(struct sql_rows *rows, unsigned column, struct arena *arena);
