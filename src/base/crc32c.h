@@ -10,3 +10,5 @@
 
 /* Continues `crc` (0 to begin) over the bytes. */
 uint32_t crc32c(uint32_t crc, const void *bytes, size_t len) must_check;
+/* The same without the instruction. */
+uint32_t crc32c_portable(uint32_t crc, const void *bytes, size_t len) must_check;
