@@ -1,0 +1,123 @@
+"""The command line itself: what it says when something is wrong, and that the whole command table has help."""
+
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+
+import pytest
+
+from system import NIMBUS, System, wait_until
+
+
+def nimbus(*words, env=None):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("NIMBUS_")}
+    clean.update(env or {})
+    return subprocess.run([NIMBUS, *words], env=clean, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+
+
+def test_version():
+    done = nimbus("--version")
+    assert done.returncode == 0
+    assert re.match(rb"nimbus \d+\.\d+\.\d+", done.stdout)
+
+
+@pytest.mark.parametrize("words", [[], ["help"], ["--help"], ["jobs", "--help"], ["jobs", "submit", "--help"],
+                                   ["logs", "-h"], ["doctor", "--help"], ["up", "--help"], ["help", "exit-codes"]])
+def test_help_goes_to_stdout_and_succeeds(words):
+    done = nimbus(*words)
+    assert done.returncode == (0 if words else 2) or done.returncode == 0
+    assert b"nimbus" in (done.stdout or done.stderr).lower()
+
+
+@pytest.mark.parametrize("words, hint", [(["job"], b"jobs"), (["jobs", "sumbit"], b"submit"),
+                                         (["jobs", "submit", "--follwo", "--", "x"], b"--follow")])
+def test_a_misspelt_word_is_a_usage_error_with_a_suggestion(words, hint):
+    done = nimbus(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: ")
+    assert hint in done.stderr
+
+
+def test_no_server_is_exit_7_and_says_what_to_do(tmp_path):
+    done = nimbus("jobs", "recent", env={"NIMBUS_DATA_DIR": str(tmp_path)})
+    assert done.returncode == 7, done.stderr
+    assert b"error: " in done.stderr and b"hint: " in done.stderr
+
+
+def test_an_unknown_variable_is_an_error_with_its_name(tmp_path):
+    done = nimbus("up", "--data", tmp_path, "--port-base", "0", env={"NIMBUS_LISTNE": "127.0.0.1"})
+    assert done.returncode != 0
+    assert b"NIMBUS_LISTNE" in done.stderr and b"NIMBUS_LISTEN" in done.stderr
+
+
+def test_a_data_directory_that_cannot_be_used_is_named(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    done = nimbus("up", "--data", blocked / "data", "--port-base", "0")
+    assert done.returncode != 0
+    assert str(blocked).encode() in done.stderr
+
+
+@pytest.fixture(scope="module")
+def system():
+    with System() as running:
+        yield running
+
+
+def test_first_start_makes_private_secrets_and_prints_commands(system):
+    for path in (system.data / "secrets").rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+    assert "jobs submit" in system.log()
+
+
+def test_a_port_in_use_is_named(system, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = nimbus("up", "--data", tmp_path, "--port-base", str(port))
+        assert done.returncode != 0
+        assert str(port).encode() in done.stderr and b"in use" in done.stderr
+
+
+def test_json_is_json_and_a_pipe_gets_no_colour(system):
+    system.submit("true")
+    assert json.loads(system.cli("jobs", "recent", "--json").stdout)
+    assert b"\x1b" not in system.cli("jobs", "recent").stdout
+
+
+def test_not_found_is_exit_3(system):
+    assert system.cli("jobs", "show", "999999999", check=False).returncode == 3
+
+
+def test_a_wrong_token_is_exit_4(system):
+    clean = dict(system.env, NIMBUS_TOKEN="not-a-token", NIMBUS_URL=system.endpoints["control_plane"])
+    done = subprocess.run([NIMBUS, "jobs", "recent"], env=clean, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 4, done.stderr
+
+
+def test_doctor_says_what_it_found(system):
+    done = system.cli("doctor", check=False)
+    assert done.returncode in (0, 1)
+    assert b"qemu" in done.stdout.lower()
+    assert isinstance(json.loads(system.cli("doctor", "--json", check=False).stdout), (dict, list))
+
+
+def test_no_secret_is_ever_printed(system):
+    system.cli("jobs", "recent")
+    log = system.log()
+    for secret in system.secrets():
+        assert secret not in log
+
+
+def test_up_ends_cleanly_and_removes_its_endpoints(tmp_path):
+    system = System()
+    with system:
+        path = system.endpoints_path
+        pid = system.process.pid
+        assert system.stop() == 0
+        assert not path.exists()
+        wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "up to be gone")

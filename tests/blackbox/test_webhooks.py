@@ -1,0 +1,172 @@
+"""Webhooks as GitHub sends them, over the real binary: no VM is needed to see what becomes of a delivery."""
+
+import hashlib
+import hmac
+import json
+import pathlib
+import shutil
+import subprocess
+import uuid
+
+import pytest
+import requests
+
+from system import System, wait_until
+
+SECRET = "a webhook secret of the tests, 0123456789"
+EXAMPLES = "@octokit/webhooks-examples@7.6.1"
+
+
+@pytest.fixture(scope="module")
+def nimbus():
+    # No agent takes these jobs: their label is offered by none.
+    with System(env={"NIMBUS_GITHUB_WEBHOOK_SECRET": SECRET, "NIMBUS_GITHUB_DRY_RUN": "true"}) as system:
+        yield system
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory):
+    """GitHub's published payloads of workflow_job, from the npm registry."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed: GitHub's example payloads cannot be had")
+    folder = tmp_path_factory.mktemp("examples")
+    fetched = subprocess.run(["npm", "pack", "--silent", EXAMPLES], cwd=folder, capture_output=True, check=False)
+    if fetched.returncode != 0:
+        pytest.skip("the npm registry is out of reach: " + fetched.stderr.decode()[-200:])
+    subprocess.run(["tar", "xzf", next(folder.glob("*.tgz")).name], cwd=folder, check=True)
+    index = next(pathlib.Path(folder).glob("package/api.github.com/index.json"))
+    for event in json.loads(index.read_text()):
+        if event["name"] == "workflow_job":
+            return event["examples"]
+    raise AssertionError("the package has no workflow_job")
+
+
+def sign(body, secret=SECRET):
+    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def post(nimbus, payload, event="workflow_job", delivery=None, signature=None, **headers):
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    sent = {"Content-Type": "application/json", "X-GitHub-Event": event,
+            "X-GitHub-Delivery": delivery or str(uuid.uuid4()),
+            "X-Hub-Signature-256": signature if signature is not None else sign(body), **headers}
+    return requests.post(nimbus.endpoints["control_plane"] + "/webhooks/github", data=body,
+                         headers={k: v for k, v in sent.items() if v != ""}, timeout=60)
+
+
+def payload(job_id, action="queued", labels=("nimbus", "webhook-test-only"), **changes):
+    job = {"id": job_id, "run_id": job_id + 1, "run_attempt": 1, "name": "build", "workflow_name": "CI",
+           "status": action, "conclusion": None, "labels": list(labels), "head_sha": "0" * 40,
+           "head_branch": "main", "runner_id": None, "runner_name": None}
+    job.update(changes)
+    return {"action": action, "workflow_job": job,
+            "repository": {"id": 42, "name": "hello", "full_name": "octo/hello", "private": False,
+                           "html_url": "https://github.com/octo/hello", "owner": {"id": 7, "login": "octo"}},
+            "sender": {"id": 7, "login": "octo"}}
+
+
+def jobs(nimbus):
+    return {job["github_job_id"]: job for job in nimbus.cli_json("jobs", "recent", "--limit", "200")
+            if job.get("github_job_id")}
+
+
+def wait_job(nimbus, job_id, state=None):
+    def found():
+        job = jobs(nimbus).get(job_id)
+        return job if job and (state is None or job["state"] == state) else None
+
+    return wait_until(found, f"GitHub's job {job_id} to be {state or 'there'}")
+
+
+def test_a_queued_job_appears_with_its_facts(nimbus):
+    answer = post(nimbus, payload(1001))
+    assert answer.status_code == 202
+    job = wait_job(nimbus, 1001, "queued")
+    assert job["org_id"] == 7, "the organisation is the repository's owner"
+    assert job["repo_full_name"] == "octo/hello"
+    assert sorted(job["labels"]) == ["nimbus", "webhook-test-only"]
+
+
+@pytest.mark.parametrize("signature", ["", "sha256=", "sha256=00", sign(b"another body"), "sha1=00", "x" * 500])
+def test_a_wrong_or_missing_signature_is_refused(nimbus, signature):
+    answer = post(nimbus, payload(1002), signature=signature or "", **({"X-Hub-Signature-256": ""} if not signature else {}))
+    assert answer.status_code in (401, 403)
+    error = answer.json()
+    assert {"detail", "code", "hint", "request_id"} <= error.keys()
+    assert SECRET not in answer.text
+    assert 1002 not in jobs(nimbus)
+
+
+def test_truncated_json_is_400_and_not_stored(nimbus):
+    body = json.dumps(payload(1003)).encode()[:-20]
+    assert post(nimbus, body).status_code == 400
+    assert 1003 not in jobs(nimbus)
+
+
+def test_a_body_over_the_limit_is_413(nimbus):
+    assert post(nimbus, b"[" + b" " * (30 << 20) + b"]").status_code == 413
+
+
+def test_a_doubled_delivery_is_accepted_once(nimbus):
+    delivery = str(uuid.uuid4())
+    for _ in range(3):
+        assert post(nimbus, payload(1004), delivery=delivery).status_code == 202
+    # The same job under another delivery id is a redelivery too.
+    assert post(nimbus, payload(1004)).status_code == 202
+    wait_job(nimbus, 1004)
+    assert len([j for j in nimbus.cli_json("jobs", "recent", "--limit", "200") if j.get("github_job_id") == 1004]) == 1
+
+
+def test_without_the_label_there_is_no_job(nimbus):
+    assert post(nimbus, payload(1005, labels=["ubuntu-latest"])).status_code == 202
+    assert post(nimbus, payload(1006)).status_code == 202
+    wait_job(nimbus, 1006)  # deliveries are taken in order
+    assert 1005 not in jobs(nimbus)
+
+
+@pytest.mark.parametrize("event", ["ping", "push", "check_run", "unheard_of"])
+def test_other_events_are_accepted_and_refused(nimbus, event):
+    assert post(nimbus, {"zen": "Keep it logically awesome.", "hook_id": 1}, event=event).status_code == 202
+
+
+def test_events_in_reverse_only_move_forward(nimbus):
+    for action, conclusion in (("completed", "success"), ("in_progress", None), ("queued", None)):
+        assert post(nimbus, payload(1007, action, conclusion=conclusion)).status_code == 202
+    assert post(nimbus, payload(1008)).status_code == 202
+    wait_job(nimbus, 1008)
+    job = jobs(nimbus).get(1007)
+    assert job is None or job["state"] == "succeeded", job
+
+
+def test_a_job_cancelled_at_github_is_cancelled_here(nimbus):
+    post(nimbus, payload(1009))
+    wait_job(nimbus, 1009, "queued")
+    post(nimbus, payload(1009, "completed", conclusion="cancelled"))
+    wait_job(nimbus, 1009, "cancelled")
+
+
+def test_missing_fields_are_tolerated(nimbus):
+    old = payload(1010)
+    for field in ("run_attempt", "head_branch", "workflow_name", "conclusion", "runner_id", "runner_name"):
+        del old["workflow_job"][field]
+    assert post(nimbus, old).status_code == 202
+    wait_job(nimbus, 1010)
+
+
+def test_githubs_own_examples_are_all_accepted(nimbus, examples):
+    assert len(examples) >= 8
+    for number, example in enumerate(examples):
+        example["workflow_job"]["id"] = 5000 + number
+        example["workflow_job"]["labels"] = ["nimbus", "webhook-test-only"]
+        assert post(nimbus, example).status_code == 202, example["action"]
+    for number, example in enumerate(examples):
+        if example["action"] == "queued" and example["workflow_job"]["status"] == "queued":
+            wait_job(nimbus, 5000 + number)
+
+
+def test_without_a_github_app_a_job_waits_and_says_why():
+    with System(env={"NIMBUS_GITHUB_WEBHOOK_SECRET": SECRET}) as system:
+        assert post(system, payload(2001)).status_code == 202
+        job = wait_job(system, 2001, "parked")
+        assert job["reason"] == "github_app_not_configured"
+        assert "GitHub App" in system.cli("jobs", "show", str(job["id"])).stdout.decode()
