@@ -1,0 +1,48 @@
+/*
+ * Agents: their credentials (a token version, which revokes older tokens), who made them, and what they last offered.
+ */
+#pragma once
+
+#include "base/arena.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "control/db.h"
+
+struct agent {
+	const char *agent_id;
+	int64_t token_version; /* 0: no token was made here */
+	int64_t rotated_at;
+	int64_t ttl_s;
+	int64_t last_seen_at;
+	const char *version; /* NULL: not seen yet */
+	const char *labels;  /* label_set_key() of its offer */
+	int64_t vcpus;
+	int64_t memory_mb;
+};
+
+/* A new version, from 1; older tokens of that agent are void. Writes the audit row. */
+int agents_db_rotate(const struct control_db *db, const char *agent_id, const char *rotated_by, int64_t ttl_s,
+		     int64_t *ret_version, struct err *err) must_check;
+/* 0 for an agent that has none. A local read: cheap enough for each request. */
+int agents_db_token_version(const struct control_db *db, const char *agent_id, int64_t *ret, struct err *err)
+	must_check;
+
+/* What an agent said of itself when it asked for work. Written only when it changed or the last word is over 10 s
+ * old. */
+int agents_db_seen(const struct control_db *db, const struct agent *agent, struct err *err) must_check;
+
+/* By name; at most `limit`. */
+int agents_db_list(const struct control_db *db, int64_t limit, struct arena *arena, struct agent **ret,
+		   size_t *ret_count, struct err *err) must_check;
+
+struct agent_audit {
+	int64_t id;
+	const char *agent_id;
+	const char *rotated_by;
+	int64_t token_version;
+	int64_t rotated_at;
+	int64_t ttl_s;
+};
+/* Newest first. */
+int agents_db_audit(const struct control_db *db, int64_t limit, struct arena *arena, struct agent_audit **ret,
+		    size_t *ret_count, struct err *err) must_check;

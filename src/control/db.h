@@ -1,0 +1,72 @@
+/*
+ * What all modules of the control plane's database share: the handle, the clock, new ids, and what happened.
+ *
+ * Time. Every `now` of a statement is control_now(): one clock for all, so that a lease's expiry is written and
+ * compared by the same one. Today that is this process's clock, because only this process writes; with a database that
+ * several control planes share it becomes that server's. A clock that jumps forward ends leases early, which the fence
+ * makes safe; one that jumps back lets them live longer than their agents believe, which is safe too.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "auth/sealed.h"
+#include "base/arena.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "model/job_state.h"
+#include "store/sql.h"
+
+enum job_event_type {
+	JOB_EVENT_CREATED, /* `to` is its first state */
+	JOB_EVENT_MOVED,
+	JOB_EVENT_CANCEL_REQUESTED, /* its agent has a command waiting */
+};
+
+/* Something that is now durable. Told in the thread that made the call, after the commit. */
+struct job_event {
+	enum job_event_type type;
+	int64_t job_id;
+	int64_t org_id;
+	enum job_state from;
+	enum job_state to;
+	const char *reason; /* NULL: none */
+	int64_t at;
+	int64_t queued_at;    /* when it last became ready, 0: never: what the wait is measured from */
+	int64_t leased_at;    /* of the last lease, 0: never */
+	const char *agent_id; /* of the lease that is, or was; NULL: none */
+	const char *labels;   /* label_set_key(): which agents to wake when `to` is queued */
+	int64_t vcpus;
+	int64_t memory_mb;
+	bool seal_due; /* a log attempt is to be sealed: wake the worker */
+};
+
+/* Made by the role; the modules only read it. */
+struct control_db {
+	struct sql *sql;
+	const struct sealer *sealer;				    /* NULL: jobs with secret env are refused */
+	int64_t (*now)(void *ctx);				    /* NULL: clock_unix_ns() */
+	void (*on_event)(void *ctx, const struct job_event *event); /* NULL: nobody listens */
+	void *ctx;						    /* of both functions */
+};
+
+int64_t control_now(const struct control_db *db);
+
+/* One write of this module family: what happened is collected while the function runs, and told when it is durable. A
+ * rerun collects anew. `ctx` is the caller's. */
+struct control_tx {
+	const struct control_db *db;
+	struct sql_tx *tx;
+	int64_t now;
+	struct arena *events_arena;
+	struct job_event *events;
+	size_t event_count;
+	size_t event_cap;
+};
+typedef int control_fn(struct control_tx *t, void *ctx, struct err *err);
+int control_write(const struct control_db *db, control_fn *fn, void *ctx, struct err *err) must_check;
+/* Text of the event is copied. */
+void control_tell(struct control_tx *t, const struct job_event *event);
+
+/* The next number of that name, from 1, never given twice. */
+int control_next_id(struct control_tx *t, const char *name, int64_t *ret, struct err *err) must_check;

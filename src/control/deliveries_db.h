@@ -1,0 +1,45 @@
+/*
+ * GitHub's deliveries between "accepted" (durable, answered 202) and "processed" (a job, or a recorded refusal).
+ */
+#pragma once
+
+#include "base/arena.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/str.h"
+#include "control/db.h"
+
+enum { DELIVERIES_DB_DOUBLED = 1 };
+
+struct delivery {
+	const char *id;	   /* X-GitHub-Delivery */
+	const char *event; /* X-GitHub-Event */
+	struct str body;
+	int64_t received_at;
+	int64_t tries; /* that failed before */
+};
+
+/* Durable when it comes back. DELIVERIES_DB_DOUBLED: that id was accepted before, which is fine; one whose processing
+ * had been given up is taken up again with this body. */
+int deliveries_db_accept(const struct control_db *db, const char *id, const char *event, struct str body,
+			 struct err *err) must_check;
+
+/* Up to `limit` that are due, oldest first. Taking marks nothing: processing is idempotent, so two takers do no harm.
+ */
+int deliveries_db_take(const struct control_db *db, int64_t limit, struct arena *arena, struct delivery **ret,
+		       size_t *ret_count, struct err *err) must_check;
+
+/* A recorded refusal: "ping", "no nimbus label", "event push is not for us". The body is dropped. */
+int deliveries_db_refuse(const struct control_db *db, const char *id, const char *why, struct err *err) must_check;
+/* Something of ours failed: due again after a growing pause, given up (state `failed`, the body kept) after ten. */
+int deliveries_db_retry(const struct control_db *db, const char *id, const char *why, struct err *err) must_check;
+/* For jobs_db_github(): inside its transaction. */
+int delivery_became_job(struct control_tx *t, const char *id, int64_t job_id, struct err *err) must_check;
+
+struct deliveries_counts {
+	int64_t waiting;
+	int64_t refused;
+	int64_t jobs;
+	int64_t failed;
+};
+int deliveries_db_counts(const struct control_db *db, struct deliveries_counts *ret, struct err *err) must_check;

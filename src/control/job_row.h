@@ -1,0 +1,75 @@
+/*
+ * A job as the database has it, and the sets of labels that jobs share.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/js.h"
+#include "model/job_state.h"
+#include "model/labels.h"
+#include "store/sql.h"
+
+/* Text that is absent is NULL; times are Unix ns, 0 when it has not happened. Everything lies in the reader's arena. */
+struct job {
+	int64_t id;
+	int64_t org_id;
+	const char *name;
+	const char *origin; /* "api" or "github" */
+	const char *image;
+	struct js_texts argv;
+	struct js_pairs env;
+	struct js_texts labels; /* sorted, lower case */
+	const char *label_key;
+	int64_t label_set_id;
+	const char *executor; /* "firecracker": what old agents match by */
+	int64_t vcpus;
+	int64_t memory_mb;
+	int64_t disk_mb;
+	int64_t timeout_s;
+	bool has_secret_env; /* it was given one; erased when the job ends */
+	enum job_state state;
+	const char *reason;  /* why it waits, or why it ended: "exit", "lease_expired", "github_app_not_configured" */
+	const char *message; /* the last one that its agent sent */
+	int64_t attempt;     /* from 1; a lost lease raises it */
+	int64_t max_attempts;
+	int64_t fence; /* of the last lease; only grows */
+	int64_t moves; /* history rows */
+	const char *agent_id;
+	int64_t exit_code; /* -1: none */
+	int64_t signal;	   /* 0: none */
+	int64_t last_seq;  /* -1: not known */
+	int64_t cancel_requested_at;
+	const char *idempotency_key;
+	int64_t github_job_id;	/* 0: not GitHub's */
+	int64_t github_rank;	/* enum github_action: how far GitHub says it is */
+	const char *conclusion; /* GitHub's */
+	int64_t run_id;
+	int64_t run_attempt;
+	int64_t repo_id;
+	const char *repo_full_name;
+	const char *repo_html_url;
+	bool repo_private;
+	int64_t created_at;
+	int64_t queued_at; /* last became ready to be leased */
+	int64_t leased_at;
+	int64_t started_at;
+	int64_t completed_at;
+	int64_t updated_at;
+	struct js_pairs metadata; /* filled by jobs_db_get() and jobs_db_recent() only */
+};
+
+/* "SELECT <these> FROM job j JOIN label_set l ON l.id = j.label_set_id", to be followed by WHERE. */
+extern const char job_select[];
+/* The row that sql_next() is at, of a query that begins with job_select. */
+int job_from_row(struct sql_rows *rows, struct arena *arena, struct job *ret, struct err *err) must_check;
+/* 1 found, 0 not. */
+int job_read(struct sql_tx *tx, int64_t id, struct arena *arena, struct job *ret, struct err *err) must_check;
+
+/* Key by key into what is there. */
+int job_metadata_merge(struct sql_tx *tx, int64_t job_id, const struct js_pairs *metadata, struct err *err) must_check;
+int job_metadata_read(struct sql_tx *tx, struct arena *arena, struct job *job, struct err *err) must_check;
