@@ -70,12 +70,10 @@ static int copy_date(const struct js *claims, const char *name, int64_t *to, str
 /* The Python Nimbus took a number or a digit string, and anything else as 0. */
 static int64_t version_of(const struct js *v)
 {
-	int64_t version = 0;
+	int64_t version = js_int(v, 0);
 
-	if (js_type(v) == JS_INT)
+	if (str_to_i64(str_c(js_text(v, "")), "ver", 0, INT32_MAX, &version, NULL) < 0)
 		return js_int(v, 0);
-	if (js_type(v) == JS_STRING && str_to_i64(str_c(js_text(v, "")), "ver", 0, INT32_MAX, &version, NULL) < 0)
-		return 0;
 	return version;
 }
 
