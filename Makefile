@@ -56,12 +56,11 @@ fuzz: ## build the fuzzers and run each for FUZZ_SECONDS (60)
 
 lint: ## clang-format, clang-tidy, cppcheck, the include table
 	@scripts/deps.sh build test lint
-	@$(MAKE) --no-print-directory $(BUILD)/build.ninja
-	@scripts/lint.sh $(BUILD)
+	@scripts/lint.sh
 
 format: ## clang-format in place
 	@scripts/deps.sh lint
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 
 clean: ## remove what was built
-	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz
+	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz build-lint

@@ -8,7 +8,7 @@ libmicrohttpd-dev libcurl4-openssl-dev libssl-dev libcjose-dev libjansson-dev li
 libzstd-dev liblz4-dev zlib1g-dev liblzma-dev'
 run='qemu-system-x86 squashfs-tools busybox-static e2fsprogs dpkg ca-certificates'
 test='libcmocka-dev python3-pytest python3-requests git curl'
-lint='clang-format clang-tidy cppcheck'
+lint='clang clang-format clang-tidy cppcheck'
 fuzz='clang libclang-rt-14-dev'
 
 wanted=

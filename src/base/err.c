@@ -52,7 +52,7 @@ static void format(struct err *err, const char *suffix, const char *fmt, va_list
 	(void)snprintf(err->msg, sizeof(err->msg), "%s: %s", head, suffix);
 }
 
-int err_set(struct err *err, enum err_code code, const char *fmt, ...)
+int(err_set)(struct err *err, enum err_code code, const char *fmt, ...)
 {
 	assert(code > ERR_NONE && code < ERR_CODE_COUNT);
 	if (err != NULL) {
@@ -65,7 +65,7 @@ int err_set(struct err *err, enum err_code code, const char *fmt, ...)
 	return -(int)code;
 }
 
-int err_sys(struct err *err, const char *fmt, ...)
+int(err_sys)(struct err *err, const char *fmt, ...)
 {
 	int saved = errno;
 	int code = saved == ENOSPC || saved == EDQUOT ? ERR_DISK_FULL : ERR_IO;
@@ -81,7 +81,7 @@ int err_sys(struct err *err, const char *fmt, ...)
 	return -code;
 }
 
-int err_wrap(struct err *err, const char *fmt, ...)
+int(err_wrap)(struct err *err, const char *fmt, ...)
 {
 	if (err == NULL)
 		return -ERR_INTERNAL;
