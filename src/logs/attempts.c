@@ -1,0 +1,392 @@
+#include "logs/attempts.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+
+enum {
+	TABLE_SIZE = 4096,
+	REFS_MAX = 262144, /* index entries of all open attempts, 40 bytes each */
+};
+
+struct attempts {
+	int segments_fd; /* borrowed */
+	size_t open_max;
+	pthread_mutex_t lock;	/* guards all below and what attempts.h says of struct attempt */
+	pthread_cond_t changed; /* an attempt was loaded or disowned */
+	struct attempt *table[TABLE_SIZE];
+	struct attempt *newest;
+	struct attempt *oldest;
+	size_t count;
+	size_t ref_count;
+	size_t dirty_count;
+};
+
+struct attempts *attempts_new(int segments_fd, size_t open_max)
+{
+	struct attempts *as = xcalloc(1, sizeof(*as));
+
+	as->segments_fd = segments_fd;
+	as->open_max = open_max;
+	(void)pthread_mutex_init(&as->lock, NULL);
+	(void)pthread_cond_init(&as->changed, NULL);
+	return as;
+}
+
+static void destroy(struct attempt *a)
+{
+	segment_file_fini(&a->file);
+	free(a);
+}
+
+static void unlink_age(struct attempts *as, struct attempt *a)
+{
+	*(a->newer != NULL ? &a->newer->older : &as->newest) = a->older;
+	*(a->older != NULL ? &a->older->newer : &as->oldest) = a->newer;
+	a->newer = NULL;
+	a->older = NULL;
+}
+
+static void link_newest(struct attempts *as, struct attempt *a)
+{
+	a->older = as->newest;
+	*(as->newest != NULL ? &as->newest->newer : &as->oldest) = a;
+	as->newest = a;
+}
+
+static struct attempt **slot(struct attempts *as, const struct segment_key *key)
+{
+	uint64_t hash = (uint64_t)key->org_id * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)key->job_id;
+
+	hash = (hash ^ (uint64_t)key->attempt << 48) * UINT64_C(0xff51afd7ed558ccd);
+	return &as->table[hash >> 52];
+}
+
+static struct attempt *find_locked(struct attempts *as, const struct segment_key *key)
+{
+	struct attempt *a = *slot(as, key);
+
+	while (a != NULL && !segment_key_eq(&a->key, key))
+		a = a->next;
+	return a;
+}
+
+static struct attempt *insert_locked(struct attempts *as, const struct segment_key *key)
+{
+	struct attempt *a = xcalloc(1, sizeof(*a));
+	struct attempt **head = slot(as, key);
+
+	a->key = *key;
+	a->file.key = *key;
+	a->file.fd = -1;
+	a->next = *head;
+	*head = a;
+	link_newest(as, a);
+	as->count++;
+	return a;
+}
+
+static void remove_locked(struct attempts *as, struct attempt *a)
+{
+	struct attempt **at = slot(as, &a->key);
+
+	while (*at != a)
+		at = &(*at)->next;
+	*at = a->next;
+	unlink_age(as, a);
+	as->count--;
+	as->ref_count -= a->file.ref_count;
+}
+
+/* Closes what nobody uses, the oldest first, while there is too much. */
+static void evict_locked(struct attempts *as)
+{
+	struct attempt *a = as->oldest;
+
+	while (a != NULL && (as->count > as->open_max || as->ref_count > REFS_MAX)) {
+		struct attempt *newer = a->newer;
+		if (a->refs == 0 && !a->dirty) {
+			remove_locked(as, a);
+			destroy(a);
+		}
+		a = newer;
+	}
+}
+
+void attempts_free(struct attempts *as)
+{
+	if (as == NULL)
+		return;
+	while (as->oldest != NULL) {
+		struct attempt *a = as->oldest;
+		assert(a->refs == 0);
+		remove_locked(as, a);
+		destroy(a);
+	}
+	(void)pthread_cond_destroy(&as->changed);
+	(void)pthread_mutex_destroy(&as->lock);
+	free(as);
+}
+
+static void put_locked(struct attempts *as, struct attempt *a)
+{
+	assert(a->refs > 0);
+	a->refs--;
+	if (a->broken && a->refs == 0)
+		destroy(a);
+	else if (a->refs == 0)
+		evict_locked(as);
+}
+
+/* Reads the file without the lock; everybody else who wants this attempt waits for it. */
+static int load(struct attempts *as, struct attempt *a, struct err *err)
+{
+	struct segment_file file = {.fd = -1};
+
+	a->loading = true;
+	(void)pthread_mutex_unlock(&as->lock);
+	int rc = segment_file_open(as->segments_fd, &a->key, &file, err);
+	(void)pthread_mutex_lock(&as->lock);
+	a->loading = false;
+	if (rc == 0) {
+		a->file = file;
+		as->ref_count += file.ref_count;
+	} else {
+		remove_locked(as, a);
+		a->broken = true;
+	}
+	(void)pthread_cond_broadcast(&as->changed);
+	return rc;
+}
+
+int attempts_get(struct attempts *as, const struct segment_key *key, struct attempt **ret, struct err *err)
+{
+	int rc = 0;
+
+	(void)pthread_mutex_lock(&as->lock);
+	struct attempt *a = find_locked(as, key);
+	if (a == NULL) {
+		a = insert_locked(as, key);
+		a->refs++;
+		rc = load(as, a, err);
+	} else {
+		a->refs++;
+		while (a->loading)
+			(void)pthread_cond_wait(&as->changed, &as->lock);
+		if (a->broken)
+			rc = err_set(err, ERR_IO, "the log of job %" PRId64 " cannot be read", key->job_id);
+	}
+	if (rc == 0) {
+		unlink_age(as, a);
+		link_newest(as, a);
+		*ret = a;
+	} else {
+		put_locked(as, a);
+	}
+	(void)pthread_mutex_unlock(&as->lock);
+	return rc;
+}
+
+void attempts_put(struct attempts *as, struct attempt *a)
+{
+	if (a == NULL)
+		return;
+	(void)pthread_mutex_lock(&as->lock);
+	put_locked(as, a);
+	(void)pthread_mutex_unlock(&as->lock);
+}
+
+void attempts_own(struct attempts *as, struct attempt *a)
+{
+	(void)pthread_mutex_lock(&as->lock);
+	while (a->owned)
+		(void)pthread_cond_wait(&as->changed, &as->lock);
+	a->owned = true;
+	(void)pthread_mutex_unlock(&as->lock);
+}
+
+void attempts_disown(struct attempts *as, struct attempt *a)
+{
+	(void)pthread_mutex_lock(&as->lock);
+	assert(a->owned);
+	a->owned = false;
+	(void)pthread_cond_broadcast(&as->changed);
+	(void)pthread_mutex_unlock(&as->lock);
+}
+
+int attempts_create(struct attempts *as, struct attempt *a, struct err *err)
+{
+	struct segment_file made = {.key = a->key, .fd = -1};
+
+	assert(a->owned);
+	if (a->file.fd >= 0)
+		return 0;
+	int rc = segment_file_create(&made, as->segments_fd, err);
+	if (rc < 0)
+		return rc;
+	(void)pthread_mutex_lock(&as->lock);
+	a->file.fd = made.fd;
+	a->fresh = true;
+	(void)pthread_mutex_unlock(&as->lock);
+	return 0;
+}
+
+void attempts_add(struct attempts *as, struct attempt *a, const struct segment_header *headers, size_t count)
+{
+	(void)pthread_mutex_lock(&as->lock);
+	assert(a->owned);
+	as->ref_count -= a->file.ref_count;
+	for (size_t i = 0; i < count; i++) {
+		assert(headers[i].offset == a->file.size);
+		segment_file_add(&a->file, &headers[i]);
+	}
+	as->ref_count += a->file.ref_count;
+	(void)pthread_mutex_unlock(&as->lock);
+}
+
+void attempts_dirty(struct attempts *as, struct attempt *a)
+{
+	(void)pthread_mutex_lock(&as->lock);
+	if (!a->dirty) {
+		a->dirty = true;
+		as->dirty_count++;
+	}
+	(void)pthread_mutex_unlock(&as->lock);
+}
+
+size_t attempts_dirty_count(struct attempts *as)
+{
+	(void)pthread_mutex_lock(&as->lock);
+	size_t count = as->dirty_count;
+	(void)pthread_mutex_unlock(&as->lock);
+	return count;
+}
+
+/* A dirty attempt, taken for syncing. */
+struct taken {
+	struct attempt *attempt;
+	int fd;
+	bool fresh;
+};
+
+/* From here on they count as clean: what is written while they are being synced makes them dirty again. */
+static struct taken *take_dirty(struct attempts *as, size_t *ret_count)
+{
+	size_t count = 0;
+
+	(void)pthread_mutex_lock(&as->lock);
+	struct taken *list = xcalloc(as->dirty_count + 1, sizeof(*list));
+	for (struct attempt *a = as->newest; a != NULL; a = a->older) {
+		if (!a->dirty)
+			continue;
+		list[count++] = (struct taken){a, a->file.fd, a->fresh};
+		a->refs++;
+		a->dirty = false;
+		a->fresh = false;
+	}
+	assert(count == as->dirty_count);
+	as->dirty_count = 0;
+	(void)pthread_mutex_unlock(&as->lock);
+	*ret_count = count;
+	return list;
+}
+
+/* Bucket, organisation, and the folder of all: each may be new. */
+static int sync_folders(struct attempts *as, const struct segment_key *key, struct err *err)
+{
+	char path[SEGMENT_PATH_SIZE];
+
+	(void)segment_path(key, path);
+	for (char *slash = strrchr(path, '/'); slash != NULL; slash = strrchr(path, '/')) {
+		int rc = file_sync_parent(as->segments_fd, path, err);
+		if (rc < 0)
+			return rc;
+		*slash = '\0';
+	}
+	return file_sync_parent(as->segments_fd, path, err);
+}
+
+static int sync_one(struct attempts *as, const struct taken *t, attempts_sync_fn sync, struct segment_key *synced,
+		    struct err *err)
+{
+	if (sync(t->fd) != 0)
+		return err_sys(err, "sync the log of job %" PRId64, t->attempt->key.job_id);
+	const struct segment_key *key = &t->attempt->key;
+	bool same = synced->org_id == key->org_id && synced->job_id / SEGMENT_BUCKET == key->job_id / SEGMENT_BUCKET;
+	if (!t->fresh || same)
+		return 0;
+	*synced = *key;
+	return sync_folders(as, key, err);
+}
+
+int attempts_sync(struct attempts *as, attempts_sync_fn sync, struct err *err)
+{
+	size_t count = 0;
+	struct segment_key synced = {0};
+	int rc = 0;
+
+	autofree struct taken *list = take_dirty(as, &count);
+	for (size_t i = 0; i < count && rc == 0; i++)
+		rc = sync_one(as, &list[i], sync, &synced, err);
+	(void)pthread_mutex_lock(&as->lock);
+	for (size_t i = 0; i < count; i++)
+		put_locked(as, list[i].attempt);
+	(void)pthread_mutex_unlock(&as->lock);
+	return rc;
+}
+
+struct attempt_state attempts_state(struct attempts *as, const struct attempt *a)
+{
+	(void)pthread_mutex_lock(&as->lock);
+	const struct segment_file *f = &a->file;
+	struct attempt_state state = {
+		.exists = f->size > 0,
+		.sealed = f->sealed,
+		.complete = f->sealed && (f->seal_seq == SEGMENT_SEAL_NOW || f->last_seq >= f->seal_seq),
+		.last_seq = f->last_seq,
+		.most_at = f->most_at,
+		.damaged = f->damaged,
+		.cut = f->cut,
+	};
+	(void)pthread_mutex_unlock(&as->lock);
+	return state;
+}
+
+static bool find_locked_ref(const struct segment_file *f, const struct attempts_seek *seek, struct segment_ref *ret)
+{
+	size_t i = segment_file_find(f, seek->seq);
+
+	/* Backward from behind the end, or from between two blocks (damage leaves a gap): the one before. */
+	if (seek->backward && (i == f->ref_count || f->refs[i].first_seq > seek->seq)) {
+		if (i == 0)
+			return false;
+		i--;
+	}
+	while (i < f->ref_count) {
+		const struct segment_ref *ref = &f->refs[i];
+		if (ref->most_at >= seek->since_at && ref->least_at <= seek->until_at) {
+			*ret = *ref;
+			return true;
+		}
+		if (seek->backward && i == 0)
+			return false;
+		i = seek->backward ? i - 1 : i + 1;
+	}
+	return false;
+}
+
+bool attempts_find(struct attempts *as, const struct attempt *a, const struct attempts_seek *seek,
+		   struct segment_ref *ret)
+{
+	(void)pthread_mutex_lock(&as->lock);
+	bool found = find_locked_ref(&a->file, seek, ret);
+	(void)pthread_mutex_unlock(&as->lock);
+	return found;
+}
