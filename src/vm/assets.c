@@ -1,0 +1,241 @@
+#include "vm/assets.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/crypto.h"
+#include "base/encoding.h"
+#include "base/file.h"
+#include "base/mem.h"
+
+#define ROOTFS_SUFFIX ".squashfs"
+
+enum { MANIFEST_MAX = 64 * 1024, DIGEST_LEN = 2 * SHA256_SIZE, COPY_SIZE = 1 << 20 };
+
+int assets_find_share(char **ret_path, struct err *err)
+{
+	char self[PATH_MAX];
+	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	if (len < 0)
+		return err_sys(err, "find this program");
+	self[len] = '\0';
+	char *slash = strrchr(self, '/');
+	autofree char *beside = xasprintf("%.*s/share", (int)(slash - self), self);
+	const char *const places[] = {beside, "/usr/share/nimbus"};
+	for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+		autofree char *manifest = xasprintf("%s/manifest", places[i]);
+		if (access(manifest, R_OK) == 0) {
+			*ret_path = xstrdup(places[i]);
+			return 0;
+		}
+	}
+	return err_set(err, ERR_UNAVAILABLE, "no kernel and rootfs in %s or %s: 'make assets' builds them", places[0],
+		       places[1]);
+}
+
+/* --- installing --- */
+
+static bool is_digest(struct str s)
+{
+	for (size_t i = 0; i < s.len; i++) {
+		if (strchr("0123456789abcdef", s.data[i]) == NULL)
+			return false;
+	}
+	return s.len == DIGEST_LEN;
+}
+
+static int copy_hashed(int from, int to, struct buf *digest, struct err *err)
+{
+	autoptr(crypto_hash) hash = crypto_hash_new();
+	autofree char *bytes = xmalloc(COPY_SIZE);
+
+	for (;;) {
+		ssize_t got = read(from, bytes, COPY_SIZE);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return err_sys(err, "read");
+		if (got == 0)
+			break;
+		struct str piece = {bytes, (size_t)got};
+		crypto_hash_update(hash, piece);
+		int rc = file_write_fd(to, piece, err);
+		if (rc < 0)
+			return rc;
+	}
+	struct sha256 sum = crypto_hash_finish(hash);
+	encode_hex((struct str){(const char *)sum.bytes, sizeof(sum.bytes)}, digest);
+	return 0;
+}
+
+/* The name `temp` is the caller's to rename or remove. */
+static int copy_file(int share_fd, const char *name, int assets_fd, const char *temp, struct str digest,
+		     struct err *err)
+{
+	autovar(buf) found = {0};
+	autoclose from = openat(share_fd, name, O_RDONLY | O_CLOEXEC);
+	if (from < 0)
+		return err_sys(err, "open");
+	autoclose to = openat(assets_fd, temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0444);
+	if (to < 0)
+		return err_sys(err, "create");
+
+	int rc = copy_hashed(from, to, &found, err);
+	if (rc == 0 && !str_eq(buf_str(&found), digest))
+		rc = err_set(err, ERR_INVALID, "its digest is not the manifest's");
+	if (rc == 0 && fsync(to) != 0)
+		rc = err_sys(err, "sync");
+	return rc;
+}
+
+static int install_file(int share_fd, const char *name, int assets_fd, struct str digest, struct err *err)
+{
+	autofree char *blob = xasprintf("%.*s", STR_ARG(digest));
+	autofree char *temp = xasprintf("%s.tmp-%016llx", blob, (unsigned long long)crypto_random_u64());
+
+	if (faccessat(assets_fd, blob, F_OK, 0) == 0)
+		return 0;
+	int rc = copy_file(share_fd, name, assets_fd, temp, digest, err);
+	if (rc == 0 && renameat(assets_fd, temp, assets_fd, blob) != 0)
+		rc = err_sys(err, "rename");
+	if (rc < 0)
+		(void)unlinkat(assets_fd, temp, 0);
+	return rc;
+}
+
+/* Makes `name` a link to the blob; the old one's blob stays for those who know its digest. */
+static int point(int assets_fd, const char *name, struct str digest, struct err *err)
+{
+	autofree char *blob = xasprintf("%.*s", STR_ARG(digest));
+	autofree char *temp = xasprintf("%s.tmp-%016llx", name, (unsigned long long)crypto_random_u64());
+	char now[DIGEST_LEN + 1];
+	ssize_t len = readlinkat(assets_fd, name, now, sizeof(now));
+
+	if (len == DIGEST_LEN && memcmp(now, blob, DIGEST_LEN) == 0)
+		return 0;
+	if (symlinkat(blob, assets_fd, temp) != 0)
+		return err_sys(err, "link");
+	if (renameat(assets_fd, temp, assets_fd, name) != 0) {
+		int rc = err_sys(err, "link");
+		(void)unlinkat(assets_fd, temp, 0);
+		return rc;
+	}
+	return file_sync_parent(assets_fd, name, err);
+}
+
+/* "DIGEST  NAME" */
+static int install_line(int share_fd, int assets_fd, struct str line, struct err *err)
+{
+	struct str name = line;
+	struct str digest = str_cut(&name, ' ');
+
+	name = str_trim(name);
+	if (!is_digest(digest) || !assets_rootfs_name_valid(name))
+		return err_set(err, ERR_INVALID, "manifest: '%.*s' is not a digest and a name", STR_ARG(line));
+	autofree char *text = xasprintf("%.*s", STR_ARG(name));
+	int rc = install_file(share_fd, text, assets_fd, digest, err);
+	if (rc == 0)
+		rc = point(assets_fd, text, digest, err);
+	return rc < 0 ? err_wrap(err, "install %s", text) : 0;
+}
+
+int assets_install(const char *share_dir, const char *assets_dir, struct err *err)
+{
+	autovar(buf) manifest = {0};
+	autoclose share_fd = -1;
+	autoclose assets_fd = -1;
+
+	int rc = dir_open(share_dir, &share_fd, err);
+	if (rc == 0)
+		rc = dir_make(assets_dir, 0755, err);
+	if (rc == 0)
+		rc = dir_open(assets_dir, &assets_fd, err);
+	if (rc == 0)
+		rc = file_read(share_fd, "manifest", MANIFEST_MAX, &manifest, err);
+	struct str rest = str_trim(buf_str(&manifest));
+	while (rc == 0 && rest.len > 0)
+		rc = install_line(share_fd, assets_fd, str_cut(&rest, '\n'), err);
+	return rc;
+}
+
+/* --- opening --- */
+
+bool assets_rootfs_name_valid(struct str name)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyz0123456789._-";
+
+	if (name.len == 0 || name.len > ASSETS_NAME_MAX || strchr("._-", name.data[0]) != NULL)
+		return false;
+	for (size_t i = 0; i < name.len; i++) {
+		if (name.data[i] == '\0' || strchr(allowed, name.data[i]) == NULL)
+			return false;
+	}
+	return true;
+}
+
+static int open_part(int assets_fd, const char *name, int *ret_fd, struct err *err)
+{
+	int fd = openat(assets_fd, name, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 && errno == ENOENT)
+		return err_set(err, ERR_UNAVAILABLE,
+			       "no %s in the assets folder: start 'nimbus up' once, or 'make assets'", name);
+	if (fd < 0)
+		return err_sys(err, "open %s", name);
+	*ret_fd = fd;
+	return 0;
+}
+
+int assets_open_kernel(int assets_fd, int *ret_fd, struct err *err)
+{
+	return open_part(assets_fd, "vmlinux", ret_fd, err);
+}
+
+int assets_open_initrd(int assets_fd, int *ret_fd, struct err *err)
+{
+	return open_part(assets_fd, "initrd", ret_fd, err);
+}
+
+/* "demo, runner" */
+static void list_rootfs(int assets_fd, struct buf *out)
+{
+	int fd = openat(assets_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	const struct dirent *entry;
+
+	while (dir != NULL && (entry = readdir(dir)) != NULL) {
+		struct str name = str_c(entry->d_name);
+		if (!str_ends_with(name, STR(ROOTFS_SUFFIX)))
+			continue;
+		name.len -= strlen(ROOTFS_SUFFIX);
+		buf_printf(out, "%s%.*s", out->len > 0 ? ", " : "", STR_ARG(name));
+	}
+	if (dir != NULL)
+		(void)closedir(dir);
+}
+
+int assets_open_rootfs(int assets_fd, struct str name, int *ret_fd, struct err *err)
+{
+	autovar(buf) known = {0};
+
+	if (str_find(name, '/') >= 0 || str_find(name, ':') >= 0)
+		return err_set(err, ERR_UNSUPPORTED, "image '%.*s': OCI images come later; name a rootfs",
+			       STR_ARG(name));
+	if (assets_rootfs_name_valid(name)) {
+		autofree char *file = xasprintf("%.*s%s", STR_ARG(name), ROOTFS_SUFFIX);
+		*ret_fd = openat(assets_fd, file, O_RDONLY | O_CLOEXEC);
+		if (*ret_fd >= 0)
+			return 0;
+		if (errno != ENOENT)
+			return err_sys(err, "open %s", file);
+	}
+	list_rootfs(assets_fd, &known);
+	return err_set(err, ERR_NOT_FOUND, "no rootfs '%.*s'; there are: %s", STR_ARG(name),
+		       known.len > 0 ? known.data : "none");
+}
