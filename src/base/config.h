@@ -3,7 +3,11 @@
  * parses, checks, shows origins and makes the reference page. One format everywhere: NIMBUS_X=value.
  *
  * Order, first found wins: flag, environment, --env-file, DATA/nimbus.env, $XDG_CONFIG_HOME/nimbus/nimbus.env,
- * /etc/nimbus/nimbus.env. A secret NIMBUS_X may come as NIMBUS_X_FILE, the path of a file that holds it.
+ * /etc/nimbus/nimbus.env. A secret NIMBUS_X may come as NIMBUS_X_FILE, the path of a file that holds it. An empty value
+ * counts as unset, and hides weaker ones.
+ *
+ * Files are what systemd's EnvironmentFile= reads: NAME=value, comments after # or ; at the start of a line, 'single'
+ * and "double" quotes (which may span lines), backslash escapes, and lines continued by a backslash at their end.
  */
 #pragma once
 
@@ -62,6 +66,7 @@ struct config_source_opts {
 	size_t known_count;
 	const char *env_file; /* --env-file, or NULL */
 	const char *data_dir; /* DATA/nimbus.env is read where it exists; or NULL */
+	bool skip_unreadable; /* files that are not for us are no error: for commands that anybody may run */
 	char *const *environ;
 };
 int config_source_new(const struct config_source_opts *opts, struct config_source **ret, struct err *err) must_check;
@@ -77,6 +82,8 @@ int config_load(const struct config_source *s, const struct config_table *table,
 	must_check;
 /* Releases what config_load() put there. */
 void config_unload(const struct config_table *table, void *settings);
+/* Appends the names of the table's reserved keys that are set, with commas between: what the role warns of. */
+void config_reserved(const struct config_source *s, const struct config_table *table, struct buf *out);
 /* One line a key: NAME=value  # origin. Secrets as "(set)". */
 void config_show(const struct config_source *s, const struct config_table *table, struct buf *out);
 /* A Markdown table: the reference page. */

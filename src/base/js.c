@@ -51,8 +51,13 @@ int js_parse(struct str text, struct js **ret, struct err *err)
 	json_error_t error;
 	json_t *v = json_loadb(text.data != NULL ? text.data : "", text.len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY,
 			       &error);
-	if (v == NULL)
+	if (v == NULL) {
+		/* Without the excerpt that jansson adds: the text may hold a secret. */
+		char *excerpt = strstr(error.text, " near ");
+		if (excerpt != NULL)
+			*excerpt = '\0';
 		return err_set(err, ERR_INVALID, "JSON: line %d, column %d: %s", error.line, error.column, error.text);
+	}
 	*ret = out_of(v);
 	return 0;
 }

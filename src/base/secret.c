@@ -56,5 +56,6 @@ bool secret_equal(const struct secret *s, struct str other)
 
 void secret_wipe(void *bytes, size_t len)
 {
-	explicit_bzero(bytes, len);
+	if (len > 0)
+		explicit_bzero(bytes, len);
 }
