@@ -101,6 +101,7 @@ static const struct message {
 	{SHIM_CANCEL, "cancel", cancel_fields, ARRAY_LEN(cancel_fields)},
 	{SHIM_DESTROY, "destroy", NULL, 0},
 	{SHIM_EXIT_ACK, "exit_ack", NULL, 0},
+	{SHIM_RESUME, "resume", NULL, 0},
 	{SHIM_HELLO, "hello", hello_fields, ARRAY_LEN(hello_fields)},
 	{SHIM_BOOTED, "booted", booted_fields, ARRAY_LEN(booted_fields)},
 	{SHIM_RUNNING, "running", running_fields, ARRAY_LEN(running_fields)},

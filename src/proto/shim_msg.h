@@ -20,6 +20,10 @@
  * destroy ends the VM at once at any point: nothing more is sent to the pipeline, exited says lease_lost.
  * A shim that was not given `start`, or whose lease is lost, ends when it has no agent.
  *
+ * A shim that ends after `shipped` has removed VMDIR/spool. Where its process is gone, its exit was acknowledged and
+ * VMDIR/spool is still there (it was killed, the host was restarted), the agent starts another on the same VMDIR and
+ * sends `resume` in place of `start`: no VM, it ships the rest, says shipped and ends.
+ *
  * On the wire, little-endian: u16 type, then fields: u16 tag, u32 length, bytes. Unknown tags are skipped, so an agent
  * can be newer or older than the shims it adopts.
  */
@@ -42,7 +46,9 @@ enum {
 	SHIM_MSG_MAX = 65536, /* bytes of one message */
 };
 
-#define SHIM_SOCKET "shim.sock" /* in the VM's folder */
+/* In the VM's folder. */
+#define SHIM_SOCKET "shim.sock"
+#define SHIM_SPOOL "spool"
 
 /* Numbers are on the wire: append only. */
 #define SHIM_MSG_TYPES(X) \
@@ -52,6 +58,7 @@ enum {
 	X(CANCEL, 4)      \
 	X(DESTROY, 5)     \
 	X(EXIT_ACK, 6)    \
+	X(RESUME, 7)      \
 	X(HELLO, 64)      \
 	X(BOOTED, 65)     \
 	X(RUNNING, 66)    \

@@ -89,7 +89,7 @@ static void the_rest_comes_back(void **state)
 {
 	(void)state;
 	autoptr(arena) arena = arena_new();
-	static const enum shim_msg_type bare[] = {SHIM_DESTROY, SHIM_EXIT_ACK, SHIM_SHIPPED};
+	static const enum shim_msg_type bare[] = {SHIM_DESTROY, SHIM_EXIT_ACK, SHIM_RESUME, SHIM_SHIPPED};
 
 	for (size_t i = 0; i < ARRAY_LEN(bare); i++)
 		(void)round_trip(&(struct shim_msg){.type = bare[i]}, arena);

@@ -1,0 +1,310 @@
+#include "shim/output.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <strings.h>
+
+#include "auth/masker.h"
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/secret.h"
+
+enum {
+	COMMAND_MAX = 64 * 1024, /* bytes of a line with a command; what is over that is no command */
+	BLANKS_MAX = 64,	 /* before a command */
+	STREAMS = LOG_STREAM_STDERR + 1,
+};
+
+static const struct str mask_command = STR("::add-mask::");
+
+/* What the line that a stream is in may be: decided by its first bytes, before any of it goes on to the masker. */
+enum line_kind { LINE_UNDECIDED, LINE_PLAIN, LINE_COMMAND };
+
+struct stream {
+	enum line_kind kind;
+	struct buf start; /* of a line not decided, or all of a command's so far: not masked yet */
+	struct masker_stream *masked;
+	struct buf line; /* masked, without newline */
+};
+
+struct output {
+	struct spool *spool;
+	struct masker *masker;
+	struct stream streams[STREAMS];
+	int64_t seq;
+};
+
+static void start_stream(struct output *o, struct stream *st)
+{
+	masker_stream_free(st->masked);
+	st->masked = masker_stream_new(o->masker);
+}
+
+struct output *output_new(struct spool *spool)
+{
+	struct output *o = xcalloc(1, sizeof(*o));
+
+	o->spool = spool;
+	o->seq = spool_last_seq(spool);
+	o->masker = masker_new();
+	for (size_t i = 0; i < STREAMS; i++)
+		start_stream(o, &o->streams[i]);
+	return o;
+}
+
+void output_free(struct output *o)
+{
+	if (o == NULL)
+		return;
+	for (size_t i = 0; i < STREAMS; i++) {
+		struct stream *st = &o->streams[i];
+		masker_stream_free(st->masked);
+		if (st->start.data != NULL)
+			secret_wipe(st->start.data, st->start.cap);
+		buf_fini(&st->start);
+		buf_fini(&st->line);
+	}
+	masker_free(o->masker);
+	free(o);
+}
+
+/* --- lines --- */
+
+static void emit(struct output *o, enum log_stream stream, enum log_line_level level, struct str message)
+{
+	spool_append(o->spool, &(struct spool_record){.seq = ++o->seq,
+						      .timestamp = clock_unix_ns(),
+						      .stream = stream,
+						      .level = level,
+						      .message = message});
+}
+
+/* Where a line that is full is cut: not within a character, where the bytes are text. */
+static size_t cut_at(struct str line)
+{
+	for (size_t back = 1; back <= 3 && back < line.len; back++) {
+		unsigned char c = (unsigned char)line.data[line.len - back];
+		if (c >= 0xc0)
+			return str_utf8_step((struct str){line.data + line.len - back, back}) > 0 ? line.len
+												  : line.len - back;
+		if (c < 0x80)
+			break;
+	}
+	return line.len;
+}
+
+/* Masked bytes of one line. */
+static void add_to_line(struct output *o, enum log_stream stream, struct str piece)
+{
+	struct buf *line = &o->streams[stream].line;
+
+	while (piece.len > 0) {
+		if (line->len == LOG_LINE_MAX) {
+			size_t cut = cut_at(buf_str(line));
+			emit(o, stream, LOG_LINE_INFO, (struct str){line->data, cut});
+			buf_consume(line, cut);
+		}
+		size_t room = LOG_LINE_MAX - line->len;
+		size_t len = piece.len < room ? piece.len : room;
+		buf_append(line, piece.data, len);
+		piece.data += len;
+		piece.len -= len;
+	}
+}
+
+static void end_line(struct output *o, enum log_stream stream)
+{
+	struct buf *line = &o->streams[stream].line;
+	struct str message = buf_str(line);
+
+	if (str_ends_with(message, STR("\r")))
+		message.len--;
+	emit(o, stream, LOG_LINE_INFO, message);
+	buf_clear(line);
+}
+
+static void split(struct output *o, enum log_stream stream, struct str masked)
+{
+	while (masked.len > 0) {
+		ptrdiff_t newline = str_find(masked, '\n');
+		size_t len = newline < 0 ? masked.len : (size_t)newline;
+		add_to_line(o, stream, (struct str){masked.data, len});
+		if (newline < 0)
+			return;
+		end_line(o, stream);
+		masked.data += len + 1;
+		masked.len -= len + 1;
+	}
+}
+
+static void feed_masker(struct output *o, enum log_stream stream, struct str bytes)
+{
+	autovar(buf) masked = {0};
+
+	masker_feed(o->streams[stream].masked, bytes, &masked);
+	split(o, stream, buf_str(&masked));
+}
+
+/* --- commands --- */
+
+/* The runner's escapes in a command's data: %25, %0D, %0A. */
+static void unescape(struct str data, struct buf *out)
+{
+	static const struct {
+		struct str code;
+		char c;
+	} escapes[] = {{STR("%25"), '%'}, {STR("%0D"), '\r'}, {STR("%0A"), '\n'}};
+
+	while (data.len > 0) {
+		size_t used = 1;
+		char c = data.data[0];
+		for (size_t i = 0; i < ARRAY_LEN(escapes); i++) {
+			if (data.len >= 3 && strncasecmp(data.data, escapes[i].code.data, 3) == 0) {
+				c = escapes[i].c;
+				used = 3;
+				break;
+			}
+		}
+		buf_putc(out, c);
+		data.data += used;
+		data.len -= used;
+	}
+}
+
+/* Behind the blanks that a command may have before it. */
+static struct str skip_blanks(struct str line)
+{
+	for (int i = 0; i < BLANKS_MAX && line.len > 0 && (line.data[0] == ' ' || line.data[0] == '\t'); i++) {
+		line.data++;
+		line.len--;
+	}
+	return line;
+}
+
+static enum line_kind kind_of(struct str start)
+{
+	struct str text = skip_blanks(start);
+	size_t len = text.len < mask_command.len ? text.len : mask_command.len;
+
+	if (len > 0 && strncasecmp(text.data, mask_command.data, len) != 0)
+		return LINE_PLAIN;
+	return len == mask_command.len ? LINE_COMMAND : LINE_UNDECIDED;
+}
+
+/* The whole line with its newline. Its value is not shown, even where it cannot be masked elsewhere. */
+static void run_command(struct output *o, enum log_stream stream, struct str line)
+{
+	static const struct str shown = STR("::add-mask::***\n");
+	autovar(buf) value = {0};
+	struct str data = skip_blanks(line);
+
+	data.data += mask_command.len;
+	data.len -= mask_command.len;
+	if (str_ends_with(data, STR("\n")))
+		data.len--;
+	if (str_ends_with(data, STR("\r")))
+		data.len--;
+	unescape(data, &value);
+	feed_masker(o, stream, shown);
+	output_mask(o, "of ::add-mask::", buf_str(&value));
+	if (value.data != NULL)
+		secret_wipe(value.data, value.cap);
+}
+
+static void forget_start(struct stream *st)
+{
+	if (st->start.data != NULL)
+		secret_wipe(st->start.data, st->start.len);
+	buf_clear(&st->start);
+}
+
+/* What was held of the line goes on, as a command or as text. */
+static void settle(struct output *o, enum log_stream stream, bool whole)
+{
+	struct stream *st = &o->streams[stream];
+
+	if (st->kind == LINE_COMMAND && whole)
+		run_command(o, stream, buf_str(&st->start));
+	else
+		feed_masker(o, stream, buf_str(&st->start));
+	forget_start(st);
+	st->kind = whole ? LINE_UNDECIDED : LINE_PLAIN;
+}
+
+/* Bytes of one line, up to and with its newline where that has come. */
+static void feed_line(struct output *o, enum log_stream stream, struct str bytes, bool whole)
+{
+	struct stream *st = &o->streams[stream];
+
+	/* Most lines are plain from their first byte on. */
+	if (st->kind == LINE_UNDECIDED && st->start.len == 0 && kind_of(bytes) == LINE_PLAIN)
+		st->kind = LINE_PLAIN;
+	if (st->kind == LINE_PLAIN) {
+		feed_masker(o, stream, bytes);
+		st->kind = whole ? LINE_UNDECIDED : LINE_PLAIN;
+		return;
+	}
+	buf_append_str(&st->start, bytes);
+	st->kind = kind_of(buf_str(&st->start));
+	if (whole || st->kind == LINE_PLAIN || st->start.len > COMMAND_MAX)
+		settle(o, stream, whole);
+}
+
+void output_feed(struct output *o, enum log_stream stream, struct str bytes)
+{
+	assert(stream <= LOG_STREAM_STDERR);
+	while (bytes.len > 0) {
+		ptrdiff_t newline = str_find(bytes, '\n');
+		size_t len = newline < 0 ? bytes.len : (size_t)newline + 1;
+		feed_line(o, stream, (struct str){bytes.data, len}, newline >= 0);
+		bytes.data += len;
+		bytes.len -= len;
+	}
+}
+
+void output_end(struct output *o, enum log_stream stream)
+{
+	struct stream *st = &o->streams[stream];
+	autovar(buf) rest = {0};
+
+	if (st->start.len > 0)
+		settle(o, stream, true);
+	masker_flush(st->masked, &rest);
+	split(o, stream, buf_str(&rest));
+	if (st->line.len > 0)
+		end_line(o, stream);
+	st->kind = LINE_UNDECIDED;
+}
+
+/* --- masks and notes --- */
+
+void output_mask(struct output *o, const char *name, struct str value)
+{
+	struct err err = {0};
+
+	if (value.len == 0)
+		return;
+	int rc = masker_add(o->masker, value, &err);
+	if (rc == MASKER_TOO_SHORT)
+		output_note(o, LOG_LINE_WARNING, "the value %s is shorter than %d bytes: it is not masked", name,
+			    MASKER_VALUE_MIN);
+	else if (rc < 0)
+		output_note(o, LOG_LINE_ERROR, "the value %s is not masked: %s", name, err.msg);
+}
+
+void output_note(struct output *o, enum log_line_level level, const char *fmt, ...)
+{
+	autovar(buf) text = {0};
+	autovar(buf) masked = {0};
+	va_list args;
+
+	va_start(args, fmt);
+	buf_vprintf(&text, fmt, args);
+	va_end(args);
+	masker_apply(o->masker, buf_str(&text), &masked);
+	struct str message = buf_str(&masked);
+	if (message.len > LOG_LINE_MAX)
+		message.len = LOG_LINE_MAX;
+	emit(o, LOG_STREAM_SYSTEM, level, message);
+}
