@@ -143,9 +143,10 @@ static int describe(struct qemu *q, const struct vm_spec *spec, struct err *err)
 		rc = add_console(q, err);
 	if (rc == 0)
 		rc = add_disk(l, "root", 1, spec->root_fd, "readonly=on", err);
-	/* Nobody needs the scratch disk after the VM: no flush ever waits for the host's disk. */
+	/* Nobody needs the scratch disk after the VM: no flush ever waits for the host's disk. With auto-read-only QEMU
+	 * would first look for a read-only descriptor in the set. */
 	if (rc == 0 && spec->scratch_fd >= 0)
-		rc = add_disk(l, "scratch", 2, spec->scratch_fd, "cache=unsafe,discard=unmap", err);
+		rc = add_disk(l, "scratch", 2, spec->scratch_fd, "auto-read-only=off,cache=unsafe,discard=unmap", err);
 	if (rc == 0)
 		add_command_line(l, spec, spec->tsc_khz > 0 ? spec->tsc_khz : tsc_khz());
 	return rc;

@@ -1,0 +1,412 @@
+/*
+ * Real VMs: boots the demo rootfs under TCG and runs jobs in it, friendly and hostile. Skipped, with the reason, where
+ * QEMU or the built assets are missing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "vm/assets.h"
+#include "vm/driver.h"
+#include "vm/handshake.h"
+#include "vm/scratch.h"
+
+enum { BOOT_S = 60, JOB_S = 90 };
+
+struct machine {
+	struct vm *vm;
+	struct process process;
+	int fd;
+	struct vm_reader *reader;
+	struct guest_ack ack;
+	struct buf text[2]; /* stdout, stderr */
+	struct guest_exit end;
+	struct guest_usage usage;
+	bool told;
+	int open_streams;
+	uint64_t next_seq;
+	int64_t launched_ns, hello_ns, started_ns;
+};
+
+static struct {
+	char dir[64];
+	int dir_fd, assets_fd;
+	const char *missing; /* why all is skipped */
+} fixture;
+
+#define OK(call)                                            \
+	do {                                                \
+		struct err *e_ = &(struct err){0};          \
+		int rc_ = (call);                           \
+		if (rc_ < 0)                                \
+			fail_msg("%s: %s", #call, e_->msg); \
+	} while (0)
+
+static void open_disks(unsigned disk_mb, struct vm_spec *spec)
+{
+	OK(assets_open_kernel(fixture.assets_fd, &spec->kernel_fd, e_));
+	OK(assets_open_initrd(fixture.assets_fd, &spec->initrd_fd, e_));
+	OK(assets_open_rootfs(fixture.assets_fd, STR("demo"), &spec->root_fd, e_));
+	spec->scratch_fd = -1;
+	if (disk_mb > 0)
+		OK(scratch_create(fixture.dir_fd, fixture.dir_fd, disk_mb, &spec->scratch_fd, e_));
+}
+
+/* The last of what the console said, for the message of a test that failed. */
+static void print_console(struct machine *m)
+{
+	char bytes[4096];
+	ssize_t len;
+
+	while ((len = read(m->vm->console_fd, bytes, sizeof(bytes))) > 0)
+		print_message("%.*s", (int)len, bytes);
+}
+
+static void boot(struct machine *m, unsigned memory_mb, unsigned disk_mb)
+{
+	struct vm_spec spec = {.name = "test", .dir_fd = -1, .vcpus = 2, .memory_mb = memory_mb, .accel = VM_TCG};
+	struct guest_hello hello;
+
+	*m = (struct machine){.fd = -1, .reader = xcalloc(1, sizeof(*m->reader)), .open_streams = 2};
+	open_disks(disk_mb, &spec);
+	OK(vm_prepare(vm_driver_by_name(STR("qemu")), &spec, &m->vm, e_));
+	m->launched_ns = clock_monotonic_ns();
+	OK(vm_launch(&m->vm->launch, &m->process, e_));
+	OK(vm_connect(m->vm, &m->fd, e_));
+	vm_hello("guest-1", &hello);
+	struct err err = {0};
+	if (vm_handshake(m->fd, &hello, m->reader, m->launched_ns + BOOT_S * NS_PER_S, &m->ack, &err) < 0) {
+		print_console(m);
+		fail_msg("%s", err.msg);
+	}
+	m->hello_ns = clock_monotonic_ns();
+	for (int *fd = &spec.kernel_fd; fd <= &spec.scratch_fd; fd++)
+		fd_close(fd);
+}
+
+static void send_bytes(struct machine *m, struct buf *out)
+{
+	OK(file_write_fd(m->fd, buf_str(out), e_));
+	buf_fini(out);
+	*out = (struct buf){0};
+}
+
+static void start(struct machine *m, const char *script)
+{
+	struct guest_job job = {.cwd = "/tmp", .argc = 3, .argv = {"sh", "-c", script}, .envc = 1};
+	struct buf out = {0};
+
+	job.env[0] = "PATH=/bin:/usr/bin";
+	OK(guest_job_encode(&job, &out, e_));
+	send_bytes(m, &out);
+}
+
+static void signal_job(struct machine *m, unsigned number, int64_t kill_after_ns)
+{
+	struct buf out = {0};
+
+	guest_signal_encode(&(struct guest_signal){.signal = number, .kill_after_ns = kill_after_ns}, &out);
+	send_bytes(m, &out);
+}
+
+static void take_output(struct machine *m, const struct guest_frame *frame, bool keep)
+{
+	struct guest_output output;
+	struct buf out = {0};
+
+	OK(guest_output_decode(frame->payload, &output, e_));
+	assert_in_range(frame->stream, GUEST_STDOUT, GUEST_STDERR);
+	assert_int_equal(output.seq, m->next_seq);
+	m->next_seq++;
+	if (output.bytes.len == 0) {
+		m->open_streams--;
+		return;
+	}
+	if (keep)
+		buf_append_str(&m->text[frame->stream - GUEST_STDOUT], output.bytes);
+	guest_credit_encode(frame->stream, &(struct guest_credit){.bytes = (uint32_t)output.bytes.len}, &out);
+	send_bytes(m, &out);
+}
+
+/* Takes one frame. */
+static enum guest_frame_type step(struct machine *m, bool keep)
+{
+	struct guest_frame frame;
+	struct err err = {0};
+
+	if (vm_read_frame(m->fd, m->reader, clock_monotonic_ns() + JOB_S * NS_PER_S, &frame, &err) < 0) {
+		print_console(m);
+		fail_msg("%s", err.msg);
+	}
+	switch ((int)frame.type) {
+	case GUEST_STARTED:
+		m->started_ns = clock_monotonic_ns();
+		break;
+	case GUEST_OUTPUT:
+		take_output(m, &frame, keep);
+		break;
+	case GUEST_USAGE:
+		OK(guest_usage_decode(frame.payload, &m->usage, e_));
+		break;
+	case GUEST_EXIT:
+		OK(guest_exit_decode(frame.payload, &m->end, e_));
+		m->told = true;
+		break;
+	case GUEST_FAULT:
+		fail_msg("the guest says: %.*s", STR_ARG(frame.payload));
+	}
+	return frame.type;
+}
+
+static void run_to_end(struct machine *m)
+{
+	while (!m->told || m->open_streams > 0)
+		(void)step(m, true);
+}
+
+static void wait_for_text(struct machine *m, const char *text)
+{
+	while (m->text[0].data == NULL || strstr(m->text[0].data, text) == NULL)
+		(void)step(m, true);
+}
+
+static void release(struct machine *m)
+{
+	fd_close(&m->fd);
+	vm_free(m->vm);
+	free(m->reader);
+	buf_fini(&m->text[0]);
+	buf_fini(&m->text[1]);
+}
+
+static void shut_down(struct machine *m)
+{
+	struct buf out = {0};
+	struct process_exit end;
+
+	guest_shutdown_encode(&out);
+	send_bytes(m, &out);
+	OK(process_wait(&m->process, clock_monotonic_ns() + BOOT_S * NS_PER_S, &end, e_));
+	assert_true(end.exited);
+	assert_int_equal(end.code, 0);
+	release(m);
+}
+
+static bool skipped(void)
+{
+	if (fixture.missing != NULL)
+		print_message("skipped: %s\n", fixture.missing);
+	return fixture.missing != NULL;
+}
+
+#define NEEDS_VM()              \
+	do {                    \
+		if (skipped())  \
+			skip(); \
+	} while (0)
+
+static void runs_a_job(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	NEEDS_VM();
+	boot(&m, 256, 64);
+	start(&m, "uname -a; hostname; pwd; id -u; echo problem >&2; cat /etc/machine-id; exit 7");
+	run_to_end(&m);
+	assert_non_null(strstr(m.text[0].data, "Linux guest-1 "));
+	assert_non_null(strstr(m.text[0].data, "\nguest-1\n/tmp\n0\n"));
+	assert_string_equal(m.text[1].data, "problem\n");
+	assert_int_equal(m.end.code, 7);
+	assert_int_equal(m.end.signal, 0);
+	assert_false(m.end.oom);
+	print_message("ack after %lld ms (guest: init at %lld, ready at %lld, ack at %lld), started after %lld ms\n",
+		      (long long)((m.hello_ns - m.launched_ns) / NS_PER_MS), (long long)(m.ack.init_ns / NS_PER_MS),
+		      (long long)(m.ack.ready_ns / NS_PER_MS), (long long)(m.ack.ack_ns / NS_PER_MS),
+		      (long long)((m.started_ns - m.launched_ns) / NS_PER_MS));
+	assert_int_equal(m.ack.done, GUEST_DONE_NEEDED | GUEST_DONE_SCRATCH | GUEST_DONE_CGROUP);
+	shut_down(&m);
+}
+
+/* The hostile ones: each must end, with the truth told, whatever it does. */
+
+static const char ignores[] = "trap '' TERM INT; echo ready; while :; do sleep 1000 & wait; done";
+
+static void ignoring_a_signal_ends_in_a_kill(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	NEEDS_VM();
+	boot(&m, 256, 64);
+	start(&m, ignores);
+	wait_for_text(&m, "ready");
+	signal_job(&m, SIGTERM, 100 * NS_PER_MS);
+	run_to_end(&m);
+	assert_int_equal(m.end.signal, SIGKILL);
+	assert_false(m.end.oom);
+	shut_down(&m);
+}
+
+static void what_a_job_leaves_behind_is_killed(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	NEEDS_VM();
+	boot(&m, 256, 64);
+	/* Daemons in sessions of their own hold the output open and ignore everything. */
+	start(&m, "for i in 1 2 3; do (trap '' TERM HUP; setsid sh -c \"trap '' TERM HUP; sleep 1000\" &) & done; "
+		  "echo left; exit 3");
+	run_to_end(&m);
+	assert_int_equal(m.end.code, 3);
+	shut_down(&m);
+}
+
+static void a_fork_bomb_can_be_ended(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	NEEDS_VM();
+	boot(&m, 256, 64);
+	start(&m, "trap '' TERM; b() { trap '' TERM; b 2>/dev/null & b 2>/dev/null & wait; }; echo ready; b");
+	wait_for_text(&m, "ready");
+	signal_job(&m, SIGTERM, 1 * NS_PER_S);
+	run_to_end(&m);
+	assert_true(m.end.signal != 0 || m.end.code != 0);
+	shut_down(&m);
+}
+
+static void a_flood_does_not_hold_up_a_ping(void **state)
+{
+	struct machine m;
+	struct buf out = {0};
+
+	(void)state;
+	NEEDS_VM();
+	boot(&m, 256, 64);
+	start(&m, "yes & yes >&2 & trap '' TERM; while :; do yes; done");
+	while (m.next_seq < 64)
+		(void)step(&m, false);
+	guest_ping_encode(&(struct guest_ping){.token = 42}, &out);
+	send_bytes(&m, &out);
+	while (step(&m, false) != GUEST_PONG)
+		;
+	signal_job(&m, SIGTERM, 50 * NS_PER_MS);
+	while (!m.told || m.open_streams > 0)
+		(void)step(&m, false);
+	assert_int_equal(m.end.signal, SIGKILL);
+	shut_down(&m);
+}
+
+static void a_full_disk_is_the_jobs_own(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	NEEDS_VM();
+	boot(&m, 256, 16);
+	start(&m, "dd if=/dev/zero of=/big bs=1M 2>/dev/null || echo full; rm /big; echo again >/file && cat /file");
+	run_to_end(&m);
+	assert_string_equal(m.text[0].data, "full\nagain\n");
+	assert_int_equal(m.end.code, 0);
+	shut_down(&m);
+}
+
+static void out_of_memory_is_told_apart(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	NEEDS_VM();
+	boot(&m, 192, 64);
+	/* tail keeps the one endless line. */
+	start(&m, "exec tail -n 1 /dev/zero");
+	run_to_end(&m);
+	assert_int_equal(m.end.signal, SIGKILL);
+	assert_true(m.end.oom);
+	shut_down(&m);
+}
+
+static void a_killed_vm_closes_the_channel(void **state)
+{
+	struct machine m;
+	struct guest_frame frame;
+	struct process_exit end;
+	struct err err = {0};
+	int rc;
+
+	(void)state;
+	NEEDS_VM();
+	boot(&m, 256, 0);
+	assert_int_equal(m.ack.done & GUEST_DONE_SCRATCH, 0);
+	start(&m, ignores);
+	wait_for_text(&m, "ready");
+	OK(process_signal(&m.process, SIGKILL, e_));
+	do
+		rc = vm_read_frame(m.fd, m.reader, clock_monotonic_ns() + JOB_S * NS_PER_S, &frame, &err);
+	while (rc == 0);
+	assert_int_equal(rc, -ERR_UNAVAILABLE);
+	OK(process_wait(&m.process, clock_monotonic_ns() + JOB_S * NS_PER_S, &end, e_));
+	assert_int_equal(end.signal, SIGKILL);
+	release(&m);
+}
+
+static int set_up(void **state)
+{
+	const char *share = getenv("NIMBUS_SHARE");
+	autofree char *manifest = share != NULL ? xasprintf("%s/manifest", share) : NULL;
+	struct err err = {0};
+
+	(void)state;
+	if (access("/usr/bin/qemu-system-x86_64", X_OK) != 0)
+		fixture.missing = "qemu-system-x86_64 is not installed";
+	else if (manifest == NULL || access(manifest, R_OK) != 0)
+		fixture.missing = "the assets are not built ('make assets')";
+	if (fixture.missing != NULL)
+		return 0;
+	(void)snprintf(fixture.dir, sizeof(fixture.dir), "/tmp/nimbus-boot-test.XXXXXX");
+	if (mkdtemp(fixture.dir) == NULL || assets_install(share, fixture.dir, &err) < 0 ||
+	    dir_open(fixture.dir, &fixture.dir_fd, &err) < 0) {
+		print_message("%s\n", err.msg);
+		return -1;
+	}
+	fixture.assets_fd = fixture.dir_fd;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	if (fixture.missing == NULL) {
+		fd_close(&fixture.dir_fd);
+		return dir_remove(AT_FDCWD, fixture.dir, NULL) < 0 ? -1 : 0;
+	}
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(runs_a_job),
+		cmocka_unit_test(ignoring_a_signal_ends_in_a_kill),
+		cmocka_unit_test(what_a_job_leaves_behind_is_killed),
+		cmocka_unit_test(a_fork_bomb_can_be_ended),
+		cmocka_unit_test(a_flood_does_not_hold_up_a_ping),
+		cmocka_unit_test(a_full_disk_is_the_jobs_own),
+		cmocka_unit_test(out_of_memory_is_told_apart),
+		cmocka_unit_test(a_killed_vm_closes_the_channel),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
