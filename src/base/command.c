@@ -1,1 +1,495 @@
 #include "base/command.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/suggest.h"
+
+/* --- finding the command --- */
+
+/* How many leading words of `words` the path consists of; 0 where it is another. */
+static size_t path_length(const char *path, const char *const *words, size_t count)
+{
+	struct str rest = str_c(path);
+	size_t used = 0;
+
+	while (rest.data != NULL) {
+		struct str word = str_cut(&rest, ' ');
+		if (used == count || !str_eq(word, str_c(words[used])))
+			return 0;
+		used++;
+	}
+	return used;
+}
+
+static const struct command *find(const struct command_program *program, const char *const *words, size_t count,
+				  size_t *ret_used)
+{
+	const struct command *found = NULL;
+
+	*ret_used = 0;
+	for (size_t t = 0; t < program->table_count; t++) {
+		for (size_t i = 0; i < program->tables[t]->count; i++) {
+			const struct command *c = &program->tables[t]->commands[i];
+			size_t used = path_length(c->path, words, count);
+			if (used > *ret_used) {
+				*ret_used = used;
+				found = c;
+			}
+		}
+	}
+	return found;
+}
+
+/* Is `words` the beginning of some paths, as "jobs" is of "jobs submit"? */
+static bool is_group(const struct command *c, const char *const *words, size_t count)
+{
+	struct str rest = str_c(c->path);
+
+	for (size_t i = 0; i < count; i++) {
+		if (rest.data == NULL || !str_eq(str_cut(&rest, ' '), str_c(words[i])))
+			return false;
+	}
+	return true;
+}
+
+static bool any_in_group(const struct command_program *program, const char *const *words, size_t count)
+{
+	for (size_t t = 0; t < program->table_count; t++) {
+		for (size_t i = 0; i < program->tables[t]->count; i++) {
+			if (is_group(&program->tables[t]->commands[i], words, count))
+				return true;
+		}
+	}
+	return false;
+}
+
+/* --- help --- */
+
+static void put_group(const struct command_program *program, const char *const *words, size_t count, struct buf *out)
+{
+	for (size_t t = 0; t < program->table_count; t++) {
+		const struct command_table *table = program->tables[t];
+		bool titled = false;
+		for (size_t i = 0; i < table->count; i++) {
+			const struct command *c = &table->commands[i];
+			if (c->hidden || !is_group(c, words, count))
+				continue;
+			if (!titled)
+				buf_printf(out, "\n%s:\n", table->title);
+			titled = true;
+			buf_printf(out, "  %-22s %s\n", c->path, c->summary);
+		}
+	}
+}
+
+static void put_program_help(const struct command_program *program, const char *const *words, size_t count,
+			     struct buf *out)
+{
+	buf_printf(out, "%s\n\nusage: %s", program->summary, program->name);
+	for (size_t i = 0; i < count; i++)
+		buf_printf(out, " %s", words[i]);
+	buf_puts(out, " COMMAND [ARGS] [--flags]\n");
+	put_group(program, words, count, out);
+	buf_printf(out, "\n'%s COMMAND --help' explains one of them, with examples.\n", program->name);
+}
+
+static void put_option(const struct command_option *o, struct buf *out)
+{
+	char left[64];
+
+	if (o->hidden)
+		return;
+	int len = snprintf(left, sizeof(left), "%c%c%s--%s%s%s", o->letter != 0 ? '-' : ' ',
+			   o->letter != 0 ? o->letter : ' ', o->letter != 0 ? ", " : "  ", o->name,
+			   o->value != NULL ? " " : "", o->value != NULL ? o->value : "");
+	buf_printf(out, "  %-28s%s%s\n", left, len >= 28 ? "  " : "", o->help);
+}
+
+static void put_usage(const struct command_program *program, const struct command *c, struct buf *out)
+{
+	buf_printf(out, "usage: %s %s%s%s%s\n", program->name, c->path, c->option_count > 0 ? " [--flags]" : "",
+		   c->args != NULL ? " " : "", c->args != NULL ? c->args : "");
+}
+
+/* -h: what it is called with. --help leads with examples, as people look for those first. */
+static void put_command_help(const struct command_program *program, const struct command *c, bool whole,
+			     struct buf *out)
+{
+	buf_printf(out, "%s\n\n", c->summary);
+	put_usage(program, c, out);
+	if (whole && c->examples != NULL)
+		buf_printf(out, "\nexamples:\n%s", c->examples);
+	if (whole && c->about != NULL)
+		buf_printf(out, "\n%s", c->about);
+	if (c->option_count + c->shared_count > 0)
+		buf_puts(out, "\nflags:\n");
+	for (size_t i = 0; i < c->option_count; i++)
+		put_option(&c->options[i], out);
+	for (size_t i = 0; i < c->shared_count; i++)
+		put_option(&c->shared[i], out);
+	if (!whole)
+		buf_puts(out, "\n--help shows more, with examples.\n");
+}
+
+/* --- options --- */
+
+struct parser {
+	const struct command_program *program;
+	const struct command *command;
+	struct command_call *call;
+	char *const *rest; /* what is not read yet; NULL-terminated */
+	int help;	   /* 'h' or 'H' when asked for */
+};
+
+static const struct command_option *option_at(const struct command *c, size_t i)
+{
+	return i < c->option_count ? &c->options[i] : &c->shared[i - c->option_count];
+}
+
+static size_t option_total(const struct command *c)
+{
+	return c->option_count + c->shared_count;
+}
+
+static const struct command_option *find_long(const struct command *c, struct str name)
+{
+	for (size_t i = 0; i < option_total(c); i++) {
+		if (str_eq(name, str_c(option_at(c, i)->name)))
+			return option_at(c, i);
+	}
+	return NULL;
+}
+
+static const struct command_option *find_letter(const struct command *c, char letter)
+{
+	for (size_t i = 0; i < option_total(c); i++) {
+		if (option_at(c, i)->letter == letter)
+			return option_at(c, i);
+	}
+	return NULL;
+}
+
+static int set_flag(const struct command_option *o, const char *value, void *to, struct arena *a, struct err *err)
+{
+	(void)o;
+	(void)value;
+	(void)a;
+	(void)err;
+	*(bool *)to = true;
+	return 0;
+}
+
+static int set_text(const struct command_option *o, const char *value, void *to, struct arena *a, struct err *err)
+{
+	(void)o;
+	(void)a;
+	(void)err;
+	*(const char **)to = value;
+	return 0;
+}
+
+static int set_texts(const struct command_option *o, const char *value, void *to, struct arena *a, struct err *err)
+{
+	struct option_texts *texts = to;
+	const char **items = arena_calloc(a, texts->count + 1, sizeof(*items));
+
+	(void)o;
+	(void)err;
+	if (texts->count > 0)
+		memcpy(items, texts->items, texts->count * sizeof(*items));
+	items[texts->count++] = value;
+	texts->items = items;
+	return 0;
+}
+
+static int set_int(const struct command_option *o, const char *value, void *to, struct arena *a, struct err *err)
+{
+	bool any = o->min == 0 && o->max == 0;
+
+	(void)a;
+	int rc = str_to_i64(str_c(value), arena_printf(a, "--%s", o->name), any ? INT64_MIN : o->min,
+			    any ? INT64_MAX : o->max, to, err);
+	return rc < 0 ? err_set(err, ERR_INVALID, "%s", err->msg) : 0;
+}
+
+static int set_seconds(const struct command_option *o, const char *value, void *to, struct arena *a, struct err *err)
+{
+	static const struct {
+		const char *suffix;
+		double seconds;
+	} units[] = {{"", 1}, {"ms", 0.001}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
+	char *end = NULL;
+	double number = strtod(value, &end);
+
+	(void)a;
+	for (size_t i = 0; i < ARRAY_LEN(units); i++) {
+		double seconds = number * units[i].seconds;
+		bool plain = end != value && value[strspn(value, "0123456789.")] == *end;
+		if (plain && strcmp(end, units[i].suffix) == 0 && seconds <= 9e9) {
+			*(int64_t *)to = (int64_t)(seconds * (double)NS_PER_S + 0.5);
+			return 0;
+		}
+	}
+	return err_set(err, ERR_INVALID, "--%s: '%s' is not a time like 90, 2.5s, 10m or 1h", o->name, value);
+}
+
+static int (*const setters[])(const struct command_option *o, const char *value, void *to, struct arena *a,
+			      struct err *err) = {
+	[OPTION_FLAG] = set_flag, [OPTION_TEXT] = set_text,	  [OPTION_TEXTS] = set_texts,
+	[OPTION_INT] = set_int,	  [OPTION_SECONDS] = set_seconds,
+};
+
+static int set_option(struct parser *p, const struct command_option *o, const char *value, struct err *err)
+{
+	if (o->type == OPTION_FLAG && value != NULL)
+		return err_set(err, ERR_INVALID, "--%s takes no value", o->name);
+	if (o->type != OPTION_FLAG && value == NULL) {
+		value = *p->rest;
+		if (value == NULL)
+			return err_set(err, ERR_INVALID, "--%s needs a value: --%s %s", o->name, o->name, o->value);
+		p->rest++;
+	}
+	return setters[o->type](o, value, (char *)p->call->options + o->offset, p->call->arena, err);
+}
+
+static int unknown_option(const struct parser *p, struct str name, struct err *err)
+{
+	struct suggest nearest = {.given = name};
+
+	for (size_t i = 0; i < option_total(p->command); i++) {
+		if (!option_at(p->command, i)->hidden)
+			suggest_offer(&nearest, option_at(p->command, i)->name);
+	}
+	const char *meant = suggest_best(&nearest);
+	if (meant != NULL)
+		p->call->hint = arena_printf(p->call->arena, "did you mean --%s?", meant);
+	return err_set(err, ERR_INVALID, "'%s' has no flag --%.*s", p->command->path, STR_ARG(name));
+}
+
+/* "--name", "--name=value". */
+static int parse_long(struct parser *p, const char *word, struct err *err)
+{
+	struct str rest = str_c(word + 2);
+	struct str name = str_cut(&rest, '=');
+
+	if (str_eq(name, STR("help"))) {
+		p->help = 'H';
+		return 0;
+	}
+	const struct command_option *o = find_long(p->command, name);
+	return o != NULL ? set_option(p, o, rest.data, err) : unknown_option(p, name, err);
+}
+
+/* "-f", "-fj" of flags, "-n5" or "-n 5" of one with a value. */
+static int parse_letters(struct parser *p, const char *word, struct err *err)
+{
+	int rc = 0;
+
+	for (const char *letter = word + 1; *letter != '\0' && rc == 0; letter++) {
+		const struct command_option *o = find_letter(p->command, *letter);
+		if (o == NULL && *letter == 'h')
+			p->help = p->help != 0 ? p->help : 'h';
+		else if (o == NULL)
+			return err_set(err, ERR_INVALID, "'%s' has no flag -%c", p->command->path, *letter);
+		else if (o->type == OPTION_FLAG)
+			rc = set_option(p, o, NULL, err);
+		else
+			return set_option(p, o, letter[1] != '\0' ? letter + 1 : NULL, err);
+	}
+	return rc;
+}
+
+static int parse_words(struct parser *p, struct err *err)
+{
+	struct command_call *call = p->call;
+	bool dashes = false;
+	int rc = 0;
+
+	while (*p->rest != NULL && rc == 0) {
+		const char *word = *p->rest++;
+		if (!dashes && strcmp(word, "--") == 0) {
+			dashes = true;
+			call->args_before_dashes = call->arg_count;
+		} else if (!dashes && strncmp(word, "--", 2) == 0) {
+			rc = parse_long(p, word, err);
+		} else if (!dashes && word[0] == '-' && word[1] != '\0') {
+			rc = parse_letters(p, word, err);
+		} else {
+			call->args[call->arg_count++] = word;
+		}
+	}
+	if (!dashes)
+		call->args_before_dashes = call->arg_count;
+	return rc;
+}
+
+static int check_count(const struct parser *p, struct err *err)
+{
+	const struct command *c = p->command;
+
+	if (p->call->arg_count < c->min_args)
+		return err_set(err, ERR_INVALID, "'%s' needs %s", c->path, c->args);
+	if (p->call->arg_count > c->max_args)
+		return err_set(err, ERR_INVALID, "'%s' does not take '%s'", c->path, p->call->args[c->max_args]);
+	return 0;
+}
+
+/* --- the whole --- */
+
+static void offer_all(const struct command_program *program, struct suggest *nearest)
+{
+	for (size_t t = 0; t < program->table_count; t++) {
+		for (size_t i = 0; i < program->tables[t]->count; i++) {
+			if (!program->tables[t]->commands[i].hidden)
+				suggest_offer(nearest, program->tables[t]->commands[i].path);
+		}
+	}
+}
+
+static int unknown_command(const struct command_program *program, const char *const *words, size_t count,
+			   struct command_call *call, struct err *err)
+{
+	const char *two = count > 1 ? arena_printf(call->arena, "%s %s", words[0], words[1]) : words[0];
+	struct suggest nearest = {.given = str_c(two)};
+	struct suggest by_one = {.given = str_c(words[0])};
+
+	offer_all(program, &nearest);
+	offer_all(program, &by_one);
+	const char *meant = suggest_best(&nearest) != NULL ? suggest_best(&nearest) : suggest_best(&by_one);
+	if (meant != NULL)
+		call->hint = arena_printf(call->arena, "did you mean '%s %s'?", program->name, meant);
+	else
+		call->hint = arena_printf(call->arena, "'%s --help' lists the commands", program->name);
+	return err_set(err, ERR_INVALID, "no command '%s'",
+		       count > 1 && suggest_best(&nearest) != NULL ? two : words[0]);
+}
+
+/* The words before the first flag, with "help" and flags that mean commands made plain. */
+static size_t leading_words(int argc, char *const *argv, const char **words)
+{
+	size_t count = 0;
+
+	for (int i = 1; i < argc && argv[i][0] != '-'; i++)
+		words[count++] = argv[i];
+	return count;
+}
+
+static const char *list_group(const struct command_program *program, const char *const *words, size_t count,
+			      struct arena *a)
+{
+	autovar(buf) list = {0};
+
+	for (size_t t = 0; t < program->table_count; t++) {
+		for (size_t i = 0; i < program->tables[t]->count; i++) {
+			const struct command *c = &program->tables[t]->commands[i];
+			if (!c->hidden && is_group(c, words, count))
+				buf_printf(&list, "%s%s", list.len > 0 ? ", " : "one of: ", c->path);
+		}
+	}
+	return arena_str(a, buf_str(&list));
+}
+
+static bool asks_for_help(const char *word)
+{
+	return word == NULL || strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0;
+}
+
+/* No command stands there: a list, "help COMMAND", or a mistake. */
+static int parse_other(const struct command_program *program, const char *const *words, size_t count, const char *flag,
+		       struct command_call *call, struct buf *help, struct err *err)
+{
+	bool explain = count > 0 && strcmp(words[0], "help") == 0;
+	size_t skip = explain ? 1 : 0;
+	size_t used = 0;
+
+	const struct command *c = explain ? find(program, words + 1, count - 1, &used) : NULL;
+	if (c != NULL) {
+		put_command_help(program, c, true, help);
+		return COMMAND_HELP;
+	}
+	bool group = any_in_group(program, words + skip, count - skip);
+	if (group && asks_for_help(flag)) {
+		put_program_help(program, words + skip, count - skip, help);
+		if (explain || flag != NULL || count == 0)
+			return COMMAND_HELP;
+		call->hint = list_group(program, words, count, call->arena);
+		return err_set(err, ERR_INVALID, "'%s' alone does nothing", words[count - 1]);
+	}
+	if (group) {
+		call->hint = arena_printf(call->arena, "'%s --help' lists the commands", program->name);
+		return err_set(err, ERR_INVALID, "flags come after the command: '%s'", flag);
+	}
+	return unknown_command(program, words + skip, count - skip, call, err);
+}
+
+static void set_defaults(const struct command *c, void *options)
+{
+	for (size_t i = 0; i < option_total(c); i++) {
+		const struct command_option *o = option_at(c, i);
+		if (o->type == OPTION_INT || o->type == OPTION_SECONDS)
+			*(int64_t *)(void *)((char *)options + o->offset) = o->otherwise;
+	}
+}
+
+int command_parse(const struct command_program *program, int argc, char *const *argv, struct arena *arena,
+		  struct command_call *call, struct buf *help, struct err *err)
+{
+	const char **words = arena_calloc(arena, (size_t)argc + 1, sizeof(*words));
+	size_t used = 0;
+
+	*call = (struct command_call){.arena = arena};
+	size_t count = leading_words(argc, argv, words);
+	if (count == 0 && argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0))
+		words[count] = "version";
+	const struct command *c = find(program, words, words[count] != NULL ? 1 : count, &used);
+	if (c == NULL)
+		return parse_other(program, words, count, argv[1 + count], call, help, err);
+
+	call->command = c;
+	call->options = arena_alloc(arena, c->options_size);
+	call->args = arena_calloc(arena, (size_t)argc + 1, sizeof(*call->args));
+	set_defaults(c, call->options);
+	struct parser p = {.program = program, .command = c, .call = call, .rest = argv + 1 + used};
+	int rc = parse_words(&p, err);
+	if (p.help != 0) {
+		put_command_help(program, c, p.help == 'H', help);
+		return COMMAND_HELP;
+	}
+	if (rc == 0)
+		rc = check_count(&p, err);
+	if (rc < 0 && call->hint == NULL)
+		call->hint = arena_printf(arena, "see '%s %s --help'", program->name, c->path);
+	return rc;
+}
+
+int command_complain(const struct err *err, const char *hint)
+{
+	const struct err_info *info = err_info(err->code);
+
+	(void)fprintf(stderr, "error: %s\n", err->msg);
+	hint = hint != NULL ? hint : info->hint;
+	if (hint[0] != '\0')
+		(void)fprintf(stderr, "hint: %s\n", hint);
+	return info->exit_status;
+}
+
+int command_main(const struct command_program *program, int argc, char *const *argv)
+{
+	autoptr(arena) arena = arena_new();
+	struct command_call call = {0};
+	autovar(buf) help = {0};
+	struct err err = {0};
+
+	int rc = command_parse(program, argc, argv, arena, &call, &help, &err);
+	if (rc == COMMAND_HELP) {
+		rc = file_write_fd(STDOUT_FILENO, buf_str(&help), &err);
+		return rc < 0 ? command_complain(&err, NULL) : 0;
+	}
+	if (rc == 0)
+		rc = call.command->run(&call, &err);
+	return rc < 0 ? command_complain(&err, call.hint) : rc;
+}
