@@ -33,7 +33,7 @@ static const struct command *find(const struct command_program *program, const c
 	*ret_used = 0;
 	for (size_t t = 0; t < program->table_count; t++) {
 		for (size_t i = 0; i < program->tables[t]->count; i++) {
-			const struct command *c = &program->tables[t]->commands[i];
+			const struct command *c = program->tables[t]->commands[i];
 			size_t used = path_length(c->path, words, count);
 			if (used > *ret_used) {
 				*ret_used = used;
@@ -60,7 +60,7 @@ static bool any_in_group(const struct command_program *program, const char *cons
 {
 	for (size_t t = 0; t < program->table_count; t++) {
 		for (size_t i = 0; i < program->tables[t]->count; i++) {
-			if (is_group(&program->tables[t]->commands[i], words, count))
+			if (is_group(program->tables[t]->commands[i], words, count))
 				return true;
 		}
 	}
@@ -75,7 +75,7 @@ static void put_group(const struct command_program *program, const char *const *
 		const struct command_table *table = program->tables[t];
 		bool titled = false;
 		for (size_t i = 0; i < table->count; i++) {
-			const struct command *c = &table->commands[i];
+			const struct command *c = table->commands[i];
 			if (c->hidden || !is_group(c, words, count))
 				continue;
 			if (!titled)
@@ -344,8 +344,8 @@ static void offer_all(const struct command_program *program, struct suggest *nea
 {
 	for (size_t t = 0; t < program->table_count; t++) {
 		for (size_t i = 0; i < program->tables[t]->count; i++) {
-			if (!program->tables[t]->commands[i].hidden)
-				suggest_offer(nearest, program->tables[t]->commands[i].path);
+			if (!program->tables[t]->commands[i]->hidden)
+				suggest_offer(nearest, program->tables[t]->commands[i]->path);
 		}
 	}
 }
@@ -385,7 +385,7 @@ static const char *list_group(const struct command_program *program, const char 
 
 	for (size_t t = 0; t < program->table_count; t++) {
 		for (size_t i = 0; i < program->tables[t]->count; i++) {
-			const struct command *c = &program->tables[t]->commands[i];
+			const struct command *c = program->tables[t]->commands[i];
 			if (!c->hidden && is_group(c, words, count))
 				buf_printf(&list, "%s%s", list.len > 0 ? ", " : "one of: ", c->path);
 		}

@@ -75,7 +75,7 @@ struct command {
 
 struct command_table {
 	const char *title; /* heading in the list: "Jobs" */
-	const struct command *commands;
+	const struct command *const *commands;
 	size_t count;
 };
 

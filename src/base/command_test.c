@@ -45,7 +45,7 @@ static const struct command_option options[] = {
 	.options = options, .option_count = ARRAY_LEN(options), .shared = shared_options, \
 	.shared_count = ARRAY_LEN(shared_options), .options_size = sizeof(struct options), .run = do_nothing
 
-static const struct command commands[] = {
+static const struct command rows[] = {
 	{"jobs submit", "-- CMD ARGS", "Submit a job", "More.\n", "  nimbus jobs submit -- true\n", OPTIONS,
 	 .max_args = SIZE_MAX},
 	{"jobs show", "ID", "Show a job", NULL, NULL, OPTIONS, .min_args = 1, .max_args = 1},
@@ -54,6 +54,7 @@ static const struct command commands[] = {
 	{"version", NULL, "Say the version", NULL, NULL, OPTIONS},
 	{"admin tokens list", NULL, "List tokens", NULL, NULL, OPTIONS},
 };
+static const struct command *const commands[] = {&rows[0], &rows[1], &rows[2], &rows[3], &rows[4], &rows[5]};
 static const struct command_table table = {"Commands", commands, ARRAY_LEN(commands)};
 static const struct command_table *const tables[] = {&table};
 static const struct command_program program = {"nimbus", "Runs jobs.", tables, 1};

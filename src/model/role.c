@@ -1,0 +1,119 @@
+#include "model/role.h"
+
+#include <limits.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+const struct command_option role_options[ROLE_OPTION_COUNT] = {
+	{"data", 'd', OPTION_TEXT, offsetof(struct role_flags, data_dir), .value = "DIR",
+	 .help = "Data directory (NIMBUS_DATA_DIR; as root /var/lib/nimbus)."},
+	{"env-file", 0, OPTION_TEXT, offsetof(struct role_flags, env_file), .value = "FILE",
+	 .help = "Further variables, one NAME=value a line."},
+};
+
+void role_fini(struct role *r)
+{
+	config_unload(&common_config, &r->common);
+	config_source_free(TAKE(r->source));
+	free(TAKE(r->data_dir));
+}
+
+static int open_source(const struct role_flags *flags, const char *data_dir, bool skip_unreadable,
+		       struct config_source **ret, struct err *err)
+{
+	const struct config_source_opts opts = {
+		.known = settings_tables,
+		.known_count = settings_table_count,
+		.env_file = flags->env_file,
+		.data_dir = data_dir,
+		.skip_unreadable = skip_unreadable,
+		.environ = environ,
+	};
+
+	return config_source_new(&opts, ret, err);
+}
+
+static char *absolute(const char *path)
+{
+	char here[PATH_MAX];
+
+	if (path[0] == '/' || getcwd(here, sizeof(here)) == NULL)
+		return xstrdup(path);
+	return xasprintf("%s/%s", here, path);
+}
+
+/* DATA/nimbus.env is one of the files, and where DATA is may stand in another: so the files are read twice. */
+static int find_data_dir(const struct role_flags *flags, bool skip_unreadable, char **ret, struct err *err)
+{
+	autoptr(config_source) s = NULL;
+
+	int rc = open_source(flags, NULL, skip_unreadable, &s, err);
+	if (rc < 0)
+		return rc;
+	const char *configured =
+		flags->data_dir != NULL ? flags->data_dir : config_source_get(s, "NIMBUS_DATA_DIR", NULL);
+	autofree char *dir = settings_data_dir(configured, geteuid() == 0, getenv("XDG_STATE_HOME"), getenv("HOME"));
+	if (dir == NULL)
+		return err_set(err, ERR_INVALID,
+			       "nothing says where the data directory is: neither --data, "
+			       "NIMBUS_DATA_DIR nor HOME");
+	*ret = absolute(dir);
+	return 0;
+}
+
+int role_open(const struct role_flags *flags, bool skip_unreadable, struct role *ret, struct err *err)
+{
+	autovar(role) r = {0};
+
+	int rc = find_data_dir(flags, skip_unreadable, &r.data_dir, err);
+	if (rc == 0)
+		rc = open_source(flags, r.data_dir, skip_unreadable, &r.source, err);
+	if (rc < 0)
+		return rc;
+	config_source_override(r.source, "NIMBUS_DATA_DIR", r.data_dir);
+	rc = config_load(r.source, &common_config, &r.common, err);
+	if (rc < 0)
+		return rc;
+	*ret = r;
+	r = (struct role){0};
+	return 0;
+}
+
+static int start_log(const struct role *r, const struct config_table *table, struct err *err)
+{
+	enum log_level level = LOG_LEVEL_INFO;
+	autovar(buf) later = {0};
+
+	log_set_role(table->role);
+	int rc = log_level_parse(str_c(r->common.log_level), &level, err);
+	if (rc < 0)
+		return err_wrap(err, "NIMBUS_LOG_LEVEL");
+	log_set_level(level);
+	config_reserved(r->source, table, &later);
+	if (later.len > 0)
+		log_warn("variables of a later version are set and not used", F("names", buf_str(&later)));
+	return 0;
+}
+
+int role_start(const struct role_flags *flags, const struct config_table *table, void *settings, struct role *ret,
+	       struct err *err)
+{
+	autovar(role) r = {0};
+
+	int rc = role_open(flags, false, &r, err);
+	if (rc == 0)
+		rc = start_log(&r, table, err);
+	if (rc == 0)
+		rc = dir_make(r.data_dir, 0755, err);
+	if (rc == 0)
+		rc = config_load(r.source, table, settings, err);
+	if (rc < 0)
+		return rc;
+	*ret = r;
+	r = (struct role){0};
+	return 0;
+}
