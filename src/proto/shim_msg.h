@@ -97,7 +97,7 @@ enum shim_start_fd {
 	SHIM_START_FD_KERNEL,
 	SHIM_START_FD_INITRD,
 	SHIM_START_FD_ROOTFS,  /* squashfs, read-only */
-	SHIM_START_FD_SCRATCH, /* this job's own disk, read-write */
+	SHIM_START_FD_SCRATCH, /* this job's own disk, read-write; the one that may be absent */
 	SHIM_START_FD_COUNT,
 };
 

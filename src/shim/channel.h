@@ -1,0 +1,58 @@
+/*
+ * The shim's end of the guest channel. The guest is hostile: what it sends is decoded by proto/guest_frame.h, and what
+ * it may send when is checked here. A guest that breaks the protocol, floods beyond its credit, reads nothing or falls
+ * silent is lost, and nothing of it is listened to any more.
+ *
+ * Credit: each stream may send as much as it was granted. What has arrived is granted again as long as the caller says
+ * that there is room (channel_room()).
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/err.h"
+#include "net/loop.h"
+#include "proto/guest_frame.h"
+#include "proto/log_line.h"
+
+struct channel;
+
+/* Called from the loop; they may call any function here but channel_free(). */
+struct channel_ops {
+	void (*ready)(void *ctx, const struct guest_ack *ack); /* once: the job may be sent */
+	void (*started)(void *ctx);			       /* once: the job's process runs */
+	void (*output)(void *ctx, enum log_stream stream, struct str bytes);
+	/* After each read: output that came is the caller's now. */
+	void (*settled)(void *ctx);
+	/* Once, the last call: the job's process has ended and so have its streams. */
+	void (*finished)(void *ctx, const struct guest_exit *exit);
+	/* Once, the last call, instead. */
+	void (*lost)(void *ctx, const struct err *err);
+};
+
+struct channel_opts {
+	struct loop *loop;
+	int fd; /* taken */
+	const struct guest_hello *hello;
+	int64_t hello_deadline_ns; /* monotonic: the guest has answered by then, or is lost */
+	int64_t silence_ns;	   /* a guest that sends nothing for so long, asked twice, is lost; 0: 120 s */
+	int64_t drain_ns;	   /* after its exit, the end of the output is waited for so long; 0: 10 s */
+	const struct channel_ops *ops;
+	void *ctx;
+};
+
+/* Says hello. */
+int channel_new(const struct channel_opts *opts, struct channel **ret, struct err *err) must_check;
+void channel_free(struct channel *c);
+AUTOPTR_DEFINE(channel)
+
+/* After `ready`, once. ERR_TOO_LARGE where it does not fit a frame. What was encoded is wiped when it is sent. */
+int channel_send_job(struct channel *c, const struct guest_job *job, struct err *err) must_check;
+/* To every process of the job; those left after kill_after_ns are killed by the guest. */
+void channel_send_signal(struct channel *c, int signal, int64_t kill_after_ns);
+/* Whether more output can be taken. */
+void channel_room(struct channel *c, bool room);
+/* The VMM is gone: reads what it left and then calls finished or lost, unless that was done. */
+void channel_close(struct channel *c);

@@ -1,0 +1,576 @@
+#include "shim/channel.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+
+/* A fake guest: the other end of the channel is the test's, which plays it by hand. */
+struct fixture {
+	struct loop *loop;
+	struct channel *channel;
+	int guest_fd;
+	struct guest_decoder decoder; /* of what the host says */
+	struct buf said;	      /* not decoded yet */
+	uint64_t output_seq;
+	uint64_t epoch;
+	/* what was called */
+	bool ready, started, finished;
+	struct guest_exit exit;
+	struct buf output;
+	size_t output_bytes;
+	struct err lost; /* code 0: it is not */
+};
+
+static void on_ready(void *ctx, const struct guest_ack *ack)
+{
+	struct fixture *f = ctx;
+
+	assert_false(f->ready);
+	assert_int_equal(ack->done, GUEST_DONE_NEEDED);
+	f->ready = true;
+}
+
+static void on_started(void *ctx)
+{
+	struct fixture *f = ctx;
+
+	assert_false(f->started);
+	f->started = true;
+}
+
+static void on_output(void *ctx, enum log_stream stream, struct str bytes)
+{
+	struct fixture *f = ctx;
+
+	f->output_bytes += bytes.len;
+	if (f->output.len > 1000)
+		return;
+	buf_putc(&f->output, stream == LOG_STREAM_STDOUT ? 'o' : 'e');
+	buf_append_str(&f->output, bytes);
+}
+
+static void on_settled(void *ctx)
+{
+	(void)ctx;
+}
+
+static void on_finished(void *ctx, const struct guest_exit *exit)
+{
+	struct fixture *f = ctx;
+
+	assert_false(f->finished);
+	f->finished = true;
+	f->exit = *exit;
+}
+
+static void on_lost(void *ctx, const struct err *err)
+{
+	struct fixture *f = ctx;
+
+	assert_false(f->finished);
+	assert_int_equal(f->lost.code, 0);
+	f->lost = *err;
+}
+
+static const struct channel_ops ops = {on_ready, on_started, on_output, on_settled, on_finished, on_lost};
+
+static const struct guest_hello hello = {
+	.version = GUEST_PROTOCOL_VERSION,
+	.epoch = 77,
+	.hostname = "nimbus-1",
+};
+
+static void open_channel(struct fixture *f, int64_t hello_ns, int64_t silence_ns, int64_t drain_ns)
+{
+	int ends[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+	f->guest_fd = ends[1];
+	guest_decoder_for_guest(&f->decoder);
+	assert_int_equal(channel_new(&(struct channel_opts){.loop = f->loop,
+							    .fd = ends[0],
+							    .hello = &hello,
+							    .hello_deadline_ns = clock_monotonic_ns() + hello_ns,
+							    .silence_ns = silence_ns,
+							    .drain_ns = drain_ns,
+							    .ops = &ops,
+							    .ctx = f},
+				     &f->channel, NULL),
+			 0);
+}
+
+static int set_up(void **state)
+{
+	struct fixture *f = xcalloc(1, sizeof(*f));
+
+	f->guest_fd = -1;
+	assert_int_equal(loop_new(&f->loop, NULL), 0);
+	*state = f;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *f = *state;
+
+	channel_free(f->channel);
+	loop_free(f->loop);
+	fd_close(&f->guest_fd);
+	buf_fini(&f->said);
+	buf_fini(&f->output);
+	free(f);
+	return 0;
+}
+
+/* --- the guest's side --- */
+
+/* What the host said next, or false. */
+static bool heard(struct fixture *f, struct guest_frame *ret)
+{
+	struct str input = buf_str(&f->said);
+
+	int rc = guest_decode(&f->decoder, &input, ret, NULL);
+	assert_true(rc >= 0);
+	buf_consume(&f->said, f->said.len - input.len);
+	if (rc == GUEST_FRAME_READY)
+		return true;
+	char *to = buf_reserve(&f->said, 65536);
+	ssize_t got = read(f->guest_fd, to, 65536);
+	if (got <= 0)
+		return false;
+	f->said.len += (size_t)got;
+	return heard(f, ret);
+}
+
+/* The loop runs until `done` or the test's own deadline. */
+static void run_until(struct fixture *f, const bool *done)
+{
+	int64_t deadline = clock_monotonic_ns() + 20 * NS_PER_S;
+
+	while (!*done && f->lost.code == 0) {
+		struct err err = {0};
+		if (loop_step(f->loop, deadline, &err) < 0)
+			fail_msg("%s", err.msg);
+	}
+}
+
+static void expect(struct fixture *f, enum guest_frame_type type, struct guest_frame *ret)
+{
+	int64_t deadline = clock_monotonic_ns() + 20 * NS_PER_S;
+
+	while (!heard(f, ret))
+		assert_int_equal(loop_step(f->loop, deadline, NULL), 0);
+	assert_int_equal(ret->type, type);
+}
+
+static void say(struct fixture *f, struct buf *bytes)
+{
+	for (size_t at = 0; at < bytes->len && f->lost.code == 0;) {
+		ssize_t sent = send(f->guest_fd, bytes->data + at, bytes->len - at, MSG_NOSIGNAL);
+		if (sent > 0)
+			at += (size_t)sent;
+		else
+			assert_int_equal(loop_step(f->loop, clock_monotonic_ns() + 20 * NS_PER_S, NULL), 0);
+	}
+	buf_clear(bytes);
+}
+
+static void put_output(struct fixture *f, uint16_t stream, struct str bytes, struct buf *out)
+{
+	guest_output_encode(stream, &(struct guest_output){.seq = f->output_seq++, .bytes = bytes}, out);
+}
+
+static void put_ack(uint64_t epoch, struct buf *out)
+{
+	guest_ack_encode(
+		&(struct guest_ack){.version = GUEST_PROTOCOL_VERSION, .epoch = epoch, .done = GUEST_DONE_NEEDED}, out);
+}
+
+static void get_ready(struct fixture *f)
+{
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+
+	open_channel(f, 20 * NS_PER_S, 0, 0);
+	expect(f, GUEST_HELLO, &frame);
+	put_ack(77, &out);
+	say(f, &out);
+	run_until(f, &f->ready);
+	assert_true(f->ready);
+}
+
+static void send_job(struct fixture *f)
+{
+	static const struct guest_job job = {.cwd = "", .argc = 1, .argv = {"true"}, .envc = 1, .env = {"A=1"}};
+	struct guest_frame frame;
+	struct guest_job got;
+
+	assert_int_equal(channel_send_job(f->channel, &job, NULL), 0);
+	expect(f, GUEST_JOB, &frame);
+	assert_int_equal(guest_job_decode(frame.payload, &got, NULL), 0);
+	assert_string_equal(got.env[0], "A=1");
+}
+
+static void get_running(struct fixture *f)
+{
+	autovar(buf) out = {0};
+
+	get_ready(f);
+	send_job(f);
+	guest_started_encode(&(struct guest_started){.pid = 2}, &out);
+	say(f, &out);
+	run_until(f, &f->started);
+	assert_true(f->started);
+}
+
+static void assert_lost(struct fixture *f, const char *part)
+{
+	static const bool never;
+
+	run_until(f, &never);
+	if (strstr(f->lost.msg, part) == NULL)
+		fail_msg("'%s' does not say '%s'", f->lost.msg, part);
+	/* What comes after is not listened to, and the end of the VM tells nothing new. */
+	channel_close(f->channel);
+	channel_send_signal(f->channel, 15, 0);
+	channel_room(f->channel, true);
+	assert_false(f->finished);
+}
+
+/* --- well-behaved --- */
+
+static void a_job_runs_and_ends(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+	struct guest_signal signal;
+
+	get_running(f);
+	assert_true(channel_send_job(f->channel, &(struct guest_job){.argc = 1, .argv = {"x"}, .cwd = ""}, NULL) < 0);
+	channel_send_signal(f->channel, 15, 5 * NS_PER_S);
+	expect(f, GUEST_SIGNAL, &frame);
+	assert_int_equal(guest_signal_decode(frame.payload, &signal, NULL), 0);
+	assert_int_equal(signal.signal, 15);
+	assert_int_equal(signal.kill_after_ns, 5 * NS_PER_S);
+	put_output(f, GUEST_STDOUT, STR("hello"), &out);
+	put_output(f, GUEST_STDERR, STR("oops"), &out);
+	guest_usage_encode(&(struct guest_usage){.user_ns = 1}, &out);
+	/* The exit overtakes output. */
+	guest_exit_encode(&(struct guest_exit){.code = 3}, &out);
+	put_output(f, GUEST_STDOUT, STR("late"), &out);
+	put_output(f, GUEST_STDOUT, STR(""), &out);
+	put_output(f, GUEST_STDERR, STR(""), &out);
+	say(f, &out);
+	run_until(f, &f->finished);
+	assert_int_equal(f->lost.code, 0);
+	assert_int_equal(f->exit.code, 3);
+	assert_true(str_eq(buf_str(&f->output), STR("ohelloeoopsolate")));
+	channel_close(f->channel);
+}
+
+static void noise_and_another_epoch_come_before_the_ack(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	open_channel(f, 20 * NS_PER_S, 0, 0);
+	buf_puts(&out, "SeaBIOS and what not\r\n");
+	put_ack(76, &out);
+	guest_started_encode(&(struct guest_started){.pid = 2}, &out);
+	put_ack(77, &out);
+	say(f, &out);
+	run_until(f, &f->ready);
+	assert_true(f->ready);
+	assert_false(f->started);
+}
+
+static void credit_comes_back_while_there_is_room(void **state)
+{
+	struct fixture *f = *state;
+	static char bytes[GUEST_OUTPUT_MAX];
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+	struct guest_credit credit;
+	size_t granted = GUEST_CREDIT_START;
+
+	get_running(f);
+	/* Ten times the first credit, never more than was granted. */
+	for (size_t sent = 0; sent < 10 * GUEST_CREDIT_START; sent += sizeof(bytes)) {
+		while (granted - sent < sizeof(bytes)) {
+			expect(f, GUEST_CREDIT, &frame);
+			assert_int_equal(frame.stream, GUEST_STDERR);
+			assert_int_equal(guest_credit_decode(frame.payload, &credit, NULL), 0);
+			granted += credit.bytes;
+		}
+		put_output(f, GUEST_STDERR, (struct str){bytes, sizeof(bytes)}, &out);
+		say(f, &out);
+	}
+	assert_int_equal(f->lost.code, 0);
+}
+
+static void without_room_there_is_no_credit(void **state)
+{
+	struct fixture *f = *state;
+	static char bytes[GUEST_OUTPUT_MAX];
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+
+	get_running(f);
+	channel_room(f->channel, false);
+	for (size_t sent = 0; sent < GUEST_CREDIT_START; sent += sizeof(bytes)) {
+		put_output(f, GUEST_STDOUT, (struct str){bytes, sizeof(bytes)}, &out);
+		say(f, &out);
+	}
+	while (f->output_bytes < GUEST_CREDIT_START)
+		assert_int_equal(loop_step(f->loop, clock_monotonic_ns() + 20 * NS_PER_S, NULL), 0);
+	assert_false(heard(f, &frame));
+	channel_room(f->channel, true);
+	expect(f, GUEST_CREDIT, &frame);
+}
+
+/* The VMM ended, but its guest had said all before. */
+static void what_a_dead_vm_left_is_read(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	get_running(f);
+	put_output(f, GUEST_STDOUT, STR("all"), &out);
+	put_output(f, GUEST_STDOUT, STR(""), &out);
+	guest_exit_encode(&(struct guest_exit){.signal = 9, .oom = true}, &out);
+	put_output(f, GUEST_STDERR, STR(""), &out);
+	say(f, &out);
+	fd_close(&f->guest_fd);
+	channel_close(f->channel);
+	assert_true(f->finished);
+	assert_true(f->exit.oom);
+	assert_true(str_eq(buf_str(&f->output), STR("oall")));
+}
+
+static void a_stream_that_never_ends_is_not_waited_for(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+
+	open_channel(f, 20 * NS_PER_S, 0, NS_PER_MS);
+	expect(f, GUEST_HELLO, &frame);
+	put_ack(77, &out);
+	say(f, &out);
+	run_until(f, &f->ready);
+	send_job(f);
+	guest_started_encode(&(struct guest_started){.pid = 2}, &out);
+	guest_exit_encode(&(struct guest_exit){.code = 1}, &out);
+	say(f, &out);
+	run_until(f, &f->finished);
+	assert_true(f->finished);
+}
+
+static void a_quiet_guest_is_asked(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+	struct guest_ping ping;
+
+	open_channel(f, 20 * NS_PER_S, 20 * NS_PER_MS, 0);
+	expect(f, GUEST_HELLO, &frame);
+	put_ack(77, &out);
+	say(f, &out);
+	expect(f, GUEST_PING, &frame);
+	assert_int_equal(guest_ping_decode(frame.payload, &ping, NULL), 0);
+	guest_pong_encode(&ping, &out);
+	say(f, &out);
+	assert_lost(f, "silent");
+}
+
+/* --- hostile --- */
+
+static void nobody_answers(void **state)
+{
+	struct fixture *f = *state;
+
+	open_channel(f, NS_PER_MS, 0, 0);
+	assert_lost(f, "did not answer");
+}
+
+static void a_guest_that_was_not_made_unique_gets_no_job(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	open_channel(f, 20 * NS_PER_S, 0, 0);
+	guest_ack_encode(&(struct guest_ack){.version = GUEST_PROTOCOL_VERSION, .epoch = 77, .done = 1}, &out);
+	say(f, &out);
+	assert_lost(f, "unique");
+	assert_false(f->ready);
+}
+
+/* Each is said by a guest whose job runs. */
+static void put_four_gigabytes(struct fixture *f, struct buf *out)
+{
+	(void)f;
+	buf_append(out, "\xff\xff\xff\xff\x06\x01\x00", 7);
+}
+
+static void put_garbage(struct fixture *f, struct buf *out)
+{
+	(void)f;
+	for (unsigned i = 0; i < 100000; i++)
+		buf_putc(out, (char)(i * 2654435761U >> 24));
+}
+
+static void put_exit_twice(struct fixture *f, struct buf *out)
+{
+	(void)f;
+	guest_exit_encode(&(struct guest_exit){.code = 0}, out);
+	guest_exit_encode(&(struct guest_exit){.code = 0}, out);
+}
+
+static void put_output_after_end(struct fixture *f, struct buf *out)
+{
+	put_output(f, GUEST_STDOUT, STR(""), out);
+	put_output(f, GUEST_STDOUT, STR("x"), out);
+}
+
+static void put_flood(struct fixture *f, struct buf *out)
+{
+	static char bytes[GUEST_OUTPUT_MAX];
+
+	channel_room(f->channel, false);
+	for (size_t sent = 0; sent <= GUEST_CREDIT_START; sent += sizeof(bytes))
+		put_output(f, GUEST_STDOUT, (struct str){bytes, sizeof(bytes)}, out);
+}
+
+static void put_gap(struct fixture *f, struct buf *out)
+{
+	f->output_seq++;
+	put_output(f, GUEST_STDOUT, STR("x"), out);
+}
+
+static void put_third_stream(struct fixture *f, struct buf *out)
+{
+	put_output(f, 3, STR("x"), out);
+}
+
+static void put_started_twice(struct fixture *f, struct buf *out)
+{
+	(void)f;
+	guest_started_encode(&(struct guest_started){.pid = 2}, out);
+}
+
+static void put_ack_again(struct fixture *f, struct buf *out)
+{
+	(void)f;
+	put_ack(77, out);
+}
+
+static void put_unasked_pong(struct fixture *f, struct buf *out)
+{
+	(void)f;
+	guest_pong_encode(&(struct guest_ping){.token = 5}, out);
+}
+
+static void put_fault(struct fixture *f, struct buf *out)
+{
+	(void)f;
+	guest_fault_encode("no \x1b[31mcgroup\n", out);
+}
+
+static void put_host_frame(struct fixture *f, struct buf *out)
+{
+	(void)f;
+	guest_shutdown_encode(out);
+}
+
+static void a_hostile_guest_is_lost(void **state)
+{
+	static const struct {
+		void (*put)(struct fixture *, struct buf *);
+		const char *part;
+	} cases[] = {
+		{put_four_gigabytes, ""},
+		{put_garbage, ""},
+		{put_exit_twice, "when it may not"},
+		{put_output_after_end, "after its end"},
+		{put_flood, "more output than"},
+		{put_gap, "gap"},
+		{put_third_stream, "stream"},
+		{put_started_twice, "when it may not"},
+		{put_ack_again, ""},
+		{put_unasked_pong, "not asked"},
+		{put_fault, "the guest says: no ?[31mcgroup?"},
+		{put_host_frame, ""},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		autovar(buf) out = {0};
+		void *inner = NULL;
+		(void)set_up(&inner);
+		struct fixture *f = inner;
+		get_running(f);
+		cases[i].put(f, &out);
+		say(f, &out);
+		assert_lost(f, cases[i].part);
+		(void)tear_down(&inner);
+	}
+	(void)state;
+}
+
+static void nothing_is_taken_before_its_time(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	get_ready(f);
+	put_output(f, GUEST_STDOUT, STR("early"), &out);
+	say(f, &out);
+	assert_lost(f, "when it may not");
+	assert_int_equal(f->output_bytes, 0);
+}
+
+static void a_closed_channel_is_lost_with_its_vm(void **state)
+{
+	struct fixture *f = *state;
+
+	get_running(f);
+	fd_close(&f->guest_fd);
+	assert_int_equal(loop_step(f->loop, clock_monotonic_ns() + 20 * NS_PER_S, NULL), 0);
+	assert_int_equal(f->lost.code, 0);
+	channel_close(f->channel);
+	assert_non_null(strstr(f->lost.msg, "VM is gone"));
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+	static const struct CMUnitTest tests[] = {
+		TEST(a_job_runs_and_ends),
+		TEST(noise_and_another_epoch_come_before_the_ack),
+		TEST(credit_comes_back_while_there_is_room),
+		TEST(without_room_there_is_no_credit),
+		TEST(what_a_dead_vm_left_is_read),
+		TEST(a_stream_that_never_ends_is_not_waited_for),
+		TEST(a_quiet_guest_is_asked),
+		TEST(nobody_answers),
+		TEST(a_guest_that_was_not_made_unique_gets_no_job),
+		TEST(a_hostile_guest_is_lost),
+		TEST(nothing_is_taken_before_its_time),
+		TEST(a_closed_channel_is_lost_with_its_vm),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
