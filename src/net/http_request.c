@@ -1,0 +1,356 @@
+#include "net/http_request.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <strings.h>
+
+#include "base/clock.h"
+#include "base/crypto.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+struct http_request *http_request_new(struct http_server *server, const char *raw_target)
+{
+	struct http_request *req = xcalloc(1, sizeof(*req));
+
+	req->server = server;
+	req->fd = -1;
+	req->waiter.fd = -1;
+	req->begun_ns = clock_monotonic_ns();
+	req->arena = arena_new();
+	req->raw_target = arena_strdup(req->arena, raw_target);
+	req->method = "";
+	pthread_mutex_init(&req->lock, NULL);
+	return req;
+}
+
+static void answer_clear(struct http_answer *answer)
+{
+	buf_fini(&answer->body);
+	if (answer->streamed && answer->stream.free != NULL)
+		answer->stream.free(answer->stream.state);
+	answer->streamed = false;
+}
+
+void http_request_free(struct http_request *req)
+{
+	if (req == NULL)
+		return;
+	answer_clear(&req->answer);
+	if (req->sink_begun)
+		req->match.route->sink->free(req->sink_state);
+	js_free(req->body_js);
+	buf_fini(&req->body);
+	arena_free(req->arena);
+	pthread_mutex_destroy(&req->lock);
+	free(req);
+}
+
+/* --- reading --- */
+
+void http_request_add_header(struct http_request *req, struct str name, struct str value)
+{
+	enum { STEP = 16 };
+	if (req->header_count % STEP == 0) {
+		struct http_param *more = arena_calloc(req->arena, req->header_count + STEP, sizeof(*more));
+		if (req->header_count > 0)
+			memcpy(more, req->headers, req->header_count * sizeof(*more));
+		req->headers = more;
+	}
+	req->headers[req->header_count++] =
+		(struct http_param){arena_str(req->arena, name), arena_str(req->arena, value)};
+}
+
+static char *make_id(struct http_request *req)
+{
+	const char *given = http_header(req, "X-Request-Id");
+
+	if (given != NULL && http_request_id_sane(str_c(given)))
+		return arena_strdup(req->arena, given);
+	return arena_printf(req->arena, "%016" PRIx64, crypto_random_u64());
+}
+
+int http_request_parse(struct http_request *req, struct err *err)
+{
+	req->id = make_id(req);
+	req->target = arena_alloc(req->arena, sizeof(*req->target));
+	return http_target_parse(str_c(req->raw_target), req->arena, req->target, err);
+}
+
+struct arena *http_arena(struct http_request *req)
+{
+	return req->arena;
+}
+
+const char *http_request_id(const struct http_request *req)
+{
+	return req->id;
+}
+
+const struct http_route *http_request_route(const struct http_request *req)
+{
+	return req->match.route;
+}
+
+const char *http_path_param(const struct http_request *req, const char *name)
+{
+	for (size_t i = 0; i < req->match.param_count; i++) {
+		if (str_eq(req->match.params[i].name, str_c(name)))
+			return req->match.params[i].value;
+	}
+	assert(!"the route's pattern has no such name");
+	return NULL;
+}
+
+const char *http_query(const struct http_request *req, const char *name)
+{
+	for (size_t i = 0; i < req->target->query_count; i++) {
+		if (strcmp(req->target->query[i].name, name) == 0)
+			return req->target->query[i].value;
+	}
+	return NULL;
+}
+
+int http_query_i64(const struct http_request *req, const char *name, int64_t min, int64_t max, int64_t *ret,
+		   struct err *err)
+{
+	const char *text = http_query(req, name);
+
+	return text != NULL ? str_to_i64(str_c(text), name, min, max, ret, err) : 0;
+}
+
+const char *http_header(const struct http_request *req, const char *name)
+{
+	for (size_t i = 0; i < req->header_count; i++) {
+		if (strcasecmp(req->headers[i].name, name) == 0)
+			return req->headers[i].value;
+	}
+	return NULL;
+}
+
+struct str http_bearer(const struct http_request *req)
+{
+	return http_bearer_parse(str_c(http_header(req, "Authorization")));
+}
+
+struct str http_body(const struct http_request *req)
+{
+	return buf_str(&req->body);
+}
+
+int http_body_js(struct http_request *req, const struct js **ret, struct err *err)
+{
+	if (req->body_js == NULL) {
+		int rc = js_parse(http_body(req), &req->body_js, err);
+		if (rc < 0) {
+			(void)err_wrap(err, "the body is not JSON");
+			return rc;
+		}
+	}
+	*ret = req->body_js;
+	return 0;
+}
+
+int http_body_decode(struct http_request *req, const struct js_shape *shape, void *ret, struct err *err)
+{
+	const struct js *body = NULL;
+
+	int rc = http_body_js(req, &body, err);
+	return rc < 0 ? rc : js_decode(body, shape, req->arena, ret, err);
+}
+
+bool http_peer_is_loopback(const struct http_request *req)
+{
+	static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
+
+	if (req->peer.ss_family == AF_INET) {
+		const struct sockaddr_in *in = (const void *)&req->peer;
+		return ntohl(in->sin_addr.s_addr) >> 24 == 127;
+	}
+	if (req->peer.ss_family != AF_INET6)
+		return false;
+	const struct sockaddr_in6 *in6 = (const void *)&req->peer;
+	if (memcmp(in6->sin6_addr.s6_addr, mapped, sizeof(mapped)) == 0)
+		return in6->sin6_addr.s6_addr[12] == 127;
+	return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+}
+
+const char *http_peer(const struct http_request *req)
+{
+	char *text = arena_alloc(req->arena, INET6_ADDRSTRLEN);
+	const void *address = &((const struct sockaddr_in *)(const void *)&req->peer)->sin_addr;
+
+	if (req->peer.ss_family == AF_INET6)
+		address = &((const struct sockaddr_in6 *)(const void *)&req->peer)->sin6_addr;
+	if (req->peer.ss_family == AF_UNSPEC || inet_ntop(req->peer.ss_family, address, text, INET6_ADDRSTRLEN) == NULL)
+		return "unknown";
+	return text;
+}
+
+void http_set_claims(struct http_request *req, void *claims)
+{
+	req->claims = claims;
+}
+
+void *http_claims(const struct http_request *req)
+{
+	return req->claims;
+}
+
+void http_set_state(struct http_request *req, void *state)
+{
+	req->state = state;
+}
+
+void *http_state(const struct http_request *req)
+{
+	return req->state;
+}
+
+/* --- answering --- */
+
+int http_reply_buf(struct http_request *req, int status, const char *content_type, struct buf *body)
+{
+	answer_clear(&req->answer);
+	req->answer.status = status;
+	req->answer.content_type = content_type != NULL ? arena_strdup(req->arena, content_type) : NULL;
+	req->answer.body = *body;
+	*body = (struct buf){0};
+	return 0;
+}
+
+int http_reply_bytes(struct http_request *req, int status, const char *content_type, struct str bytes)
+{
+	autovar(buf) copy = {0};
+
+	buf_append_str(&copy, bytes);
+	return http_reply_buf(req, status, content_type, &copy);
+}
+
+int http_reply_text(struct http_request *req, int status, const char *text)
+{
+	return http_reply_bytes(req, status, "text/plain; charset=utf-8", str_c(text));
+}
+
+int http_reply_empty(struct http_request *req, int status)
+{
+	return http_reply_bytes(req, status, NULL, (struct str){0});
+}
+
+static int reply_tree(struct http_request *req, int status, const struct js *body)
+{
+	autovar(buf) text = {0};
+
+	js_write(body, &text);
+	return http_reply_buf(req, status, "application/json", &text);
+}
+
+int http_reply_js(struct http_request *req, int status, struct js *body)
+{
+	autoptr(js) taken = body;
+
+	return reply_tree(req, status, taken);
+}
+
+int http_reply_shape(struct http_request *req, int status, const struct js_shape *shape, const void *from)
+{
+	return http_reply_js(req, status, js_encode(shape, from));
+}
+
+int http_reply_null(struct http_request *req, int status)
+{
+	return http_reply_bytes(req, status, "application/json", STR("null"));
+}
+
+int http_reply_stream(struct http_request *req, int status, const struct http_stream *stream)
+{
+	answer_clear(&req->answer);
+	req->answer.status = status;
+	req->answer.content_type = stream->content_type;
+	req->answer.streamed = true;
+	req->answer.stream = *stream;
+	if (req->answer.stream.idle_ns == 0)
+		req->answer.stream.idle_ns = 15 * NS_PER_S;
+	return 0;
+}
+
+void http_reply_header(struct http_request *req, const char *name, const char *value)
+{
+	struct http_answer *answer = &req->answer;
+
+	if (answer->header_count == answer->header_cap) {
+		answer->header_cap += 8;
+		struct http_param *more = arena_calloc(req->arena, answer->header_cap, sizeof(*more));
+		if (answer->header_count > 0)
+			memcpy(more, answer->headers, answer->header_count * sizeof(*more));
+		answer->headers = more;
+	}
+	answer->headers[answer->header_count++] =
+		(struct http_param){arena_strdup(req->arena, name), arena_strdup(req->arena, value)};
+}
+
+void http_hint(struct http_request *req, const char *hint)
+{
+	req->hint = arena_strdup(req->arena, hint);
+}
+
+void http_retry_after(struct http_request *req, unsigned seconds)
+{
+	req->retry_after = seconds;
+}
+
+void http_on_done(struct http_request *req, http_done_fn *fn, void *arg)
+{
+	req->done = fn;
+	req->done_arg = arg;
+}
+
+/* What went wrong inside is for the log; outside it would only tell an attacker about us. */
+static const char *public_detail(const struct err *err)
+{
+	bool inside = err->code == ERR_IO || err->code == ERR_INTERNAL;
+
+	return inside ? "the server could not carry out the request" : err->msg;
+}
+
+void http_answer_error(struct http_request *req, const struct err *err)
+{
+	const struct err_info *info = err_info(err->code);
+	autoptr(js) body = js_new_object();
+
+	js_set(body, "detail", js_new_text(public_detail(err)));
+	js_set(body, "code", js_new_text(info->name));
+	js_set(body, "hint", js_new_text(req->hint != NULL ? req->hint : info->hint));
+	js_set(body, "request_id", js_new_text(req->id));
+	(void)reply_tree(req, info->http_status, body);
+	if (info->http_status == 429 || info->http_status == 503)
+		http_reply_header(req, "Retry-After",
+				  arena_printf(req->arena, "%u", req->retry_after > 0 ? req->retry_after : 1));
+	if (info->http_status == 401)
+		http_reply_header(req, "WWW-Authenticate", "Bearer realm=\"nimbus\"");
+	if (err->code == ERR_IO || err->code == ERR_INTERNAL)
+		log_error("request failed", F("request_id", req->id), F("code", info->name), F("error", err));
+}
+
+/* --- parking --- */
+
+int http_park(struct http_request *req, struct http_wait_list *list, int64_t deadline_ns, const void *tag)
+{
+	req->parking = true;
+	req->waiter.list = list;
+	req->waiter.deadline_ns = deadline_ns;
+	req->waiter.tag = tag;
+	return HTTP_PARKED;
+}
+
+bool http_wait_over(const struct http_request *req)
+{
+	return req->over;
+}
+
+bool http_wait_woken(const struct http_request *req)
+{
+	return req->woken;
+}

@@ -1,0 +1,741 @@
+/*
+ * The wrapper of libmicrohttpd, and the way of a request through threads:
+ *
+ *	on_target, on_request    a thread of the library: headers, body; inline handlers
+ *	  suspend, queue         the connection sleeps; a worker has the request (HTTP_PHASE_AWAY)
+ *	  http_waits_enter       ... or nobody has it, until its wait ends
+ *	  resume                 HTTP_PHASE_READY: the library's thread sends the answer
+ *	on_completed             the end, in the library's thread; http_on_done() on a worker
+ *
+ * A connection is suspended before its request is handed on, and whoever has the request resumes it once, as the last
+ * thing it does with it: so nobody touches a request that the library may already have completed.
+ */
+#include "net/http_server.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <microhttpd.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <strings.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/queue.h"
+#include "net/http_request.h"
+#include "net/http_wait.h"
+#include "net/listen.h"
+
+enum {
+	HEADERS_MAX = 32 * 1024,
+	/* What the library has for a connection's headers and its sending. Headers that do not even fit here get its
+	 * own 431 page. */
+	CONNECTION_MEMORY = 48 * 1024,
+	BODY_MAX_DEFAULT = 1 << 20,
+	DROP_MAX = 64 << 20,
+	/* Bodies in memory, of all connections together. */
+	BODIES_MAX = 512 << 20,
+	STREAM_BLOCK = 16 * 1024,
+	/* A connection's buffer stays resident once it was used twice; with more waiting than this, the answer to a
+	 * wait ends its connection instead. */
+	KEEP_ALIVE_WAITING_MAX = 1000,
+};
+
+struct http_server {
+	struct http_server_opts opts;
+	struct MHD_Daemon *daemon;
+	uint16_t port;
+	struct queue *queue; /* struct http_request *: to be run, or finished with `done` left */
+	pthread_t *workers;
+	unsigned worker_count;
+	struct http_waits *waits;
+	atomic_bool stopping;
+	atomic_size_t body_bytes;
+
+	pthread_mutex_t lock; /* guards active */
+	pthread_cond_t idle;  /* active became 0 */
+	size_t active;
+};
+
+/* --- small steps --- */
+
+static void set_phase(struct http_request *req, enum http_phase phase)
+{
+	pthread_mutex_lock(&req->lock);
+	req->phase = phase;
+	pthread_mutex_unlock(&req->lock);
+}
+
+static enum http_phase get_phase(struct http_request *req)
+{
+	pthread_mutex_lock(&req->lock);
+	enum http_phase phase = req->phase;
+	pthread_mutex_unlock(&req->lock);
+	return phase;
+}
+
+/* Gives the request back to the library's thread; it is not the caller's any more. */
+static void resume(struct http_request *req)
+{
+	struct MHD_Connection *connection = req->connection;
+
+	set_phase(req, HTTP_PHASE_READY);
+	MHD_resume_connection(connection);
+}
+
+static void count_active(struct http_server *s, int change)
+{
+	pthread_mutex_lock(&s->lock);
+	s->active += (size_t)change;
+	if (s->active == 0)
+		pthread_cond_broadcast(&s->idle);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* --- sending --- */
+
+static ssize_t read_stream(void *cls, uint64_t position, char *buf, size_t max)
+{
+	struct http_request *req = cls;
+	struct http_server *s = req->server;
+	struct http_stream *stream = &req->answer.stream;
+	struct http_waiter *waiter = &req->waiter;
+	/* Also takes the waits' mutex, and so sees what the thread that ended the last wait wrote. */
+	uint64_t since = http_waits_now(s->waits);
+	bool slept = waiter->fd >= 0;
+
+	(void)position;
+	if (slept && waiter->end == HTTP_WAIT_GONE)
+		return MHD_CONTENT_READER_END_WITH_ERROR;
+	ptrdiff_t got = stream->read(stream->state, buf, max, slept && waiter->end == HTTP_WAIT_DEADLINE);
+	waiter->fd = -1;
+	if (got > 0)
+		return got;
+	if (got == HTTP_STREAM_END)
+		return MHD_CONTENT_READER_END_OF_STREAM;
+	if (got == HTTP_STREAM_ABORT)
+		return MHD_CONTENT_READER_END_WITH_ERROR;
+	if (atomic_load(&s->stopping))
+		return MHD_CONTENT_READER_END_OF_STREAM;
+	*waiter = (struct http_waiter){.list = stream->list,
+				       .tag = stream->tag,
+				       .deadline_ns = clock_monotonic_ns() + stream->idle_ns,
+				       .fd = req->fd};
+	struct MHD_Connection *connection = req->connection;
+	MHD_suspend_connection(connection);
+	if (!http_waits_enter(s->waits, waiter, since))
+		MHD_resume_connection(connection);
+	return 0;
+}
+
+static struct MHD_Response *make_response(struct http_request *req)
+{
+	struct http_answer *answer = &req->answer;
+	struct MHD_Response *response = NULL;
+
+	if (answer->streamed)
+		response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, req, NULL);
+	else
+		response = MHD_create_response_from_buffer(answer->body.len, answer->body.data, MHD_RESPMEM_PERSISTENT);
+	(void)xcheck(response);
+	(void)MHD_add_response_header(response, "X-Request-Id", req->id);
+	if (answer->content_type != NULL)
+		(void)MHD_add_response_header(response, "Content-Type", answer->content_type);
+	for (size_t i = 0; i < answer->header_count; i++)
+		(void)MHD_add_response_header(response, answer->headers[i].name, answer->headers[i].value);
+	if (req->close || atomic_load(&req->server->stopping))
+		(void)MHD_add_response_header(response, "Connection", "close");
+	return response;
+}
+
+static bool hung_up(int fd)
+{
+	char byte = 0;
+
+	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+static enum MHD_Result send_answer(struct http_request *req)
+{
+	struct MHD_Connection *connection = req->connection;
+
+	/* Whoever asked to be told would be told wrongly: the kernel takes bytes for a peer that has closed. */
+	if (req->gone || (req->done != NULL && hung_up(req->fd)))
+		return MHD_NO;
+	struct MHD_Response *response = make_response(req);
+	set_phase(req, HTTP_PHASE_SENDING);
+	req->waiter.fd = -1;
+	enum MHD_Result result = MHD_queue_response(connection, (unsigned)req->answer.status, response);
+	MHD_destroy_response(response);
+	return result;
+}
+
+static enum MHD_Result send_error(struct http_request *req, const struct err *err)
+{
+	http_answer_error(req, err);
+	return send_answer(req);
+}
+
+/* --- running --- */
+
+static int call_handler(struct http_request *req, struct err *err)
+{
+	const struct http_route *route = req->match.route;
+
+	req->parking = false;
+	if (route->run == HTTP_SINK)
+		return route->sink->end(req->sink_state, req, err);
+	return route->handle(req->server->opts.ctx, req, err);
+}
+
+static void settle(struct http_request *req, int rc, struct err *err)
+{
+	if (rc == 0 && req->answer.status == 0)
+		rc = err_set(err, ERR_INTERNAL, "the handler of %s gave no answer", req->match.route->pattern);
+	if (rc > 0)
+		rc = err_set(err, ERR_INTERNAL, "the handler of %s may not park now", req->match.route->pattern);
+	if (rc < 0)
+		http_answer_error(req, err);
+}
+
+static void note_wait_end(struct http_request *req)
+{
+	enum http_wait_end end = req->waiter.end;
+
+	req->woken = end == HTTP_WAIT_WOKEN;
+	req->over = end == HTTP_WAIT_DEADLINE || end == HTTP_WAIT_STOPPED;
+	req->gone = end == HTTP_WAIT_GONE;
+}
+
+static bool may_park(const struct http_request *req)
+{
+	return req->parking && !req->over && req->answer.status == 0 && req->match.route->run == HTTP_WORKER;
+}
+
+/* On a worker. When it returns, the request is somebody else's. */
+static void run(struct http_request *req)
+{
+	struct http_server *s = req->server;
+	struct err err = {0};
+
+	for (;;) {
+		uint64_t since = http_waits_now(s->waits);
+		int rc = call_handler(req, &err);
+		if (rc != HTTP_PARKED || !may_park(req)) {
+			settle(req, rc, &err);
+			break;
+		}
+		req->close = req->close || http_waits_count(s->waits) > KEEP_ALIVE_WAITING_MAX;
+		req->waiter.fd = req->fd;
+		if (http_waits_enter(s->waits, &req->waiter, since))
+			return;
+		note_wait_end(req);
+	}
+	resume(req);
+}
+
+static void finish_done(struct http_request *req)
+{
+	struct http_server *s = req->server;
+
+	req->done(s->opts.ctx, req, req->done_arg, req->delivered);
+	http_request_free(req);
+	count_active(s, -1);
+}
+
+static void *work(void *arg)
+{
+	struct http_server *s = arg;
+
+	for (;;) {
+		struct http_request *req = queue_pop(s->queue, INT64_MAX);
+		if (req == NULL)
+			return NULL;
+		if (req->finished)
+			finish_done(req);
+		else
+			run(req);
+	}
+}
+
+/* A wait ended; with the waits' mutex held. */
+static void on_ready(struct http_waiter *waiter)
+{
+	struct http_request *req = container_of(waiter, struct http_request, waiter);
+
+	if (req->answer.streamed) {
+		MHD_resume_connection(req->connection);
+		return;
+	}
+	note_wait_end(req);
+	if (!req->gone && queue_try_push(req->server->queue, req))
+		return;
+	/* Nobody is there to read an answer, or no worker any more to make one. */
+	req->gone = true;
+	resume(req);
+}
+
+static enum MHD_Result run_inline(struct http_request *req)
+{
+	struct err err = {0};
+
+	settle(req, call_handler(req, &err), &err);
+	return send_answer(req);
+}
+
+static enum MHD_Result hand_to_worker(struct http_request *req)
+{
+	struct http_server *s = req->server;
+	struct err err = {0};
+
+	if (queue_len(s->queue) >= s->opts.queue_max) {
+		err_set(&err, ERR_UNAVAILABLE, "the server has more requests than it can carry out");
+		return send_error(req, &err);
+	}
+	set_phase(req, HTTP_PHASE_AWAY);
+	MHD_suspend_connection(req->connection);
+	if (queue_try_push(s->queue, req))
+		return MHD_YES;
+	err_set(&err, ERR_UNAVAILABLE, "the server is stopping");
+	http_answer_error(req, &err);
+	resume(req);
+	return MHD_YES;
+}
+
+/* --- receiving --- */
+
+static bool has_body(const struct http_request *req)
+{
+	return req->body_length != 0;
+}
+
+/*
+ * Answers an error. A client that is still sending would not see it: the kernel resets a connection that is closed with
+ * bytes unread. So what it sends is dropped first, within bounds; unless it waits to be told to go on.
+ */
+static enum MHD_Result refuse(struct http_request *req, const struct err *err)
+{
+	bool first = get_phase(req) == HTTP_PHASE_NEW;
+	const char *expect = http_header(req, "Expect");
+	bool asks = expect != NULL && strcasecmp(expect, "100-continue") == 0;
+
+	if (!has_body(req))
+		return send_error(req, err);
+	req->close = true;
+	if (first && (asks || req->body_length > DROP_MAX))
+		return send_error(req, err);
+	req->failure = *err;
+	req->dropped = 0;
+	req->drop_deadline_ns = clock_monotonic_ns() + req->server->opts.drop_timeout_ns;
+	unsigned seconds = (unsigned)((req->server->opts.drop_timeout_ns + NS_PER_S - 1) / NS_PER_S);
+	(void)MHD_set_connection_option(req->connection, MHD_CONNECTION_OPTION_TIMEOUT, seconds);
+	set_phase(req, HTTP_PHASE_DROP);
+	return MHD_YES;
+}
+
+static enum MHD_Result drop(struct http_request *req, size_t size)
+{
+	if (size == 0)
+		return send_error(req, &req->failure);
+	req->dropped += size;
+	return req->dropped <= DROP_MAX && clock_monotonic_ns() < req->drop_deadline_ns ? MHD_YES : MHD_NO;
+}
+
+static int body_too_large(const struct http_request *req, struct err *err)
+{
+	return err_set(err, ERR_TOO_LARGE, "the body is over %zu bytes", req->body_max);
+}
+
+static int keep(struct http_request *req, struct str bytes, struct err *err)
+{
+	struct http_server *s = req->server;
+
+	if (atomic_fetch_add(&s->body_bytes, bytes.len) + bytes.len > BODIES_MAX) {
+		atomic_fetch_sub(&s->body_bytes, bytes.len);
+		return err_set(err, ERR_UNAVAILABLE, "the server holds more request bodies than it has room for");
+	}
+	buf_append_str(&req->body, bytes);
+	return 0;
+}
+
+static enum MHD_Result take(struct http_request *req, struct str bytes)
+{
+	struct err err = {0};
+	int rc = 0;
+
+	req->received += bytes.len;
+	if (req->received > req->body_max)
+		rc = body_too_large(req, &err);
+	else if (req->match.route->run == HTTP_SINK)
+		rc = req->match.route->sink->chunk(req->sink_state, bytes, &err);
+	else
+		rc = keep(req, bytes, &err);
+	return rc < 0 ? refuse(req, &err) : MHD_YES;
+}
+
+static enum MHD_Result collect_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len,
+				      const char *value, size_t value_len)
+{
+	(void)kind;
+	http_request_add_header(cls, (struct str){name, name_len}, (struct str){value, value_len});
+	return MHD_YES;
+}
+
+/* What the connection tells of the request. */
+static void adopt(struct http_request *req, struct MHD_Connection *connection, const char *method)
+{
+	req->connection = connection;
+	req->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+	req->method = arena_strdup(req->arena, method);
+	const struct sockaddr *peer =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
+	if (peer != NULL && peer->sa_family == AF_INET)
+		memcpy(&req->peer, peer, sizeof(struct sockaddr_in));
+	if (peer != NULL && peer->sa_family == AF_INET6)
+		memcpy(&req->peer, peer, sizeof(struct sockaddr_in6));
+	(void)MHD_get_connection_values_n(connection, MHD_HEADER_KIND, collect_header, req);
+}
+
+/* Two ways to say how long the body is could be read differently by a proxy before us (RFC 9112, 6.3). */
+static int find_body_length(struct http_request *req, struct err *err)
+{
+	const char *length = http_header(req, "Content-Length");
+	bool chunked = http_header(req, "Transfer-Encoding") != NULL;
+	size_t lengths = 0;
+
+	for (size_t i = 0; i < req->header_count; i++)
+		lengths += strcasecmp(req->headers[i].name, "Content-Length") == 0;
+	if (lengths > 1 || (chunked && length != NULL)) {
+		req->close = true;
+		return err_set(err, ERR_INVALID, "the request says twice how long its body is");
+	}
+	req->body_length = chunked ? -1 : 0;
+	if (length != NULL)
+		return str_to_i64(str_c(length), "Content-Length", 0, INT64_MAX, &req->body_length, err);
+	return 0;
+}
+
+static int check_headers(struct http_request *req, struct err *err)
+{
+	const union MHD_ConnectionInfo *size =
+		MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+
+	if (size != NULL && size->header_size >= HEADERS_MAX)
+		return err_set(err, ERR_HEADERS_TOO_LARGE, "the headers are over %d bytes", HEADERS_MAX);
+	return 0;
+}
+
+static int find_route(struct http_request *req, struct err *err)
+{
+	const struct http_server_opts *opts = &req->server->opts;
+	autovar(buf) allow = {0};
+
+	int rc = http_route_match(opts->routes, opts->route_count, req->method, req->target, &req->match, &allow, err);
+	if (rc < 0 && err->code == ERR_METHOD_NOT_ALLOWED)
+		http_reply_header(req, "Allow", allow.data);
+	if (rc < 0)
+		return rc;
+	req->body_max = req->match.route->body_max > 0 ? req->match.route->body_max : BODY_MAX_DEFAULT;
+	return 0;
+}
+
+static int let_in(struct http_request *req, struct err *err)
+{
+	const struct http_server_opts *opts = &req->server->opts;
+	const struct http_route *route = req->match.route;
+
+	int rc = opts->authorize != NULL ? opts->authorize(opts->ctx, req, route, err) : 0;
+	if (rc < 0)
+		return rc;
+	if (req->body_length > 0 && (uint64_t)req->body_length > req->body_max)
+		return body_too_large(req, err);
+	if (route->run != HTTP_SINK)
+		return 0;
+	rc = route->sink->begin(opts->ctx, req, &req->sink_state, err);
+	req->sink_begun = rc == 0;
+	return rc;
+}
+
+static enum MHD_Result begin(struct http_request *req, struct MHD_Connection *connection, const char *method)
+{
+	struct err err = {0};
+
+	adopt(req, connection, method);
+	count_active(req->server, 1);
+	int rc = find_body_length(req, &err);
+	int parsed = http_request_parse(req, rc == 0 ? &err : NULL);
+	rc = rc < 0 ? rc : parsed;
+	if (rc == 0)
+		rc = check_headers(req, &err);
+	if (rc == 0)
+		rc = find_route(req, &err);
+	if (rc == 0)
+		rc = let_in(req, &err);
+	if (rc < 0)
+		return refuse(req, &err);
+	set_phase(req, HTTP_PHASE_BODY);
+	return MHD_YES;
+}
+
+/* The target as it came, before the library decodes it: its "%2F" and "%00" are ours to judge. */
+static void *on_target(void *cls, const char *target, struct MHD_Connection *connection)
+{
+	(void)connection;
+	return http_request_new(cls, target);
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *url, const char *method,
+				  const char *version, const char *upload, size_t *upload_size, void **slot)
+{
+	struct http_request *req = *slot;
+	struct str bytes = {upload, *upload_size};
+
+	(void)cls;
+	(void)url;
+	(void)version;
+	*upload_size = 0;
+	switch (get_phase(req)) {
+	case HTTP_PHASE_NEW:
+		return begin(req, connection, method);
+	case HTTP_PHASE_BODY:
+		if (bytes.len > 0)
+			return take(req, bytes);
+		return req->match.route->run == HTTP_INLINE ? run_inline(req) : hand_to_worker(req);
+	case HTTP_PHASE_DROP:
+		return drop(req, bytes.len);
+	case HTTP_PHASE_READY:
+		return send_answer(req);
+	case HTTP_PHASE_AWAY:
+	case HTTP_PHASE_SENDING:
+		break;
+	}
+	return MHD_YES;
+}
+
+/* --- the end of a request --- */
+
+static void log_access(const struct http_request *req, int status, int64_t duration_ns)
+{
+	struct str target = str_c(req->raw_target);
+	struct str path = str_cut(&target, '?'); /* a query may carry what no log should keep */
+
+	log_info("request", F("method", req->method), F("path", path), F("status", status),
+		 F("ms", (double)duration_ns / (double)NS_PER_MS), F("received", req->received),
+		 F("delivered", req->delivered), F("peer", http_peer(req)), F("request_id", req->id));
+}
+
+static int sent_status(const struct http_request *req, struct MHD_Connection *connection)
+{
+	if (req->answer.status != 0)
+		return req->answer.status;
+	/* The library's own page about a request that it could not read, or no answer at all. */
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS);
+	return info != NULL ? (int)info->http_status : 0;
+}
+
+static void on_completed(void *cls, struct MHD_Connection *connection, void **slot, enum MHD_RequestTerminationCode how)
+{
+	struct http_server *s = cls;
+	struct http_request *req = *slot;
+
+	if (req == NULL)
+		return;
+	*slot = NULL;
+	enum http_phase phase = get_phase(req);
+	int status = sent_status(req, connection);
+	int64_t duration_ns = clock_monotonic_ns() - req->begun_ns;
+	req->delivered = phase == HTTP_PHASE_SENDING && how == MHD_REQUEST_TERMINATED_COMPLETED_OK;
+	log_access(req, status, duration_ns);
+	if (s->opts.observe != NULL)
+		s->opts.observe(s->opts.ctx, req->match.route, status, duration_ns);
+	atomic_fetch_sub(&s->body_bytes, req->body.len);
+	req->finished = true;
+	if (req->done != NULL) {
+		if (!queue_try_push(s->queue, req))
+			finish_done(req);
+		return;
+	}
+	bool begun = req->connection != NULL;
+	http_request_free(req);
+	if (begun)
+		count_active(s, -1);
+}
+
+/* --- life --- */
+
+static unsigned cores(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+}
+
+static void set_defaults(struct http_server_opts *opts)
+{
+	opts->address = opts->address != NULL ? opts->address : "127.0.0.1";
+	opts->io_threads = opts->io_threads > 0 ? opts->io_threads : cores();
+	opts->workers = opts->workers > 0 ? opts->workers : 8;
+	opts->queue_max = opts->queue_max > 0 ? opts->queue_max : 1024;
+	opts->connections_max = opts->connections_max > 0 ? opts->connections_max : 12000;
+	opts->idle_timeout_ns = opts->idle_timeout_ns > 0 ? opts->idle_timeout_ns : 60 * NS_PER_S;
+	opts->drop_timeout_ns = opts->drop_timeout_ns > 0 ? opts->drop_timeout_ns : 5 * NS_PER_S;
+}
+
+struct http_server *http_server_new(const struct http_server_opts *opts)
+{
+	struct http_server *s = xcalloc(1, sizeof(*s));
+	pthread_condattr_t attr;
+
+	s->opts = *opts;
+	set_defaults(&s->opts);
+	/* A connection has at most one request that waits to be run, and few behind it that are only to be finished;
+	 * those beyond are finished where they are. */
+	s->queue = queue_new(2 * (size_t)s->opts.connections_max);
+	s->waits = http_waits_new(on_ready);
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&s->idle, &attr);
+	pthread_condattr_destroy(&attr);
+	return s;
+}
+
+struct http_wait_list *http_wait_list_new(struct http_server *s)
+{
+	return http_waits_list_new(s->waits);
+}
+
+/* Each connection is a descriptor; what is left over is for files and the database. */
+static void raise_descriptor_limit(unsigned connections)
+{
+	enum { OTHERS = 512 };
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= connections + OTHERS)
+		return;
+	limit.rlim_cur = limit.rlim_max < connections + OTHERS ? limit.rlim_max : connections + OTHERS;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static int start_daemon(struct http_server *s, int listen_fd, struct err *err)
+{
+	struct MHD_OptionItem options[] = {
+		{MHD_OPTION_LISTEN_SOCKET, listen_fd, NULL},
+		{MHD_OPTION_CONNECTION_LIMIT, (intptr_t)s->opts.connections_max, NULL},
+		{MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY, NULL},
+		{MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)((s->opts.idle_timeout_ns + NS_PER_S - 1) / NS_PER_S), NULL},
+		{MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
+		{MHD_OPTION_URI_LOG_CALLBACK, (intptr_t)on_target, s},
+		{MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)on_completed, s},
+		/* One thread is no pool. */
+		{s->opts.io_threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, (intptr_t)s->opts.io_threads,
+		 NULL},
+		{MHD_OPTION_END, 0, NULL},
+	};
+
+	s->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
+				     on_request, s, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
+	return s->daemon != NULL ? 0 : err_set(err, ERR_UNAVAILABLE, "the HTTP server's threads would not start");
+}
+
+static int start_threads(struct http_server *s, int listen_fd, struct err *err)
+{
+	int rc = http_waits_start(s->waits, err);
+	if (rc < 0)
+		return rc;
+	s->workers = xcalloc(s->opts.workers, sizeof(*s->workers));
+	for (; s->worker_count < s->opts.workers; s->worker_count++) {
+		errno = pthread_create(&s->workers[s->worker_count], NULL, work, s);
+		if (errno != 0)
+			return err_sys(err, "start a worker thread");
+	}
+	return start_daemon(s, listen_fd, err);
+}
+
+int http_server_start(struct http_server *s, struct err *err)
+{
+	autoclose fd = -1;
+	sigset_t all;
+	sigset_t before;
+
+	raise_descriptor_limit(s->opts.connections_max);
+	int rc = listen_tcp(s->opts.address, s->opts.port, &fd, &s->port, err);
+	if (rc < 0)
+		return rc;
+	/* Signals are for the thread that the role has for them. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = start_threads(s, fd, err);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (rc == 0)
+		(void)fd_take(&fd); /* the library's now */
+	return rc;
+}
+
+uint16_t http_server_port(const struct http_server *s)
+{
+	return s->port;
+}
+
+bool http_server_stopping(const struct http_server *s)
+{
+	return atomic_load(&s->stopping);
+}
+
+struct http_server_counts http_server_counts(struct http_server *s)
+{
+	struct http_server_counts counts = {.waiting = http_waits_count(s->waits), .queued = queue_len(s->queue)};
+
+	pthread_mutex_lock(&s->lock);
+	counts.active = s->active;
+	pthread_mutex_unlock(&s->lock);
+	return counts;
+}
+
+static void await_requests(struct http_server *s, int64_t deadline_ns)
+{
+	struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
+	int rc = 0;
+
+	pthread_mutex_lock(&s->lock);
+	while (s->active > 0 && rc != ETIMEDOUT)
+		rc = pthread_cond_timedwait(&s->idle, &s->lock, &until);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* The library panics over a connection that is suspended when it stops: so waits and workers end before it. */
+void http_server_stop(struct http_server *s, int64_t deadline_ns)
+{
+	if (atomic_exchange(&s->stopping, true))
+		return;
+	if (s->daemon != NULL) {
+		autoclose listening = MHD_quiesce_daemon(s->daemon);
+		http_waits_stop(s->waits);
+		await_requests(s, deadline_ns);
+	}
+	queue_close(s->queue);
+	for (unsigned i = 0; i < s->worker_count; i++)
+		(void)pthread_join(s->workers[i], NULL);
+	if (s->daemon != NULL)
+		MHD_stop_daemon(s->daemon);
+	s->daemon = NULL;
+}
+
+void http_server_free(struct http_server *s)
+{
+	if (s == NULL)
+		return;
+	http_server_stop(s, 0);
+	assert(s->active == 0);
+	http_waits_free(s->waits);
+	queue_free(s->queue);
+	pthread_mutex_destroy(&s->lock);
+	pthread_cond_destroy(&s->idle);
+	free(s->workers);
+	free(s);
+}

@@ -1,0 +1,146 @@
+#include "net/listen.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/file.h"
+#include "base/str.h"
+
+enum { BACKLOG = 4096, TCP_STATE_LISTEN = 0x0a };
+
+/* --- who holds a port: proc(5), net/tcp and PID/fd --- */
+
+/* The inode of the socket that listens on the port; 0 when the table has none. */
+static uint64_t inode_in_table(const char *table, uint16_t port)
+{
+	autovar(buf) text = {0};
+
+	if (file_read(AT_FDCWD, table, 64 << 20, &text, NULL) < 0)
+		return 0;
+	for (struct str rest = buf_str(&text); rest.data != NULL;) {
+		struct str line = str_cut(&rest, '\n');
+		char copy[256];
+		unsigned local_port = 0;
+		unsigned state = 0;
+		uint64_t inode = 0;
+		(void)snprintf(copy, sizeof(copy), "%.*s", STR_ARG(line));
+		/* sl local remote state queues timer retransmits uid timeout inode */
+		int got = sscanf(copy, " %*d: %*[0-9A-Fa-f]:%x %*s %x %*s %*s %*s %*s %*s %" SCNu64, &local_port,
+				 &state, &inode);
+		if (got == 3 && local_port == port && state == TCP_STATE_LISTEN)
+			return inode;
+	}
+	return 0;
+}
+
+static bool process_has_socket(const char *pid, uint64_t inode)
+{
+	char path[64];
+	char wanted[48];
+	bool found = false;
+
+	(void)snprintf(path, sizeof(path), "/proc/%.20s/fd", pid);
+	(void)snprintf(wanted, sizeof(wanted), "socket:[%" PRIu64 "]", inode);
+	DIR *dir = opendir(path);
+	if (dir == NULL)
+		return false;
+	for (struct dirent *entry = readdir(dir); entry != NULL && !found; entry = readdir(dir)) {
+		char target[64];
+		ssize_t len = readlinkat(dirfd(dir), entry->d_name, target, sizeof(target) - 1);
+		if (len > 0) {
+			target[len] = '\0';
+			found = strcmp(target, wanted) == 0;
+		}
+	}
+	(void)closedir(dir);
+	return found;
+}
+
+/* " by nginx (pid 123)", or nothing where /proc does not tell this user. */
+static void describe_holder(uint16_t port, struct buf *out)
+{
+	uint64_t inode = inode_in_table("/proc/net/tcp", port);
+
+	if (inode == 0)
+		inode = inode_in_table("/proc/net/tcp6", port);
+	DIR *dir = inode != 0 ? opendir("/proc") : NULL;
+	if (dir == NULL)
+		return;
+	for (struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
+		if (!isdigit((unsigned char)entry->d_name[0]) || !process_has_socket(entry->d_name, inode))
+			continue;
+		char path[64];
+		autovar(buf) name = {0};
+		(void)snprintf(path, sizeof(path), "/proc/%.20s/comm", entry->d_name);
+		if (file_read(AT_FDCWD, path, 64, &name, NULL) == 0)
+			buf_printf(out, " by %.*s (pid %s)", STR_ARG(str_trim(buf_str(&name))), entry->d_name);
+		break;
+	}
+	(void)closedir(dir);
+}
+
+/* --- the socket --- */
+
+static int resolve(const char *address, uint16_t port, struct sockaddr_storage *ret, socklen_t *ret_len,
+		   struct err *err)
+{
+	struct addrinfo hints = {.ai_family = AF_UNSPEC,
+				 .ai_socktype = SOCK_STREAM,
+				 .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE};
+	struct addrinfo *list = NULL;
+	char service[8];
+
+	(void)snprintf(service, sizeof(service), "%u", port);
+	int rc = getaddrinfo(address, service, &hints, &list);
+	if (rc != 0)
+		return err_set(err, ERR_INVALID, "'%s' is not a numeric address to listen on: %s", address,
+			       gai_strerror(rc));
+	memcpy(ret, list->ai_addr, list->ai_addrlen);
+	*ret_len = list->ai_addrlen;
+	freeaddrinfo(list);
+	return 0;
+}
+
+static int port_in_use(const char *address, uint16_t port, struct err *err)
+{
+	autovar(buf) holder = {0};
+
+	describe_holder(port, &holder);
+	return err_set(err, ERR_CONFLICT, "port %u on %s is in use%.*s", port, address, STR_ARG(buf_str(&holder)));
+}
+
+int listen_tcp(const char *address, uint16_t port, int *ret_fd, uint16_t *ret_port, struct err *err)
+{
+	struct sockaddr_storage at = {0};
+	socklen_t len = 0;
+	int one = 1;
+
+	int rc = resolve(address, port, &at, &len, err);
+	if (rc < 0)
+		return rc;
+	autoclose fd = socket(at.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_sys(err, "listen on %s", address);
+	/* Connections of an earlier run that linger (TIME_WAIT) do not hold the port. */
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(fd, (struct sockaddr *)&at, len) != 0 || listen(fd, BACKLOG) != 0)
+		return errno == EADDRINUSE ? port_in_use(address, port, err)
+					   : err_sys(err, "listen on port %u of %s", port, address);
+	if (getsockname(fd, (struct sockaddr *)&at, &len) != 0)
+		return err_sys(err, "listen on port %u of %s", port, address);
+	*ret_port = ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
+						   : ((struct sockaddr_in *)&at)->sin_port);
+	*ret_fd = fd_take(&fd);
+	return 0;
+}
