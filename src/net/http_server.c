@@ -15,6 +15,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <microhttpd.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -142,7 +143,7 @@ static struct MHD_Response *make_response(struct http_request *req)
 		response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, req, NULL);
 	else
 		response = MHD_create_response_from_buffer(answer->body.len, answer->body.data, MHD_RESPMEM_PERSISTENT);
-	(void)xcheck(response);
+	response = xcheck(response);
 	(void)MHD_add_response_header(response, "X-Request-Id", req->id);
 	if (answer->content_type != NULL)
 		(void)MHD_add_response_header(response, "Content-Type", answer->content_type);
