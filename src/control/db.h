@@ -58,7 +58,7 @@ struct control_tx {
 	const struct control_db *db;
 	struct sql_tx *tx;
 	int64_t now;
-	struct arena *events_arena;
+	struct arena *arena; /* for what the function needs, and the events' text */
 	struct job_event *events;
 	size_t event_count;
 	size_t event_cap;

@@ -37,8 +37,9 @@ struct job {
 	const char *message; /* the last one that its agent sent */
 	int64_t attempt;     /* from 1; a lost lease raises it */
 	int64_t max_attempts;
-	int64_t fence; /* of the last lease; only grows */
-	int64_t moves; /* history rows */
+	int64_t fence;	     /* of the last lease; only grows */
+	int64_t moves;	     /* history rows */
+	int64_t saved_moves; /* what the database has, for job_save() */
 	const char *agent_id;
 	int64_t exit_code; /* -1: none */
 	int64_t signal;	   /* 0: none */
@@ -63,11 +64,20 @@ struct job {
 	struct js_pairs metadata; /* filled by jobs_db_get() and jobs_db_recent() only */
 };
 
-/* "SELECT <these> FROM job j JOIN label_set l ON l.id = j.label_set_id", to be followed by WHERE. */
-extern const char job_select[];
-/* The row that sql_next() is at, of a query that begins with job_select. */
+/* To be followed by WHERE; `j` is the job, `l` its label set. job_from_row() knows the order. */
+#define JOB_SELECT                                                                                                  \
+	"SELECT j.id, j.org_id, j.name, j.origin, j.image, j.argv, j.env, l.labels, j.label_set_id, j.executor,"    \
+	" j.vcpus, j.memory_mb, j.disk_mb, j.timeout_s, j.has_secret_env, j.state, j.reason, j.message, j.attempt," \
+	" j.max_attempts, j.fence, j.moves, j.agent_id, j.exit_code, j.signal, j.last_seq, j.cancel_requested_at,"  \
+	" j.idempotency_key, j.github_job_id, j.github_rank, j.conclusion, j.run_id, j.run_attempt, j.repo_id,"     \
+	" j.repo_full_name, j.repo_html_url, j.repo_private, j.created_at, j.queued_at, j.leased_at, j.started_at," \
+	" j.completed_at, j.updated_at"                                                                             \
+	" FROM job j JOIN label_set l ON l.id = j.label_set_id"
+/* The row that sql_next() is at, of a query that begins with JOB_SELECT. */
 int job_from_row(struct sql_rows *rows, struct arena *arena, struct job *ret, struct err *err) must_check;
-/* 1 found, 0 not. */
+/* 1 found, 0 not. `select` begins with JOB_SELECT. */
+int job_read_where(struct sql_tx *tx, const char *select, const struct sql_args *args, struct arena *arena,
+		   struct job *ret, struct err *err) must_check;
 int job_read(struct sql_tx *tx, int64_t id, struct arena *arena, struct job *ret, struct err *err) must_check;
 
 /* Key by key into what is there. */

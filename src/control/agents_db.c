@@ -1,0 +1,199 @@
+#include "control/agents_db.h"
+
+#include "base/clock.h"
+
+#define SEEN_EVERY_NS (10 * NS_PER_S)
+
+struct rotate {
+	const char *agent_id;
+	const char *rotated_by;
+	int64_t ttl_s;
+	int64_t version;
+};
+
+static int rotate_fn(struct control_tx *t, void *ctx, struct err *err)
+{
+	struct rotate *r = ctx;
+	int64_t audit_id = 0;
+	int rc = sql_get_i64(t->tx,
+			     "INSERT INTO agent (agent_id, token_version, rotated_at, ttl_s) VALUES ($1, 1, $2, $3)"
+			     " ON CONFLICT (agent_id) DO UPDATE SET token_version = agent.token_version + 1,"
+			     " rotated_at = excluded.rotated_at, ttl_s = excluded.ttl_s RETURNING token_version",
+			     SQL_ARGS(sql_text(r->agent_id), sql_i64(t->now), sql_i64(r->ttl_s)), &r->version, err);
+
+	if (rc >= 0)
+		rc = control_next_id(t, "agent_token_audit", &audit_id, err);
+	if (rc < 0)
+		return rc;
+	return sql_exec(t->tx,
+			"INSERT INTO agent_token_audit (id, agent_id, rotated_by, token_version, rotated_at, ttl_s)"
+			" VALUES ($1, $2, $3, $4, $5, $6)",
+			SQL_ARGS(sql_i64(audit_id), sql_text(r->agent_id), sql_text(r->rotated_by), sql_i64(r->version),
+				 sql_i64(t->now), sql_i64(r->ttl_s)),
+			NULL, err);
+}
+
+int agents_db_rotate(const struct control_db *db, const char *agent_id, const char *rotated_by, int64_t ttl_s,
+		     int64_t *ret_version, struct err *err)
+{
+	struct rotate r = {.agent_id = agent_id, .rotated_by = rotated_by, .ttl_s = ttl_s};
+	int rc = control_write(db, rotate_fn, &r, err);
+
+	if (rc == 0)
+		*ret_version = r.version;
+	return rc;
+}
+
+struct version {
+	const char *agent_id;
+	int64_t version;
+};
+
+static int version_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct version *v = ctx;
+	int rc = sql_get_i64(tx, "SELECT token_version FROM agent WHERE agent_id = $1", SQL_ARGS(sql_text(v->agent_id)),
+			     &v->version, err);
+
+	return rc < 0 ? rc : 0;
+}
+
+int agents_db_token_version(const struct control_db *db, const char *agent_id, int64_t *ret, struct err *err)
+{
+	struct version v = {.agent_id = agent_id};
+	int rc = sql_read(db->sql, version_fn, &v, err);
+
+	if (rc == 0)
+		*ret = v.version;
+	return rc;
+}
+
+struct seen {
+	const struct agent *agent;
+	int64_t now;
+};
+
+/* 1: the same was written a moment ago. */
+static int seen_lately(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	const struct seen *s = ctx;
+	const struct agent *a = s->agent;
+	int64_t one = 0;
+
+	return sql_get_i64(tx,
+			   "SELECT 1 FROM agent WHERE agent_id = $1 AND version = $2 AND labels = $3 AND vcpus = $4"
+			   " AND memory_mb = $5 AND last_seen_at > $6",
+			   SQL_ARGS(sql_text(a->agent_id), sql_text(a->version), sql_text(a->labels), sql_i64(a->vcpus),
+				    sql_i64(a->memory_mb), sql_i64(s->now - SEEN_EVERY_NS)),
+			   &one, err);
+}
+
+static int seen_fn(struct control_tx *t, void *ctx, struct err *err)
+{
+	const struct seen *s = ctx;
+	const struct agent *a = s->agent;
+
+	return sql_exec(t->tx,
+			"INSERT INTO agent (agent_id, token_version, last_seen_at, version, labels, vcpus, memory_mb)"
+			" VALUES ($1, 0, $2, $3, $4, $5, $6) ON CONFLICT (agent_id) DO UPDATE SET"
+			" last_seen_at = excluded.last_seen_at, version = excluded.version, labels = excluded.labels,"
+			" vcpus = excluded.vcpus, memory_mb = excluded.memory_mb",
+			SQL_ARGS(sql_text(a->agent_id), sql_i64(t->now), sql_text(a->version), sql_text(a->labels),
+				 sql_i64(a->vcpus), sql_i64(a->memory_mb)),
+			NULL, err);
+}
+
+int agents_db_seen(const struct control_db *db, const struct agent *agent, struct err *err)
+{
+	struct seen s = {.agent = agent, .now = control_now(db)};
+	int rc = sql_read(db->sql, seen_lately, &s, err);
+
+	if (rc == 0)
+		return control_write(db, seen_fn, &s, err);
+	return rc < 0 ? rc : 0;
+}
+
+struct list {
+	int64_t limit;
+	struct arena *arena;
+	struct agent *agents;
+	struct agent_audit *audits;
+	size_t count;
+};
+
+static int list_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct list *l = ctx;
+	autoptr(sql_rows) rows = NULL;
+	int rc = sql_query(tx,
+			   "SELECT agent_id, token_version, rotated_at, ttl_s, last_seen_at, version, labels, vcpus,"
+			   " memory_mb FROM agent ORDER BY agent_id LIMIT $1",
+			   SQL_ARGS(sql_i64(l->limit)), &rows, err);
+
+	l->count = 0;
+	while (rc >= 0 && (rc = sql_next(rows, err)) > 0) {
+		l->agents[l->count++] = (struct agent){
+			.agent_id = sql_col_dup(rows, 0, l->arena),
+			.token_version = sql_col_i64(rows, 1),
+			.rotated_at = sql_col_i64(rows, 2),
+			.ttl_s = sql_col_i64(rows, 3),
+			.last_seen_at = sql_col_i64(rows, 4),
+			.version = sql_col_dup(rows, 5, l->arena),
+			.labels = sql_col_dup(rows, 6, l->arena),
+			.vcpus = sql_col_i64(rows, 7),
+			.memory_mb = sql_col_i64(rows, 8),
+		};
+	}
+	return rc;
+}
+
+int agents_db_list(const struct control_db *db, int64_t limit, struct arena *arena, struct agent **ret,
+		   size_t *ret_count, struct err *err)
+{
+	struct list l = {.limit = limit, .arena = arena};
+
+	l.agents = arena_calloc(arena, (size_t)limit, sizeof(*l.agents));
+	int rc = sql_read(db->sql, list_fn, &l, err);
+	if (rc == 0) {
+		*ret = l.agents;
+		*ret_count = l.count;
+	}
+	return rc;
+}
+
+static int audit_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct list *l = ctx;
+	autoptr(sql_rows) rows = NULL;
+	int rc = sql_query(tx,
+			   "SELECT id, agent_id, rotated_by, token_version, rotated_at, ttl_s FROM agent_token_audit"
+			   " ORDER BY id DESC LIMIT $1",
+			   SQL_ARGS(sql_i64(l->limit)), &rows, err);
+
+	l->count = 0;
+	while (rc >= 0 && (rc = sql_next(rows, err)) > 0) {
+		l->audits[l->count++] = (struct agent_audit){
+			.id = sql_col_i64(rows, 0),
+			.agent_id = sql_col_dup(rows, 1, l->arena),
+			.rotated_by = sql_col_dup(rows, 2, l->arena),
+			.token_version = sql_col_i64(rows, 3),
+			.rotated_at = sql_col_i64(rows, 4),
+			.ttl_s = sql_col_i64(rows, 5),
+		};
+	}
+	return rc;
+}
+
+int agents_db_audit(const struct control_db *db, int64_t limit, struct arena *arena, struct agent_audit **ret,
+		    size_t *ret_count, struct err *err)
+{
+	struct list l = {.limit = limit, .arena = arena};
+
+	l.audits = arena_calloc(arena, (size_t)limit, sizeof(*l.audits));
+	int rc = sql_read(db->sql, audit_fn, &l, err);
+	if (rc == 0) {
+		*ret = l.audits;
+		*ret_count = l.count;
+	}
+	return rc;
+}

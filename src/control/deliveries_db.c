@@ -1,0 +1,165 @@
+#include "control/deliveries_db.h"
+
+#include "base/clock.h"
+
+enum { TRIES_MAX = 10 };
+
+struct accept {
+	const char *id;
+	const char *event;
+	struct str body;
+};
+
+static int accept_fn(struct control_tx *t, void *ctx, struct err *err)
+{
+	const struct accept *a = ctx;
+	int64_t changed = 0;
+	int rc = sql_exec(t->tx,
+			  "INSERT INTO delivery (id, event, body, received_at, state, tries, next_at)"
+			  " VALUES ($1, $2, $3, $4, 'new', 0, $4) ON CONFLICT (id) DO UPDATE SET body = excluded.body,"
+			  " state = 'new', tries = 0, next_at = excluded.next_at WHERE delivery.state = 'failed'",
+			  SQL_ARGS(sql_text(a->id), sql_text(a->event), sql_blob(a->body), sql_i64(t->now)), &changed,
+			  err);
+
+	return rc < 0 || changed > 0 ? rc : DELIVERIES_DB_DOUBLED;
+}
+
+int deliveries_db_accept(const struct control_db *db, const char *id, const char *event, struct str body,
+			 struct err *err)
+{
+	struct accept a = {.id = id, .event = event, .body = body};
+
+	return control_write(db, accept_fn, &a, err);
+}
+
+struct take {
+	int64_t now;
+	int64_t limit;
+	struct arena *arena;
+	struct delivery *items;
+	size_t count;
+};
+
+static int take_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct take *take = ctx;
+	autoptr(sql_rows) rows = NULL;
+	int rc = sql_query(tx,
+			   "SELECT id, event, body, received_at, tries FROM delivery WHERE state = 'new'"
+			   " AND next_at <= $1 ORDER BY received_at LIMIT $2",
+			   SQL_ARGS(sql_i64(take->now), sql_i64(take->limit)), &rows, err);
+
+	take->count = 0;
+	while (rc >= 0 && (rc = sql_next(rows, err)) > 0) {
+		struct str body = sql_col_blob(rows, 2);
+		take->items[take->count++] = (struct delivery){
+			.id = sql_col_dup(rows, 0, take->arena),
+			.event = sql_col_dup(rows, 1, take->arena),
+			.body = {arena_str(take->arena, body), body.len},
+			.received_at = sql_col_i64(rows, 3),
+			.tries = sql_col_i64(rows, 4),
+		};
+	}
+	return rc;
+}
+
+int deliveries_db_take(const struct control_db *db, int64_t limit, struct arena *arena, struct delivery **ret,
+		       size_t *ret_count, struct err *err)
+{
+	struct take take = {.now = control_now(db), .limit = limit, .arena = arena};
+
+	take.items = arena_calloc(arena, (size_t)limit, sizeof(*take.items));
+	int rc = sql_read(db->sql, take_fn, &take, err);
+	if (rc == 0) {
+		*ret = take.items;
+		*ret_count = take.count;
+	}
+	return rc;
+}
+
+int delivery_became_job(struct control_tx *t, const char *id, int64_t job_id, struct err *err)
+{
+	return sql_exec(t->tx,
+			"UPDATE delivery SET state = 'job', job_id = $2, processed_at = $3, body = NULL WHERE id = $1",
+			SQL_ARGS(sql_text(id), sql_i64(job_id), sql_i64(t->now)), NULL, err);
+}
+
+struct mark {
+	const char *id;
+	const char *why;
+};
+
+static int refuse_fn(struct control_tx *t, void *ctx, struct err *err)
+{
+	const struct mark *m = ctx;
+
+	return sql_exec(t->tx,
+			"UPDATE delivery SET state = 'refused', result = $2, processed_at = $3, body = NULL"
+			" WHERE id = $1 AND state = 'new'",
+			SQL_ARGS(sql_text(m->id), sql_text(m->why), sql_i64(t->now)), NULL, err);
+}
+
+int deliveries_db_refuse(const struct control_db *db, const char *id, const char *why, struct err *err)
+{
+	struct mark m = {.id = id, .why = why};
+
+	return control_write(db, refuse_fn, &m, err);
+}
+
+/* 1 s, 2 s, 4 s ... */
+static int64_t pause_ns(int64_t tries)
+{
+	return NS_PER_S << (tries < TRIES_MAX ? tries : TRIES_MAX);
+}
+
+static int retry_fn(struct control_tx *t, void *ctx, struct err *err)
+{
+	const struct mark *m = ctx;
+	int64_t tries = 0;
+	int rc = sql_get_i64(t->tx, "SELECT tries FROM delivery WHERE id = $1 AND state = 'new'",
+			     SQL_ARGS(sql_text(m->id)), &tries, err);
+
+	if (rc <= 0)
+		return rc;
+	return sql_exec(t->tx, "UPDATE delivery SET state = $2, tries = $3, next_at = $4, result = $5 WHERE id = $1",
+			SQL_ARGS(sql_text(m->id), sql_text(tries + 1 < TRIES_MAX ? "new" : "failed"),
+				 sql_i64(tries + 1), sql_i64(t->now + pause_ns(tries)), sql_text(m->why)),
+			NULL, err);
+}
+
+int deliveries_db_retry(const struct control_db *db, const char *id, const char *why, struct err *err)
+{
+	struct mark m = {.id = id, .why = why};
+
+	return control_write(db, retry_fn, &m, err);
+}
+
+static int counts_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct deliveries_counts *counts = ctx;
+	autoptr(sql_rows) rows = NULL;
+	const struct {
+		struct str state;
+		int64_t *count;
+	} states[] = {
+		{STR("new"), &counts->waiting},
+		{STR("refused"), &counts->refused},
+		{STR("job"), &counts->jobs},
+		{STR("failed"), &counts->failed},
+	};
+
+	*counts = (struct deliveries_counts){0};
+	int rc = sql_query(tx, "SELECT state, COUNT(*) FROM delivery GROUP BY state", SQL_NO_ARGS, &rows, err);
+	while (rc >= 0 && (rc = sql_next(rows, err)) > 0) {
+		for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+			if (str_eq(sql_col_text(rows, 0), states[i].state))
+				*states[i].count = sql_col_i64(rows, 1);
+		}
+	}
+	return rc;
+}
+
+int deliveries_db_counts(const struct control_db *db, struct deliveries_counts *ret, struct err *err)
+{
+	return sql_read(db->sql, counts_fn, ret, err);
+}
