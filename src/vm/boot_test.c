@@ -18,6 +18,7 @@
 #include "vm/assets.h"
 #include "vm/driver.h"
 #include "vm/handshake.h"
+#include "vm/kvm_probe.h"
 #include "vm/scratch.h"
 
 enum { BOOT_S = 60, JOB_S = 90 };
@@ -61,6 +62,14 @@ static void open_disks(unsigned disk_mb, struct vm_spec *spec)
 		OK(scratch_create(fixture.dir_fd, fixture.dir_fd, disk_mb, &spec->scratch_fd, e_));
 }
 
+static void close_disks(struct vm_spec *spec)
+{
+	fd_close(&spec->kernel_fd);
+	fd_close(&spec->initrd_fd);
+	fd_close(&spec->root_fd);
+	fd_close(&spec->scratch_fd);
+}
+
 /* The last of what the console said, for the message of a test that failed. */
 static void print_console(struct machine *m)
 {
@@ -89,8 +98,7 @@ static void boot(struct machine *m, unsigned memory_mb, unsigned disk_mb)
 		fail_msg("%s", err.msg);
 	}
 	m->hello_ns = clock_monotonic_ns();
-	for (int *fd = &spec.kernel_fd; fd <= &spec.scratch_fd; fd++)
-		fd_close(fd);
+	close_disks(&spec);
 }
 
 static void send_bytes(struct machine *m, struct buf *out)
@@ -362,6 +370,30 @@ static void a_killed_vm_closes_the_channel(void **state)
 	release(&m);
 }
 
+/* Whatever this host can do: an answer in time, and the same one again from the cache. */
+static void kvm_is_probed_once(void **state)
+{
+	struct vm_spec parts;
+	struct kvm_verdict first, again;
+
+	(void)state;
+	NEEDS_VM();
+	open_disks(0, &parts);
+	const struct kvm_probe_opts opts = {
+		.kernel_fd = parts.kernel_fd,
+		.initrd_fd = parts.initrd_fd,
+		.root_fd = parts.root_fd,
+		.cache_fd = fixture.dir_fd,
+	};
+	OK(kvm_probe(&opts, &first, e_));
+	print_message("%s\n", first.sentence);
+	struct err err = {0};
+	assert_int_equal(kvm_probe_cached(fixture.dir_fd, &again, &err), 0);
+	assert_int_equal(first.usable, again.usable);
+	assert_string_equal(first.sentence, again.sentence);
+	close_disks(&parts);
+}
+
 static int set_up(void **state)
 {
 	const char *share = getenv("NIMBUS_SHARE");
@@ -398,6 +430,7 @@ static int tear_down(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(kvm_is_probed_once),
 		cmocka_unit_test(runs_a_job),
 		cmocka_unit_test(ignoring_a_signal_ends_in_a_kill),
 		cmocka_unit_test(what_a_job_leaves_behind_is_killed),

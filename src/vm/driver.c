@@ -1,7 +1,10 @@
 #include "vm/driver.h"
 
 #include <assert.h>
+#include <stdlib.h>
+#include <unistd.h>
 
+#include "base/mem.h"
 #include "vm/qemu.h"
 
 static const struct vm_driver *const drivers[] = {&qemu_driver};
@@ -13,6 +16,26 @@ const struct vm_driver *vm_driver_by_name(struct str name)
 			return drivers[i];
 	}
 	return NULL;
+}
+
+int vm_find_program(const char *program, char **ret, struct err *err)
+{
+	const char *path = getenv("PATH");
+	struct str rest = str_c(path != NULL ? path : "/usr/local/bin:/usr/bin:/bin");
+
+	while (strchr(program, '/') == NULL && rest.data != NULL) {
+		struct str dir = str_cut(&rest, ':');
+		autofree char *file = xasprintf("%.*s/%s", STR_ARG(dir), program);
+		if (dir.len > 0 && access(file, X_OK) == 0) {
+			*ret = TAKE(file);
+			return 0;
+		}
+	}
+	if (strchr(program, '/') == NULL || access(program, X_OK) != 0)
+		return err_set(err, ERR_UNAVAILABLE, "%s is not installed (Debian: apt-get install qemu-system-x86)",
+			       program);
+	*ret = xstrdup(program);
+	return 0;
 }
 
 int vm_prepare(const struct vm_driver *driver, const struct vm_spec *spec, struct vm **ret, struct err *err)

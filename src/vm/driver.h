@@ -41,14 +41,15 @@ struct vm_spec {
 	unsigned vcpus;
 	unsigned memory_mb;
 	enum vm_accel accel;
-	int64_t tsc_khz; /* of the host, for TCG (vm/tsc.h); 0: measured by vm_prepare(), which takes 20 ms */
+	const char *program; /* the VMM: a path, or a name that is looked for in PATH; NULL: the driver's own */
+	int64_t tsc_khz;     /* of the host, for TCG (vm/tsc.h); 0: measured by vm_prepare(), which takes 20 ms */
 };
 
 struct vm;
 
 struct vm_driver {
 	const char *name;
-	const char *program; /* found by PATH; what `doctor` looks for */
+	const char *program; /* its VMM, where vm_spec names none */
 	int (*prepare)(const struct vm_spec *spec, struct vm **ret, struct err *err);
 	int (*connect)(struct vm *vm, int *ret_fd, struct err *err);
 	void (*free)(struct vm *vm);
@@ -64,6 +65,9 @@ struct vm {
 };
 
 const struct vm_driver *vm_driver_by_name(struct str name); /* "qemu"; NULL */
+
+/* The path of a VMM: `program` itself where it has a '/', else found in PATH; ERR_UNAVAILABLE. Free it. */
+int vm_find_program(const char *program, char **ret, struct err *err) must_check;
 
 int vm_prepare(const struct vm_driver *driver, const struct vm_spec *spec, struct vm **ret, struct err *err) must_check;
 

@@ -166,12 +166,16 @@ static int qemu_prepare(const struct vm_spec *spec, struct vm **ret, struct err 
 {
 	struct qemu *q = xcalloc(1, sizeof(*q));
 	autoptr(vm) vm = &q->vm;
+	autofree char *program = NULL;
 
 	vm->driver = &qemu_driver;
 	vm->console_fd = -1;
 	q->channel_fd = -1;
-	vm_launch_init(&vm->launch, "/usr/bin/qemu-system-x86_64");
-	int rc = describe(q, spec, err);
+	int rc = vm_find_program(spec->program != NULL ? spec->program : qemu_driver.program, &program, err);
+	if (rc < 0)
+		return rc;
+	vm_launch_init(&vm->launch, program);
+	rc = describe(q, spec, err);
 	if (rc < 0)
 		return rc;
 	*ret = TAKE(vm);
