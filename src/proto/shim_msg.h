@@ -151,12 +151,12 @@ struct shim_hello {
 	int64_t deadline_ns;
 };
 
-/* Monotonic times, for the bench and the job's record. */
+/* For the bench and the job's record. */
 struct shim_booted {
-	int64_t vmm_started_ns;
-	int64_t guest_hello_ns;
-	int64_t guest_ready_ns; /* it has acknowledged entropy, clock and identity */
-	const char *accel;	/* "kvm" or "tcg" */
+	int64_t vmm_started_ns;	   /* monotonic */
+	int64_t guest_answered_ns; /* monotonic: it has acknowledged entropy, clock and identity */
+	int64_t kernel_ns;	   /* from the kernel's start to PID 1's: the guest's own figure */
+	const char *accel;	   /* "kvm" or "tcg" */
 };
 
 struct shim_running {

@@ -1,0 +1,155 @@
+#include "shim/machine.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+enum { CONSOLE_KEPT = 4096, WORDS_MAX = 160, REAP_S = 10 };
+
+#define CONNECT_RETRY_NS (5 * NS_PER_MS)
+
+struct machine {
+	struct vm *vm;
+	const struct machine_ops *ops;
+	void *ctx;
+	struct process process;
+	bool running;
+	struct loop_source *pidfd;
+	struct loop_source *console;
+	struct loop_source *connect_timer;
+	struct buf tail; /* the end of the console, unchecked */
+	char words[WORDS_MAX + 1];
+};
+
+static void read_console(struct machine *m)
+{
+	char bytes[4096];
+	ssize_t got = read(m->vm->console_fd, bytes, sizeof(bytes));
+
+	if (got > 0) {
+		buf_append(&m->tail, bytes, (size_t)got);
+		if (m->tail.len > CONSOLE_KEPT)
+			buf_consume(&m->tail, m->tail.len - CONSOLE_KEPT);
+	} else if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
+		loop_source_free(TAKE(m->console));
+	}
+}
+
+static void on_console(void *ctx, unsigned events)
+{
+	(void)events;
+	read_console(ctx);
+}
+
+const char *machine_last_words(struct machine *m)
+{
+	struct str rest = str_trim(buf_str(&m->tail));
+	struct str line = {NULL, 0};
+	size_t len = 0;
+
+	while (rest.data != NULL)
+		line = str_cut(&rest, '\n');
+	line = str_trim(line);
+	for (; len < line.len && len < WORDS_MAX; len++)
+		m->words[len] = line.data[len] >= ' ' && line.data[len] <= '~' ? line.data[len] : '?';
+	m->words[len] = '\0';
+	return m->words;
+}
+
+static void on_ended(void *ctx, unsigned events)
+{
+	struct machine *m = ctx;
+	struct process_exit exit = {0};
+	struct err err = {0};
+
+	(void)events;
+	loop_source_free(TAKE(m->pidfd));
+	loop_source_free(TAKE(m->connect_timer));
+	if (m->console != NULL)
+		read_console(m);
+	if (process_wait(&m->process, clock_monotonic_ns() + REAP_S * NS_PER_S, &exit, &err) < 0)
+		log_error("the VMM's end could not be read", F("error", &err));
+	m->running = false;
+	m->ops->ended(m->ctx, &exit);
+}
+
+static void try_connect(void *ctx)
+{
+	struct machine *m = ctx;
+	struct err err = {0};
+	int fd = -1;
+
+	int rc = vm_connect(m->vm, &fd, &err);
+	if (rc == 0) {
+		m->ops->connected(m->ctx, fd);
+	} else if (rc == VM_NOT_YET) {
+		loop_timer_set(m->connect_timer, clock_monotonic_ns() + CONNECT_RETRY_NS);
+	} else {
+		/* Without a channel it is of no use; its end says so. */
+		log_warn("the guest channel could not be opened: ending the VM", F("error", &err));
+		machine_kill(m);
+	}
+}
+
+static int watch(struct machine *m, struct loop *loop, struct err *err)
+{
+	int rc = loop_add_fd(loop, m->process.pidfd, LOOP_READ, LOOP_NORMAL, on_ended, m, &m->pidfd, err);
+
+	if (rc == 0)
+		rc = loop_add_fd(loop, m->vm->console_fd, LOOP_READ, LOOP_BULK, on_console, m, &m->console, err);
+	if (rc == 0)
+		rc = loop_add_timer(loop, clock_monotonic_ns(), LOOP_NORMAL, try_connect, m, &m->connect_timer, err);
+	return rc;
+}
+
+int machine_start(struct loop *loop, const struct vm_driver *driver, const struct vm_spec *spec,
+		  const struct machine_ops *ops, void *ctx, struct machine **ret, struct err *err)
+{
+	autoptr(machine) m = xcalloc(1, sizeof(*m));
+
+	m->ops = ops;
+	m->ctx = ctx;
+	m->process.pidfd = -1;
+	int rc = vm_prepare(driver, spec, &m->vm, err);
+	if (rc == 0)
+		rc = vm_launch(&m->vm->launch, &m->process, err);
+	if (rc < 0)
+		return rc;
+	m->running = true;
+	rc = watch(m, loop, err);
+	if (rc < 0)
+		return rc;
+	*ret = TAKE(m);
+	return 0;
+}
+
+void machine_kill(struct machine *m)
+{
+	struct err err = {0};
+
+	if (m->running && process_signal(&m->process, SIGKILL, &err) < 0)
+		log_error("the VMM could not be killed", F("error", &err));
+}
+
+void machine_free(struct machine *m)
+{
+	struct process_exit ignored;
+
+	if (m == NULL)
+		return;
+	machine_kill(m);
+	if (m->running)
+		(void)(process_wait(&m->process, clock_monotonic_ns() + REAP_S * NS_PER_S, &ignored, NULL) == 0);
+	loop_source_free(m->pidfd);
+	loop_source_free(m->console);
+	loop_source_free(m->connect_timer);
+	vm_free(m->vm);
+	buf_fini(&m->tail);
+	fd_close(&m->process.pidfd);
+	free(m);
+}

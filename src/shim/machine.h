@@ -1,0 +1,29 @@
+/*
+ * A running VMM on a loop: launched, its channel connected, its console's end kept, its death noticed and measured.
+ */
+#pragma once
+
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/process.h"
+#include "net/loop.h"
+#include "vm/driver.h"
+
+struct machine;
+
+struct machine_ops {
+	void (*connected)(void *ctx, int fd); /* once; takes fd: the guest channel's byte stream */
+	/* Once, the last call: the VMM has ended and is reaped. It may call machine_last_words(), not machine_free().
+	 */
+	void (*ended)(void *ctx, const struct process_exit *exit);
+};
+
+int machine_start(struct loop *loop, const struct vm_driver *driver, const struct vm_spec *spec,
+		  const struct machine_ops *ops, void *ctx, struct machine **ret, struct err *err) must_check;
+/* The VMM is killed at once; `ended` follows. */
+void machine_kill(struct machine *m);
+/* The last line that kernel or VMM printed, made fit to be shown; "" where there was none. */
+const char *machine_last_words(struct machine *m);
+/* A VMM that still runs is killed and waited for. */
+void machine_free(struct machine *m);
+AUTOPTR_DEFINE(machine)
