@@ -265,6 +265,8 @@ static int own_all(struct plan *p, int64_t org_id, struct err *err)
 		const struct log_line *line = p->parts[i].lines;
 		struct segment_key key = {org_id, line->job_id, line->attempt};
 		struct attempt *a = NULL;
+		if (key.attempt > UINT32_MAX)
+			return err_set(err, ERR_INVALID_FIELD, "attempt: %" PRId64 " is too large", key.attempt);
 		int rc = attempts_get(p->store->attempts, &key, &a, err);
 		if (rc < 0)
 			return rc;
