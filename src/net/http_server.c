@@ -316,25 +316,27 @@ static bool has_body(const struct http_request *req)
 }
 
 /*
- * Answers an error. A client that is still sending would not see it: the kernel resets a connection that is closed with
- * bytes unread. So what it sends is dropped first, within bounds; unless it waits to be told to go on.
+ * Answers an error when the whole request is there: to an answer before that, the library closes the connection, and a
+ * client that is still sending would not see it, since the kernel resets a connection that is closed with bytes unread.
+ * So a body is dropped first, within bounds; unless its sender waits to be told to go on.
  */
 static enum MHD_Result refuse(struct http_request *req, const struct err *err)
 {
-	bool first = get_phase(req) == HTTP_PHASE_NEW;
 	const char *expect = http_header(req, "Expect");
 	bool asks = expect != NULL && strcasecmp(expect, "100-continue") == 0;
 
-	if (!has_body(req))
+	/* Where the body ends cannot be told: nothing after it can be read either. */
+	if (req->close)
 		return send_error(req, err);
-	req->close = true;
-	if (first && (asks || req->body_length > DROP_MAX))
-		return send_error(req, err);
+	if (has_body(req)) {
+		unsigned seconds = (unsigned)((req->server->opts.drop_timeout_ns + NS_PER_S - 1) / NS_PER_S);
+		req->close = true;
+		if (get_phase(req) == HTTP_PHASE_NEW && (asks || req->body_length > DROP_MAX))
+			return send_error(req, err);
+		(void)MHD_set_connection_option(req->connection, MHD_CONNECTION_OPTION_TIMEOUT, seconds);
+	}
 	req->failure = *err;
-	req->dropped = 0;
 	req->drop_deadline_ns = clock_monotonic_ns() + req->server->opts.drop_timeout_ns;
-	unsigned seconds = (unsigned)((req->server->opts.drop_timeout_ns + NS_PER_S - 1) / NS_PER_S);
-	(void)MHD_set_connection_option(req->connection, MHD_CONNECTION_OPTION_TIMEOUT, seconds);
 	set_phase(req, HTTP_PHASE_DROP);
 	return MHD_YES;
 }
