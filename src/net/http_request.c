@@ -301,7 +301,7 @@ void http_retry_after(struct http_request *req, unsigned seconds)
 	req->retry_after = seconds;
 }
 
-void http_on_done(struct http_request *req, http_done_fn *fn, void *arg)
+void http_on_done(struct http_request *req, http_answered_fn *fn, void *arg)
 {
 	req->done = fn;
 	req->done_arg = arg;

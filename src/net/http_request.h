@@ -81,7 +81,7 @@ struct http_request {
 	struct http_answer answer;
 	const char *hint;
 	unsigned retry_after;
-	http_done_fn *done;
+	http_answered_fn *done;
 	void *done_arg;
 	bool delivered;
 	bool finished; /* only `done` is left to do */

@@ -167,8 +167,8 @@ void http_retry_after(struct http_request *req, unsigned seconds);
  * Called once, on a worker, when the answer was written to the socket (true), or could not be (false): the client was
  * gone, the write failed, the server was cut. So it may block; req is still whole. The last one set counts.
  */
-typedef void http_done_fn(void *ctx, struct http_request *req, void *arg, bool delivered);
-void http_on_done(struct http_request *req, http_done_fn *fn, void *arg);
+typedef void http_answered_fn(void *ctx, struct http_request *req, void *arg, bool delivered);
+void http_on_done(struct http_request *req, http_answered_fn *fn, void *arg);
 
 /* --- waits --- */
 

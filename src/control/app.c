@@ -1,0 +1,154 @@
+#include "control/app.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "control/control_metrics.h"
+#include "control/handlers.h"
+#include "store/migrate.h"
+
+enum { CONNECTIONS_MAX = 12000 };
+
+int app_check_disk(const struct app *app, struct err *err)
+{
+	uint64_t left = 0;
+	int r = disk_free(app->data_fd, &left, err);
+
+	if (r == 0 && left < (uint64_t)app->common->min_free_disk)
+		r = err_set(err, ERR_DISK_FULL,
+			    "the disk is full: nothing is accepted while less than %lld MiB are free",
+			    (long long)app->common->min_free_disk / (1 << 20));
+	return r;
+}
+
+static int open_database(struct app *app, const char *data_dir, struct err *err)
+{
+	autofree char *folder = xasprintf("%s/control", data_dir);
+	autofree char *path = xasprintf("%s/control.db", folder);
+	const char *url = app->settings->database_url;
+	int r = dir_make(folder, 0700, err);
+
+	if (r == 0)
+		r = dir_open(folder, &app->data_fd, err);
+	if (r == 0)
+		r = sql_open(&(struct sql_opts){.dsn = url != NULL ? url : path}, &app->sql, err);
+	return r < 0 ? r : sql_migrate(app->sql, "control", err);
+}
+
+static int make_verifier(struct app *app, struct err *err)
+{
+	const struct secret *agent = app->settings->agent_token_secret;
+	const struct secret *admin = app->settings->jwt_secret;
+	const struct verifier_opts opts = {
+		.keyring = app->keyring,
+		.agent_secrets = &agent,
+		.agent_secret_count = agent != NULL ? 1 : 0,
+		.admin_secrets = &admin,
+		.admin_secret_count = admin != NULL ? 1 : 0,
+	};
+
+	return verifier_new(&opts, &app->verifier, err);
+}
+
+static int load_keys(struct app *app, const char *data_dir, struct err *err)
+{
+	autofree char *keys = xasprintf("%s/keys", data_dir);
+	autofree char *secrets = xasprintf("%s/secrets", data_dir);
+	int r = keyring_open(keys, &app->keyring, err);
+
+	if (r == 0)
+		r = sealer_new(secrets, &app->sealer, err);
+	return r < 0 ? r : make_verifier(app, err);
+}
+
+static struct http_server *make_server(struct app *app)
+{
+	app->server_opts = (struct http_server_opts){
+		.address = app->common->listen,
+		.port = (uint16_t)app->settings->port,
+		.routes = control_routes,
+		.route_count = control_route_count,
+		.ctx = app,
+		.authorize = control_authorize,
+		.observe = control_observe,
+		.connections_max = CONNECTIONS_MAX,
+	};
+
+	return http_server_new(&app->server_opts);
+}
+
+static int start(struct app *app, struct err *err)
+{
+	struct worker *const workers[] = {app->processor, app->expirer, app->log_sealer};
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(workers) && r == 0; i++)
+		r = worker_start(workers[i], err);
+	return r < 0 ? r : http_server_start(app->server, err);
+}
+
+static void app_free(struct app *app)
+{
+	if (app == NULL)
+		return;
+	worker_free(app->processor);
+	worker_free(app->expirer);
+	worker_free(app->log_sealer);
+	http_wait_list_free(app->lease_waits);
+	http_wait_list_free(app->command_waits);
+	http_server_free(app->server);
+	http_client_free(app->client);
+	sql_free(app->sql);
+	verifier_free(app->verifier);
+	keyring_free(app->keyring);
+	sealer_free(app->sealer);
+	metrics_free(app->metrics);
+	told_free(app->told);
+	free(app->assets_dir);
+	fd_close(&app->data_fd);
+	free(app);
+}
+AUTOPTR_DEFINE(app)
+
+int app_start(const struct app_opts *o, struct app **ret, struct err *err)
+{
+	autoptr(app) app = xcalloc(1, sizeof(*app));
+	int r;
+
+	app->settings = o->settings;
+	app->common = o->common;
+	app->data_fd = -1;
+	app->assets_dir = o->settings->assets_dir != NULL ? xstrdup(o->settings->assets_dir)
+							  : xasprintf("%s/assets", o->data_dir);
+	app->metrics = metrics_new(control_metrics, CONTROL_METRIC_COUNT);
+	app->told = told_new();
+	app->processor = worker_new(processor_pass, app);
+	app->expirer = worker_new(expirer_pass, app);
+	app->log_sealer = worker_new(sealing_pass, app);
+	app->server = make_server(app);
+	app->lease_waits = http_wait_list_new(app->server);
+	app->command_waits = http_wait_list_new(app->server);
+	r = load_keys(app, o->data_dir, err);
+	if (r == 0)
+		r = open_database(app, o->data_dir, err);
+	if (r == 0)
+		r = http_client_new(NULL, &app->client, err);
+	if (r < 0)
+		return r;
+	app->db = (struct control_db){.sql = app->sql, .sealer = app->sealer, .on_event = control_event, .ctx = app};
+	r = start(app, err);
+	if (r < 0)
+		return r;
+	*ret = TAKE(app);
+	return 0;
+}
+
+void app_stop(struct app *app, int64_t drain_ns)
+{
+	http_server_stop(app->server, clock_monotonic_ns() + drain_ns);
+	app_free(app);
+}

@@ -1,0 +1,58 @@
+/*
+ * What the parts of the control plane have in common: settings, database, keys, server, wait lists. Made once at the
+ * start; all of it is safe to use from every thread.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "auth/keys.h"
+#include "auth/sealed.h"
+#include "auth/token.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "control/db.h"
+#include "control/told.h"
+#include "control/worker.h"
+#include "model/settings.h"
+#include "net/http_client.h"
+#include "net/http_server.h"
+#include "net/metrics.h"
+#include "store/sql.h"
+
+struct app {
+	const struct control_settings *settings;
+	const struct common_settings *common;
+	char *assets_dir;
+	int data_fd; /* the database's folder: whose free space counts */
+	struct sql *sql;
+	struct keyring *keyring;
+	struct verifier *verifier;
+	struct sealer *sealer;
+	struct control_db db;
+	struct metrics *metrics;
+	struct http_client *client;
+	struct http_server_opts server_opts;
+	struct http_server *server;
+	struct http_wait_list *lease_waits;   /* tags: struct lease_wait, of lease_api.c */
+	struct http_wait_list *command_waits; /* tags: the agent's id */
+	struct told *told;		      /* commands that agents got a moment ago */
+	struct worker *processor;
+	struct worker *expirer;
+	struct worker *log_sealer;
+};
+
+struct app_opts {
+	const struct control_settings *settings;
+	const struct common_settings *common;
+	const char *data_dir;
+};
+
+/* Opens the database, brings it up to date, loads the keys, binds the port and starts everything. The settings outlive
+ * it. */
+int app_start(const struct app_opts *opts, struct app **ret, struct err *err) must_check;
+/* Takes nothing new, finishes what is under way for at most `drain_ns`, frees. */
+void app_stop(struct app *app, int64_t drain_ns);
+
+/* ERR_DISK_FULL while there is less room than NIMBUS_MIN_FREE_DISK: asked before anything is accepted. */
+int app_check_disk(const struct app *app, struct err *err) must_check;

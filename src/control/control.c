@@ -1,0 +1,75 @@
+#include "control/control.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include "base/log.h"
+#include "control/app.h"
+#include "model/role.h"
+
+/* Before any thread starts: all of them leave these signals to this one. */
+static sigset_t block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	return set;
+}
+
+static void wait_for_signal(const sigset_t *set)
+{
+	while (sigwaitinfo(set, NULL) < 0 && errno == EINTR)
+		continue;
+}
+
+static int serve(const struct control_settings *settings, const struct role *role, const sigset_t *signals,
+		 struct err *err)
+{
+	const struct app_opts opts = {.settings = settings, .common = &role->common, .data_dir = role->data_dir};
+	struct app *app = NULL;
+	int r = app_start(&opts, &app, err);
+
+	if (r < 0)
+		return r;
+	log_info("control plane ready", F("address", role->common.listen), F("port", http_server_port(app->server)),
+		 F("version", NIMBUS_VERSION));
+	wait_for_signal(signals);
+	log_info("control plane stops: it finishes what it has begun");
+	/* A second signal ends it at once: nothing is lost by that, it only cuts answers short. */
+	signal(SIGTERM, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
+	pthread_sigmask(SIG_UNBLOCK, signals, NULL);
+	app_stop(app, role->common.drain);
+	log_info("control plane stopped");
+	return 0;
+}
+
+static int run(struct command_call *call, struct err *err)
+{
+	const struct role_flags *flags = call->options;
+	struct control_settings settings = {0};
+	autovar(role) role = {0};
+	sigset_t signals = block_signals();
+	int r = role_start(flags, &control_config, &settings, &role, err);
+
+	if (r < 0)
+		return r;
+	r = serve(&settings, &role, &signals, err);
+	config_unload(&control_config, &settings);
+	return r;
+}
+
+const struct command control_command = {
+	.path = "control-plane",
+	.summary = "Serve webhooks, jobs, leases and agents",
+	.about = "Takes webhooks and jobs, leases them to host agents, keeps what becomes of them.",
+	.shared = role_options,
+	.shared_count = ROLE_OPTION_COUNT,
+	.options_size = sizeof(struct role_flags),
+	.run = run,
+};

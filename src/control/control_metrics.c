@@ -1,0 +1,33 @@
+#include "control/control_metrics.h"
+
+#include <stddef.h>
+
+static const double latency[] = {.05, .1, .25, .5, 1, 2, 5, 0};
+static const double lease_latency[] = {.005, .01, .025, .05, .1, .25, .5, 1, 5, 30, 300, 3600, 0};
+
+#define NAME(rest) "nimbus_control_plane_" rest
+
+const struct metric control_metrics[CONTROL_METRIC_COUNT] = {
+	[M_REQUESTS] = {NAME("requests_total"), METRIC_COUNTER, "API requests answered"},
+	[M_LEASES] = {NAME("job_leases_total"), METRIC_COUNTER, "leases given"},
+	[M_QUEUE_LENGTH] = {NAME("queue_length"), METRIC_GAUGE, "jobs that are ready to be leased"},
+	[M_WEBHOOK_REPLAYS] = {NAME("webhook_replays_blocked"), METRIC_COUNTER, "deliveries that had come before"},
+	[M_ORG_LIMITS] = {NAME("org_rate_limits_hit"), METRIC_COUNTER, "jobs held back by their organisation's limit"},
+	[M_REQUEST_LATENCY] = {NAME("request_latency_seconds"), METRIC_HISTOGRAM,
+			       "time to answer; waiting calls are left out", .buckets = latency},
+	[M_WEBHOOKS] = {NAME("webhooks_accepted_total"), METRIC_COUNTER, "deliveries that are durable"},
+	[M_WEBHOOKS_REFUSED] = {NAME("webhooks_refused_total"), METRIC_COUNTER,
+				"accepted deliveries that became no job"},
+	[M_LEASE_LATENCY] = {NAME("lease_latency_seconds"), METRIC_HISTOGRAM, "from ready to leased",
+			     .buckets = lease_latency},
+	[M_LEASES_UNDELIVERED] = {NAME("leases_undelivered_total"), METRIC_COUNTER,
+				  "leases that went back because their answer could not be written"},
+	[M_LEASES_EXPIRED] = {NAME("leases_expired_total"), METRIC_COUNTER, "leases whose time was over"},
+	[M_JOBS_CREATED] = {NAME("jobs_created_total"), METRIC_COUNTER, "jobs that came to be"},
+	[M_JOBS_ENDED] = {NAME("jobs_ended_total"), METRIC_COUNTER, "jobs that ended, by state", .label = "state",
+			  .values =
+				  (const char *const[]){"succeeded", "failed", "cancelled", "timed_out", "dead", NULL}},
+	[M_JOBS_REQUEUED] = {NAME("jobs_requeued_total"), METRIC_COUNTER, "jobs that went back into the queue"},
+	[M_SEALS_WAITING] = {NAME("log_seals_waiting"), METRIC_GAUGE, "log attempts that are to be sealed"},
+	[M_WAITING] = {NAME("waiting_requests"), METRIC_GAUGE, "calls that wait for work or commands"},
+};

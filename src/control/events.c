@@ -1,0 +1,56 @@
+#include "base/log.h"
+#include "control/control_metrics.h"
+#include "control/handlers.h"
+
+/* Which label value of the metric a final state is. */
+static const size_t ended_values[JOB_STATE_COUNT] = {
+	[JOB_SUCCEEDED] = 0, [JOB_FAILED] = 1, [JOB_CANCELLED] = 2, [JOB_TIMED_OUT] = 3, [JOB_DEAD] = 4,
+};
+
+static bool is_for_agent(void *agent_id, const void *tag)
+{
+	return str_eq(str_c(agent_id), str_c(tag));
+}
+
+static void count(struct app *app, const struct job_event *e)
+{
+	if (e->type == JOB_EVENT_CREATED)
+		metrics_inc(app->metrics, M_JOBS_CREATED);
+	if (job_state_final(e->to) && e->from != e->to)
+		metrics_add_at(app->metrics, M_JOBS_ENDED, ended_values[e->to], 1);
+	if (e->type != JOB_EVENT_MOVED)
+		return;
+	if (e->to == JOB_QUEUED && job_state_live(e->from))
+		metrics_inc(app->metrics, M_JOBS_REQUEUED);
+	if (e->to == JOB_LEASED) {
+		metrics_inc(app->metrics, M_LEASES);
+		metrics_observe_ns(app->metrics, M_LEASE_LATENCY, e->at - e->queued_at);
+	}
+}
+
+static const char *const event_names[] = {
+	[JOB_EVENT_CREATED] = "job created",
+	[JOB_EVENT_MOVED] = "job moved",
+	[JOB_EVENT_CANCEL_REQUESTED] = "cancel requested",
+};
+
+void control_event(void *ctx, const struct job_event *e)
+{
+	struct app *app = ctx;
+
+	if (e->type != JOB_EVENT_CANCEL_REQUESTED)
+		count(app, e);
+	log_info(event_names[e->type], F("job", e->job_id), F("from", job_state_text(e->from)),
+		 F("to", job_state_text(e->to)), F("reason", e->reason != NULL ? e->reason : ""),
+		 F("agent", e->agent_id != NULL ? e->agent_id : ""));
+	/* An agent that turns out not to take it gives the lease back, which is another such event. */
+	if (e->type != JOB_EVENT_CANCEL_REQUESTED && e->to == JOB_QUEUED) {
+		struct job_event copy = *e;
+
+		http_wait_wake(app->lease_waits, 1, lease_wait_matches, &copy);
+	}
+	if (e->type == JOB_EVENT_CANCEL_REQUESTED && e->agent_id != NULL)
+		http_wait_wake(app->command_waits, SIZE_MAX, is_for_agent, (void *)(uintptr_t)e->agent_id);
+	if (e->seal_due)
+		worker_wake(app->log_sealer);
+}

@@ -1,0 +1,47 @@
+/*
+ * Every handler of the control plane, for the table of routes; and who may call them.
+ */
+#pragma once
+
+#include "auth/token.h"
+#include "base/err.h"
+#include "control/app.h"
+#include "net/http_server.h"
+
+/* A route's `access`: the audiences that may call it, or one of the two below. */
+enum {
+	ACCESS_ALL = 0,
+	ACCESS_AGENT = TOKEN_BIT(TOKEN_AGENT),
+	ACCESS_ADMIN = TOKEN_BIT(TOKEN_ADMIN),
+	ACCESS_METRICS = 1 << 16, /* the metrics token, or a loopback peer where there is none */
+};
+
+/* routes.c */
+extern const struct http_route control_routes[];
+extern const size_t control_route_count;
+int control_authorize(void *ctx, struct http_request *req, const struct http_route *route, struct err *err) must_check;
+void control_observe(void *ctx, const struct http_route *route, int status, int64_t duration_ns);
+/* The claims that authorize found. */
+const struct claims *caller(const struct http_request *req);
+/* The agent that speaks must be the one it says it is, and its token not revoked: ERR_FORBIDDEN. One local read. */
+int require_agent(struct app *app, const struct http_request *req, const char *agent_id, struct err *err) must_check;
+/* ERR_INVALID_FIELD. */
+int path_id(const struct http_request *req, int64_t *ret, struct err *err) must_check;
+
+http_handle_fn webhook_post;					 /* webhook.c */
+http_handle_fn job_submit, job_cancel;				 /* submit_api.c */
+http_handle_fn jobs_recent, job_get, job_history;		 /* jobs_api.c */
+http_handle_fn lease_post;					 /* lease_api.c */
+http_handle_fn renew_post, status_post, commands_post;		 /* agent_api.c */
+http_handle_fn agent_token, agents_list, agents_audit;		 /* agents_api.c */
+http_handle_fn status_get, health, ready, metrics_show, jwks_get; /* status_api.c */
+
+/* Tells waiting calls and counters what has happened; `ctx` is the app. */
+void control_event(void *ctx, const struct job_event *event); /* events.c */
+/* Does the lease call with this tag fit the event of a job that is ready? */
+bool lease_wait_matches(void *event, const void *tag) must_check; /* lease_api.c */
+
+/* Passes of the background workers; `ctx` is the app. */
+int64_t processor_pass(void *ctx); /* processor.c */
+int64_t expirer_pass(void *ctx);   /* expirer.c */
+int64_t sealing_pass(void *ctx);   /* sealing.c */

@@ -1,0 +1,155 @@
+/*
+ * Reading jobs. For admins, and for programs of the Python Nimbus, which read with an agent token of the shared secret.
+ * An agent that has a token of its own sees its own jobs.
+ */
+#include <ctype.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "control/agents_db.h"
+#include "control/handlers.h"
+#include "control/job_json.h"
+#include "control/jobs_db.h"
+#include "control/why.h"
+
+enum { RECENT_DEFAULT = 50, RECENT_MAX = 200, AGENTS_MAX = 1000 };
+#define SEEN_LATELY_NS (120 * NS_PER_S)
+
+static bool reads_everything(const struct claims *c)
+{
+	return c->audience == TOKEN_ADMIN || c->shared_secret;
+}
+
+static const char *lower(const char *text, struct arena *arena)
+{
+	char *copy = text != NULL ? arena_strdup(arena, text) : NULL;
+
+	for (char *p = copy; p != NULL && *p != '\0'; p++)
+		*p = (char)tolower((unsigned char)*p);
+	return copy;
+}
+
+static int read_filter(const struct http_request *req, struct arena *arena, struct jobs_filter *ret, struct err *err)
+{
+	struct jobs_filter f = {
+		.state = http_query(req, "status"),
+		.label = lower(http_query(req, "label"), arena),
+		.meta_key = http_query(req, "meta_key"),
+		.meta_value = http_query(req, "meta_value"),
+		.limit = RECENT_DEFAULT,
+	};
+	enum job_state state;
+	int r = http_query_i64(req, "limit", INT64_MIN, INT64_MAX, &f.limit, err);
+
+	if (r == 0)
+		r = http_query_i64(req, "org_id", 1, INT64_MAX, &f.org_id, err);
+	if (r == 0 && f.state != NULL)
+		r = job_state_parse(str_c(f.state), &state, err);
+	if (r < 0)
+		return r;
+	f.limit = f.limit < 1 ? 1 : f.limit > RECENT_MAX ? RECENT_MAX : f.limit;
+	*ret = f;
+	return 0;
+}
+
+int jobs_recent(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	autoptr(js) list = js_new_array();
+	struct jobs_filter filter;
+	struct job *jobs = NULL;
+	size_t count = 0;
+	int r;
+
+	if (!reads_everything(caller(req)))
+		return err_set(err, ERR_FORBIDDEN, "this agent's token does not list jobs: use an admin token");
+	r = read_filter(req, http_arena(req), &filter, err);
+	if (r == 0)
+		r = jobs_db_recent(&app->db, &filter, http_arena(req), &jobs, &count, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < count; i++)
+		js_push(list, job_record(&jobs[i]));
+	return http_reply_js(req, 200, TAKE(list));
+}
+
+/* *ret_why stays NULL where nothing is to be said. */
+static int explain(struct app *app, const struct job *job, struct arena *arena, const char **ret_why, struct err *err)
+{
+	struct agent *agents = NULL;
+	size_t count = 0;
+	size_t seen = 0;
+	int r = 0;
+
+	if (job->state == JOB_QUEUED)
+		r = agents_db_list(&app->db, AGENTS_MAX, arena, &agents, &count, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < count; i++)
+		if (agents[i].last_seen_at > control_now(&app->db) - SEEN_LATELY_NS && agents[i].labels != NULL)
+			agents[seen++] = agents[i];
+	*ret_why = why_waiting(job, agents, seen, arena);
+	return 0;
+}
+
+static bool may_see(const struct claims *c, const struct job *job)
+{
+	return reads_everything(c) || (job->agent_id != NULL && strcmp(job->agent_id, c->subject) == 0);
+}
+
+int job_get(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	struct job job;
+	const char *why = NULL;
+	struct js *record;
+	int64_t id = 0;
+	int r = path_id(req, &id, err);
+
+	if (r == 0)
+		r = jobs_db_get(&app->db, id, http_arena(req), &job, err);
+	if (r == JOBS_DB_MISSING || (r == 0 && !may_see(caller(req), &job)))
+		return err_set(err, ERR_NOT_FOUND, "Job not found: %" PRId64, id);
+	if (r == 0)
+		r = explain(app, &job, http_arena(req), &why, err);
+	if (r < 0)
+		return r;
+	record = job_record(&job);
+	js_set(record, "why", why != NULL ? js_new_text(why) : js_new_null());
+	return http_reply_js(req, 200, record);
+}
+
+static struct js *history_row(const struct job_history *h)
+{
+	struct js *o = js_new_object();
+
+	js_set_time(o, "at", h->at);
+	js_set(o, "from", h->from != NULL ? js_new_text(h->from) : js_new_null());
+	js_set(o, "to", js_new_text(h->to));
+	js_set(o, "attempt", js_new_int(h->attempt));
+	js_set(o, "fence_token", js_new_int(h->fence));
+	js_set(o, "agent_id", h->agent_id != NULL ? js_new_text(h->agent_id) : js_new_null());
+	js_set(o, "reason", h->reason != NULL ? js_new_text(h->reason) : js_new_null());
+	return o;
+}
+
+int job_history(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	autoptr(js) list = js_new_array();
+	struct job_history *rows = NULL;
+	size_t count = 0;
+	int64_t id = 0;
+	int r = path_id(req, &id, err);
+
+	if (r == 0)
+		r = jobs_db_history(&app->db, id, http_arena(req), &rows, &count, err);
+	if (r == JOBS_DB_MISSING)
+		return err_set(err, ERR_NOT_FOUND, "Job not found: %" PRId64, id);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < count; i++)
+		js_push(list, history_row(&rows[i]));
+	return http_reply_js(req, 200, TAKE(list));
+}

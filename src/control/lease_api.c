@@ -1,0 +1,237 @@
+/*
+ * POST /api/jobs/lease: work for an agent, at once or within wait_seconds. A call that waits holds no thread.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "control/agents_db.h"
+#include "control/control_metrics.h"
+#include "control/handlers.h"
+#include "control/job_json.h"
+#include "control/leases_db.h"
+#include "model/limits.h"
+#include "proto/agent_api.h"
+
+enum { BACKOFF_S = 5 };
+
+/* A call's offer: what it asks the database with each time it runs, and the tag under which it is found to be woken. */
+struct lease_wait {
+	const char *agent_id;
+	struct label_set labels;
+	int64_t vcpus; /* free; -1: not said */
+	int64_t memory_mb;
+	bool waits;
+	int64_t deadline_ns;
+};
+
+/* Labels that agents of the Python Nimbus have by their hardware figures. */
+struct hardware_label {
+	const char *label;
+	const char *figure;
+	double least;
+};
+
+static const struct hardware_label hardware_labels[] = {
+	{"cpu-high", "cpu_cores", 8},
+	{"cpu-medium", "cpu_cores", 4},
+	{"memory-high", "mem_total_mb", 32768},
+	{"storage-nvme", "has_nvme", 1},
+};
+
+static double figure(const struct js *hardware, const char *name)
+{
+	const struct js *v = js_get(hardware, name);
+
+	return js_real(v, (double)js_int(v, 0));
+}
+
+/* Labels, capabilities and hardware figures in one set. */
+static int make_offer(const struct lease_request *q, struct arena *a, struct label_set *ret, struct err *err)
+{
+	size_t most = q->labels.count + q->capabilities.count + ARRAY_LEN(hardware_labels);
+	const char **all = arena_calloc(a, most + 1, sizeof(*all));
+	size_t count = 0;
+
+	for (size_t i = 0; i < q->labels.count; i++)
+		all[count++] = q->labels.items[i];
+	for (size_t i = 0; i < q->capabilities.count; i++)
+		all[count++] = q->capabilities.items[i];
+	for (size_t i = 0; i < ARRAY_LEN(hardware_labels); i++)
+		if (figure(q->hardware, hardware_labels[i].figure) >= hardware_labels[i].least)
+			all[count++] = hardware_labels[i].label;
+	return label_set_make(all, count, a, ret, err);
+}
+
+/* The database's way of saying nothing. */
+static int64_t said(int64_t value)
+{
+	return value < 0 ? 0 : value;
+}
+
+static int note_agent(struct app *app, const struct lease_request *q, const struct lease_wait *w, struct arena *a,
+		      struct err *err)
+{
+	const struct agent agent = {
+		.agent_id = q->agent_id,
+		.version = q->agent_version != NULL ? q->agent_version : "",
+		.labels = label_set_key(&w->labels, a),
+		.vcpus = said(q->vcpus_free),
+		.memory_mb = said(q->memory_mb_free),
+	};
+
+	return agents_db_seen(&app->db, &agent, err);
+}
+
+/* The first run of a call: who asks, and for what. */
+static int read_call(struct app *app, struct http_request *req, struct lease_wait **ret, struct err *err)
+{
+	struct arena *a = http_arena(req);
+	struct lease_wait *w = arena_alloc(a, sizeof(*w));
+	const struct js *body = NULL;
+	struct lease_request q;
+	int r = http_body_js(req, &body, err);
+
+	if (r == 0)
+		r = lease_request_decode(body, a, &q, err);
+	if (r == 0)
+		r = require_agent(app, req, q.agent_id, err);
+	if (r == 0)
+		r = make_offer(&q, a, &w->labels, err);
+	if (r < 0)
+		return r;
+	w->agent_id = arena_strdup(a, q.agent_id);
+	w->vcpus = q.vcpus_free;
+	w->memory_mb = q.memory_mb_free;
+	w->waits = q.wait_seconds > 0;
+	w->deadline_ns = clock_monotonic_ns() + q.wait_seconds * NS_PER_S;
+	r = note_agent(app, &q, w, a, err);
+	if (r < 0)
+		return r;
+	*ret = w;
+	return 0;
+}
+
+bool lease_wait_matches(void *event, const void *tag)
+{
+	const struct job_event *e = event;
+	const struct lease_wait *w = tag;
+	autoptr(arena) a = arena_new();
+	struct label_set wanted = {0};
+
+	return (w->vcpus < 0 || e->vcpus <= w->vcpus) && (w->memory_mb < 0 || e->memory_mb <= w->memory_mb) &&
+	       label_set_from_key(str_c(e->labels), a, &wanted, NULL) == 0 && label_set_covers(&w->labels, &wanted);
+}
+
+/* --- the answer --- */
+
+/* One that waited has had its pause. */
+static int reply_nothing(const struct app *app, struct http_request *req, const struct lease_wait *w)
+{
+	const struct lease_answer answer = {
+		.lease_ttl_seconds = app->settings->lease_ttl / NS_PER_S,
+		.backoff_seconds = w->waits ? 0 : BACKOFF_S,
+	};
+
+	return http_reply_js(req, 200, lease_answer_encode(&answer));
+}
+
+static int mint_log_token(const struct app *app, const struct job *job, struct secret **ret, struct err *err)
+{
+	autovar(buf) scopes = {0};
+	struct claims c = {
+		.audience = TOKEN_JOB,
+		.org_id = job->org_id,
+		.job_id = job->id,
+		.attempt = job->attempt,
+	};
+
+	scope_append(&scopes, SCOPE_PUSH, job->org_id, NULL);
+	(void)snprintf(c.scopes, sizeof(c.scopes), "%s", scopes.data);
+	(void)snprintf(c.subject, sizeof(c.subject), "job-%" PRId64, job->id);
+	return token_mint(app->keyring, &c, clock_unix_ns(), (job->timeout_s + LOG_TOKEN_EXTRA_S) * NS_PER_S, ret, err);
+}
+
+struct lease_given {
+	int64_t job_id;
+	int64_t fence;
+};
+
+/* An answer that nobody got is not a lease. */
+static void after_answer(void *ctx, struct http_request *req, void *arg, bool delivered)
+{
+	struct app *app = ctx;
+	const struct lease_given *given = arg;
+	struct err err = {0};
+
+	(void)req;
+	if (delivered)
+		return;
+	metrics_inc(app->metrics, M_LEASES_UNDELIVERED);
+	if (leases_db_release(&app->db, given->job_id, given->fence, &err) < 0)
+		log_warn("a lease that nobody got stays until it is over", F("job", given->job_id), F("error", &err));
+}
+
+static int reply_lease(struct app *app, struct http_request *req, const struct job *job, struct err *err)
+{
+	struct lease_given *given = arena_alloc(http_arena(req), sizeof(*given));
+	autoptr(secret) token = NULL;
+	struct lease_answer answer;
+	int r;
+
+	*given = (struct lease_given){job->id, job->fence};
+	http_on_done(req, after_answer, given);
+	r = mint_log_token(app, job, &token, err);
+	if (r < 0)
+		return r;
+	answer = (struct lease_answer){
+		.has_job = true,
+		.job = job_assignment_of(job),
+		.fence_token = job->fence,
+		.lease_ttl_seconds = app->settings->lease_ttl / NS_PER_S,
+	};
+	answer.job.log_token = secret_reveal(token).data; /* to its agent */
+	return http_reply_js(req, 200, lease_answer_encode(&answer));
+}
+
+/* One without room asks only to be known. */
+static bool has_room(const struct lease_wait *w)
+{
+	return w->vcpus != 0 && w->memory_mb != 0;
+}
+
+static int find_job(struct app *app, const struct lease_wait *w, struct arena *arena, struct job *ret, struct err *err)
+{
+	const struct lease_offer offer = {
+		.agent_id = w->agent_id,
+		.labels = &w->labels,
+		.vcpus = said(w->vcpus),
+		.memory_mb = said(w->memory_mb),
+		.provisional = w->waits,
+		.ttl_ns = app->settings->lease_ttl,
+	};
+
+	return has_room(w) ? leases_db_lease(&app->db, &offer, arena, ret, err) : LEASES_DB_NONE;
+}
+
+int lease_post(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	struct lease_wait *w = http_state(req);
+	struct job job;
+	int r = w == NULL ? read_call(app, req, &w, err) : 0;
+
+	if (r < 0)
+		return r;
+	http_set_state(req, w);
+	if (http_wait_over(req))
+		return reply_nothing(app, req, w);
+	r = find_job(app, w, http_arena(req), &job, err);
+	if (r < 0)
+		return r;
+	if (r == LEASES_DB_NONE)
+		return w->waits ? http_park(req, app->lease_waits, w->deadline_ns, w) : reply_nothing(app, req, w);
+	return reply_lease(app, req, &job, err);
+}

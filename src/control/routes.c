@@ -1,0 +1,120 @@
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "control/agents_db.h"
+#include "control/control_metrics.h"
+#include "control/handlers.h"
+#include "model/limits.h"
+
+enum { WEBHOOK_MAX = 25 << 20, SUBMIT_MAX = 1 << 20, AGENT_MAX = 64 << 10 };
+
+const struct http_route control_routes[] = {
+	{"POST", "/webhooks/github", HTTP_WORKER, ACCESS_ALL, WEBHOOK_MAX, webhook_post},
+
+	{"POST", "/api/jobs", HTTP_WORKER, ACCESS_ADMIN, SUBMIT_MAX, job_submit},
+	{"GET", "/api/jobs/recent", HTTP_WORKER, ACCESS_ADMIN | ACCESS_AGENT, .handle = jobs_recent},
+	{"GET", "/api/jobs/{id}", HTTP_WORKER, ACCESS_ADMIN | ACCESS_AGENT, .handle = job_get},
+	{"GET", "/api/jobs/{id}/history", HTTP_WORKER, ACCESS_ADMIN, .handle = job_history},
+	{"POST", "/api/jobs/{id}/cancel", HTTP_WORKER, ACCESS_ADMIN, AGENT_MAX, job_cancel},
+
+	{"POST", "/api/jobs/lease", HTTP_WORKER, ACCESS_AGENT, AGENT_MAX, lease_post},
+	{"POST", "/api/jobs/lease/renew", HTTP_WORKER, ACCESS_AGENT, AGENT_MAX, renew_post},
+	{"POST", "/api/jobs/status", HTTP_WORKER, ACCESS_AGENT, AGENT_MAX, status_post},
+	{"POST", "/api/agents/commands", HTTP_WORKER, ACCESS_AGENT, AGENT_MAX, commands_post},
+
+	{"POST", "/api/agents/token", HTTP_WORKER, ACCESS_ADMIN, AGENT_MAX, agent_token},
+	{"GET", "/api/agents", HTTP_WORKER, ACCESS_ADMIN, .handle = agents_list},
+	{"GET", "/api/agents/audit", HTTP_WORKER, ACCESS_ADMIN, .handle = agents_audit},
+
+	{"GET", "/api/status", HTTP_WORKER, ACCESS_ADMIN | ACCESS_AGENT, .handle = status_get},
+	{"GET", "/healthz", HTTP_WORKER, ACCESS_ALL, .handle = health},
+	{"GET", "/readyz", HTTP_WORKER, ACCESS_ALL, .handle = ready},
+	{"GET", "/metrics", HTTP_WORKER, ACCESS_METRICS, .handle = metrics_show},
+	{"GET", "/.well-known/jwks.json", HTTP_INLINE, ACCESS_ALL, .handle = jwks_get},
+};
+const size_t control_route_count = ARRAY_LEN(control_routes);
+
+static int authorize_metrics(const struct app *app, const struct http_request *req, struct err *err)
+{
+	const struct secret *token = app->settings->metrics_token;
+
+	if (token == NULL)
+		return http_peer_is_loopback(req)
+			       ? 0
+			       : err_set(err, ERR_FORBIDDEN,
+					 "metrics are for this machine only: NIMBUS_METRICS_TOKEN is not set");
+	if (!secret_equal(token, http_bearer(req) /* compared only */))
+		return err_set(err, ERR_UNAUTH, "metrics: the metrics token is missing or wrong");
+	return 0;
+}
+
+static bool subject_allowed(const struct config_list *allowed, const char *subject)
+{
+	for (size_t i = 0; i < allowed->count; i++)
+		if (strcmp(allowed->items[i], subject) == 0)
+			return true;
+	return allowed->count == 0;
+}
+
+int control_authorize(void *ctx, struct http_request *req, const struct http_route *route, struct err *err)
+{
+	struct app *app = ctx;
+	struct claims *claims;
+	struct str token;
+	int r;
+
+	if (route->access == ACCESS_ALL)
+		return 0;
+	if (route->access == ACCESS_METRICS)
+		return authorize_metrics(app, req, err);
+	token = http_bearer(req); /* to the verifier */
+	if (token.data == NULL)
+		return err_set(err, ERR_UNAUTH, "Missing token");
+	claims = arena_alloc(http_arena(req), sizeof(*claims));
+	r = verifier_verify(app->verifier, token, route->access, clock_unix_ns(), claims, err);
+	if (r < 0)
+		return r;
+	if (claims->audience == TOKEN_ADMIN && !subject_allowed(&app->settings->admin_subjects, claims->subject))
+		return err_set(err, ERR_FORBIDDEN, "Admin subject not allowed");
+	http_set_claims(req, claims);
+	return 0;
+}
+
+void control_observe(void *ctx, const struct http_route *route, int status, int64_t duration_ns)
+{
+	struct app *app = ctx;
+
+	(void)status;
+	metrics_inc(app->metrics, M_REQUESTS);
+	/* How long an agent waited for work says nothing about us. */
+	if (route != NULL && route->handle != lease_post && route->handle != commands_post)
+		metrics_observe_ns(app->metrics, M_REQUEST_LATENCY, duration_ns);
+}
+
+const struct claims *caller(const struct http_request *req)
+{
+	return http_claims(req);
+}
+
+int require_agent(struct app *app, const struct http_request *req, const char *agent_id, struct err *err)
+{
+	const struct claims *c = caller(req);
+	int64_t version = 0;
+	int r;
+
+	if (strcmp(c->subject, agent_id) != 0)
+		return err_set(err, ERR_FORBIDDEN, "Agent mismatch: this token is not for agent '%.128s'", agent_id);
+	r = agents_db_token_version(&app->db, agent_id, &version, err);
+	if (r == 0 && c->version != version)
+		return err_set(err, ERR_FORBIDDEN, "Token revoked: agent '%s' has a newer one", agent_id);
+	return r;
+}
+
+int path_id(const struct http_request *req, int64_t *ret, struct err *err)
+{
+	int r = str_to_i64(str_c(http_path_param(req, "id")), "job id", 1, INT64_MAX, ret, err);
+
+	return r < 0 ? err_set(err, ERR_INVALID_FIELD, "job id: not a positive number") : 0;
+}

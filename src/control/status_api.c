@@ -1,0 +1,135 @@
+/*
+ * How the control plane is: for people, dashboards, probes and Prometheus.
+ */
+#include "base/buf.h"
+#include "control/control_metrics.h"
+#include "control/deliveries_db.h"
+#include "control/handlers.h"
+#include "control/jobs_db.h"
+#include "control/seals_db.h"
+
+static struct js *states(const struct jobs_counts *counts)
+{
+	struct js *o = js_new_object();
+
+	for (int s = 0; s < JOB_STATE_COUNT; s++)
+		if (counts->by_state[s] > 0)
+			js_set(o, job_state_text((enum job_state)s), js_new_int(counts->by_state[s]));
+	return o;
+}
+
+static struct js *deliveries(const struct deliveries_counts *counts)
+{
+	struct js *o = js_new_object();
+
+	js_set(o, "waiting", js_new_int(counts->waiting));
+	js_set(o, "jobs", js_new_int(counts->jobs));
+	js_set(o, "refused", js_new_int(counts->refused));
+	js_set(o, "failed", js_new_int(counts->failed));
+	return o;
+}
+
+int status_get(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	struct jobs_counts jobs = {0};
+	struct deliveries_counts github = {0};
+	int64_t seals = 0;
+	struct js *o;
+	int r = jobs_db_counts(&app->db, &jobs, err);
+
+	if (r == 0)
+		r = deliveries_db_counts(&app->db, &github, err);
+	if (r == 0)
+		r = seals_db_count(&app->db, &seals, err);
+	if (r < 0)
+		return r;
+	o = js_new_object();
+	js_set(o, "queue_length", js_new_int(jobs.queue_length));
+	js_set(o, "jobs_by_status", states(&jobs));
+	js_set_time(o, "oldest_queued_at", jobs.oldest_queued_at);
+	js_set(o, "waiting_agents", js_new_int((int64_t)http_wait_count(app->lease_waits)));
+	js_set(o, "deliveries", deliveries(&github));
+	js_set(o, "log_seals_waiting", js_new_int(seals));
+	js_set(o, "version", js_new_text(NIMBUS_VERSION));
+	return http_reply_js(req, 200, o);
+}
+
+static int ask_database(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	int64_t *one = ctx;
+
+	return sql_get_i64(tx, "SELECT 1", SQL_NO_ARGS, one, err);
+}
+
+/* The answer says which part is ill, the log why: an address may stand in the cause. */
+static int reply_health(struct http_request *req, bool healthy, const char *word, const char *database,
+			const char *disk)
+{
+	struct js *o = js_new_object();
+	struct js *checks = js_new_object();
+
+	js_set(checks, "database", js_new_text(database));
+	if (disk != NULL)
+		js_set(checks, "disk", js_new_text(disk));
+	js_set(o, "status", js_new_text(word));
+	js_set(o, "checks", checks);
+	return http_reply_js(req, healthy ? 200 : 503, o);
+}
+
+int health(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	int64_t one = 0;
+	bool good = sql_read(app->sql, ask_database, &one, err) >= 0 && one == 1;
+
+	return reply_health(req, good, good ? "healthy" : "unhealthy", good ? "ok" : "failed", NULL);
+}
+
+/* Ready: healthy, with room, and not about to stop. */
+int ready(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	int64_t one = 0;
+	bool database = sql_read(app->sql, ask_database, &one, err) >= 0 && one == 1;
+	bool disk = app_check_disk(app, err) == 0;
+	bool stopping = http_server_stopping(app->server);
+	bool good = database && disk && !stopping;
+
+	return reply_health(req, good,
+			    good       ? "ready"
+			    : stopping ? "stopping"
+				       : "not ready",
+			    database ? "ok" : "failed", disk ? "ok" : "full");
+}
+
+int metrics_show(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	struct jobs_counts jobs = {0};
+	int64_t seals = 0;
+	autovar(buf) text = {0};
+	int r = jobs_db_counts(&app->db, &jobs, err);
+
+	if (r == 0)
+		r = seals_db_count(&app->db, &seals, err);
+	if (r < 0)
+		return r;
+	metrics_set(app->metrics, M_QUEUE_LENGTH, (double)jobs.queue_length);
+	metrics_set(app->metrics, M_SEALS_WAITING, (double)seals);
+	metrics_set(app->metrics, M_WAITING,
+		    (double)(http_wait_count(app->lease_waits) + http_wait_count(app->command_waits)));
+	metrics_write(app->metrics, &text);
+	return http_reply_buf(req, 200, METRICS_CONTENT_TYPE, &text);
+}
+
+int jwks_get(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	autovar(buf) text = {0};
+
+	(void)err;
+	keyring_write_jwks(app->keyring, &text);
+	http_reply_header(req, "Cache-Control", "public, max-age=300");
+	return http_reply_buf(req, 200, "application/json", &text);
+}

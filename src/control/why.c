@@ -1,0 +1,87 @@
+#include "control/why.h"
+
+#include <string.h>
+
+#include "base/buf.h"
+
+struct parked_reason {
+	const char *reason;
+	const char *sentence;
+};
+
+static const struct parked_reason parked_reasons[] = {
+	{"github_app_not_configured",
+	 "it waits for a GitHub App, and none is configured; NIMBUS_GITHUB_DRY_RUN=true lets it run as a plain job"},
+	{"github_in_progress", "GitHub gave it to another runner"},
+	{"github_waiting", "GitHub holds it back until its deployment is approved"},
+};
+
+static bool offered_by(const struct agent *agent, const struct label_set *wanted, struct arena *arena)
+{
+	struct label_set offer = {0};
+
+	return label_set_from_key(str_c(agent->labels), arena, &offer, NULL) == 0 && label_set_covers(&offer, wanted);
+}
+
+static bool anyone_offers(const struct agent *agents, size_t count, const struct label_set *wanted, struct arena *arena)
+{
+	for (size_t i = 0; i < count; i++)
+		if (offered_by(&agents[i], wanted, arena))
+			return true;
+	return false;
+}
+
+static bool anyone_is_big_enough(const struct job *job, const struct label_set *wanted, const struct agent *agents,
+				 size_t count, struct arena *arena)
+{
+	for (size_t i = 0; i < count; i++)
+		if (offered_by(&agents[i], wanted, arena) && agents[i].vcpus >= job->vcpus &&
+		    agents[i].memory_mb >= job->memory_mb)
+			return true;
+	return false;
+}
+
+/* The labels that nobody offers, or all of them where no one agent has them together. */
+static const char *missing_labels(const struct job *job, const struct agent *agents, size_t count, struct arena *arena)
+{
+	autovar(buf) text = {0};
+
+	for (size_t i = 0; i < job->labels.count; i++) {
+		const struct label_set one = {&job->labels.items[i], 1};
+
+		if (!anyone_offers(agents, count, &one, arena))
+			buf_printf(&text, "%s'%s'", text.len > 0 ? ", " : "", job->labels.items[i]);
+	}
+	if (text.len == 0)
+		return arena_strdup(arena, job->label_key);
+	return arena_strdup(arena, text.data);
+}
+
+static const char *why_queued(const struct job *job, const struct agent *agents, size_t count, struct arena *arena)
+{
+	const struct label_set wanted = {job->labels.items, job->labels.count};
+
+	if (count == 0)
+		return "no agent has asked for work lately";
+	if (!anyone_offers(agents, count, &wanted, arena))
+		return arena_printf(arena, "no agent that asked for work lately offers its labels: %s",
+				    missing_labels(job, agents, count, arena));
+	if (!anyone_is_big_enough(job, &wanted, agents, count, arena))
+		return "it waits for an agent with as many vcpus and as much memory free as it asks for";
+	return "it waits for its turn";
+}
+
+static const char *why_parked(const struct job *job)
+{
+	for (size_t i = 0; i < ARRAY_LEN(parked_reasons); i++)
+		if (job->reason != NULL && strcmp(job->reason, parked_reasons[i].reason) == 0)
+			return parked_reasons[i].sentence;
+	return job->reason;
+}
+
+const char *why_waiting(const struct job *job, const struct agent *agents, size_t count, struct arena *arena)
+{
+	if (job->state == JOB_PARKED)
+		return why_parked(job);
+	return job->state == JOB_QUEUED ? why_queued(job, agents, count, arena) : NULL;
+}
