@@ -101,7 +101,7 @@ int vm_launch(struct vm_launch *l, struct process *ret, struct err *err)
 {
 	const struct process_spec spec = {
 		.path = l->path,
-		.argv = l->argv,
+		.argv = (const char *const *)l->argv,
 		.fds = l->fds,
 		.fd_count = l->fd_count,
 		.parent_death_signal = SIGKILL,
