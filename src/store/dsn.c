@@ -181,7 +181,7 @@ static bool find_scheme(struct str text, enum dsn_kind *ret)
 
 static bool contains(struct str text, struct str part)
 {
-	return text.len > 0 && memmem(text.data, text.len, part.data, part.len) != NULL;
+	return text.data != NULL && memmem(text.data, text.len, part.data, part.len) != NULL;
 }
 
 static int parse(struct str text, struct dsn *dsn, struct err *err)

@@ -1,0 +1,124 @@
+#include "store/migrate.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+/* cmocka.h wants the headers above. */
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+
+static const struct migration table[] = {
+	{"fruit", 1, "init", "CREATE TABLE apple (n BIGINT); INSERT INTO apple VALUES (1);"},
+	{"fruit", 2, "more", "CREATE TABLE pear (n BIGINT);\nUPDATE apple SET n = n + 10;"},
+	{"fruit", 3, "again", "UPDATE apple SET n = n + 100"},
+	{"herbs", 1, "init", "CREATE TABLE mint (n BIGINT)"},
+};
+
+struct fixture {
+	char folder[64];
+	struct sql *sql;
+	struct err err;
+};
+
+static int setup(void **state)
+{
+	struct fixture *f = xcalloc(1, sizeof(*f));
+
+	(void)snprintf(f->folder, sizeof(f->folder), "/tmp/nimbus-test-XXXXXX");
+	assert_non_null(mkdtemp(f->folder));
+	autofree char *dsn = xasprintf("%s/test.db", f->folder);
+	assert_int_equal(sql_open(&(struct sql_opts){.dsn = dsn}, &f->sql, &f->err), 0);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	sql_free(f->sql);
+	assert_int_equal(dir_remove(AT_FDCWD, f->folder, &f->err), 0);
+	free(f);
+	return 0;
+}
+
+static int apples_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	int rc = sql_get_i64(tx, "SELECT n FROM apple", SQL_NO_ARGS, ctx, err);
+
+	return rc < 0 ? rc : 0;
+}
+
+static int64_t apples(struct fixture *f)
+{
+	int64_t n = -1;
+
+	assert_int_equal(sql_read(f->sql, apples_fn, &n, &f->err), 0);
+	return n;
+}
+
+static void test_each_step_is_made_once(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(sql_migrate_table(f->sql, "fruit", table, 2, &f->err), 0);
+	assert_int_equal(apples(f), 11);
+	assert_int_equal(sql_migrate_table(f->sql, "fruit", table, 2, &f->err), 0);
+	assert_int_equal(apples(f), 11);
+	assert_int_equal(sql_migrate_table(f->sql, "fruit", table, 4, &f->err), 0);
+	assert_int_equal(apples(f), 111);
+	assert_int_equal(sql_migrate_table(f->sql, "herbs", table, 4, &f->err), 0);
+}
+
+static void test_a_newer_database_is_refused(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(sql_migrate_table(f->sql, "fruit", table, 3, &f->err), 0);
+	assert_int_equal(sql_migrate_table(f->sql, "fruit", table, 2, &f->err), -ERR_CONFLICT);
+	assert_non_null(strstr(f->err.msg, "schema 3"));
+	assert_int_equal(apples(f), 111);
+}
+
+static void test_a_failing_step_leaves_nothing(void **state)
+{
+	struct fixture *f = *state;
+	const struct migration broken[] = {
+		table[0],
+		{"fruit", 2, "broken", "UPDATE apple SET n = 5; CREATE TABLE apple (n BIGINT);"},
+	};
+
+	assert_int_equal(sql_migrate_table(f->sql, "fruit", broken, 2, &f->err), -ERR_INTERNAL);
+	assert_non_null(strstr(f->err.msg, "fruit/0002_broken"));
+	assert_int_equal(apples(f), 1);
+	assert_int_equal(sql_migrate_table(f->sql, "fruit", table, 2, &f->err), 0);
+	assert_int_equal(apples(f), 11);
+}
+
+static void test_the_programs_own(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(sql_migrate(f->sql, "control", &f->err), 0);
+	assert_int_equal(sql_migrate(f->sql, "control", &f->err), 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_each_step_is_made_once),
+		TEST(test_a_newer_database_is_refused),
+		TEST(test_a_failing_step_leaves_nothing),
+		TEST(test_the_programs_own),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
