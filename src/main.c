@@ -1,7 +1,23 @@
-#include <stdio.h>
+#include "base/command.h"
+#include "control/control.h"
+#include "up/up.h"
 
-int main(void)
+static const struct command *const services[] = {
+	&up_command,
+	&control_command,
+};
+static const struct command_table service_table = {"Services", services, ARRAY_LEN(services)};
+
+static const struct command_table *const tables[] = {&service_table};
+
+int main(int argc, char **argv)
 {
-	(void)puts("nimbus " NIMBUS_VERSION);
-	return 0;
+	static const struct command_program program = {
+		.name = "nimbus",
+		.summary = "Nimbus: self-hosted CI, every job in its own microVM.",
+		.tables = tables,
+		.table_count = ARRAY_LEN(tables),
+	};
+
+	return command_main(&program, argc, argv);
 }

@@ -1,0 +1,252 @@
+#include "up/child.h"
+
+#include <assert.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "net/http_client.h"
+#include "net/loop.h"
+
+#define PROBE_PAUSE_NS (10 * NS_PER_MS)
+#define PROBE_TIMEOUT_NS (2 * NS_PER_S)
+#define RESTART_BASE_NS (100 * NS_PER_MS)
+#define RESTART_MAX_NS (10 * NS_PER_S)
+/* One that stood for so long before it fell is started again at once. */
+#define STEADY_NS (10 * NS_PER_S)
+#define PRESSED_STOP_NS (3 * NS_PER_S)
+
+enum child_state {
+	CHILD_NEW,
+	CHILD_PROBED,	/* has a process that is not known to be ready */
+	CHILD_SERVING,	/* ready */
+	CHILD_RESTING,	/* no process; the timer starts it again */
+	CHILD_STOPPING, /* has its SIGTERM; the timer kills it */
+	CHILD_OVER,
+};
+
+struct child {
+	struct child_opts opts;
+	char *probe_url;
+	enum child_state state;
+	struct process process;
+	struct loop_source *watch; /* of its pidfd */
+	struct loop_source *timer; /* of what the state says */
+	struct http_pending *probe;
+	unsigned failures;
+	bool refused;
+	int64_t started_ns;
+};
+
+static void on_end(void *ctx, unsigned events);
+static void on_timer(void *ctx);
+
+struct child *child_new(const struct child_opts *opts)
+{
+	struct child *c = xcalloc(1, sizeof(*c));
+
+	c->opts = *opts;
+	c->probe_url = http_url(opts->url, "/readyz");
+	c->process.pidfd = -1;
+	return c;
+}
+
+void child_free(struct child *c)
+{
+	struct process_exit end;
+
+	if (c == NULL)
+		return;
+	http_pending_cancel(c->probe);
+	loop_source_free(c->timer);
+	loop_source_free(c->watch);
+	if (c->process.pidfd >= 0) {
+		(void)!process_signal(&c->process, SIGKILL, NULL);
+		(void)!process_wait(&c->process, INT64_MAX, &end, NULL);
+	}
+	free(c->probe_url);
+	free(c);
+}
+
+static int arm(struct child *c, int64_t after_ns, struct err *err)
+{
+	int64_t deadline_ns = clock_monotonic_ns() + after_ns;
+
+	if (c->timer == NULL)
+		return loop_add_timer(c->opts.loop, deadline_ns, LOOP_NORMAL, on_timer, c, &c->timer, err);
+	loop_timer_set(c->timer, deadline_ns);
+	return 0;
+}
+
+/* For where the timer is there already, so that nothing can fail. */
+static void rearm(struct child *c, int64_t after_ns)
+{
+	assert(c->timer != NULL);
+	(void)!arm(c, after_ns, NULL);
+}
+
+int child_start(struct child *c, struct err *err)
+{
+	const struct process_fd fds[] = {{STDERR_FILENO, STDOUT_FILENO}, {STDERR_FILENO, STDERR_FILENO}};
+	struct process_spec spec = {
+		.exec_fd = c->opts.exec_fd,
+		.argv = c->opts.argv,
+		.envp = c->opts.envp,
+		.fds = fds,
+		.fd_count = ARRAY_LEN(fds),
+		.parent_death_signal = SIGTERM,
+		.new_session = true, /* Ctrl-C is for `up` alone, which stops the others in order */
+		.no_core = true,     /* secrets are in there */
+	};
+
+	service_user_apply(c->opts.user, &spec);
+	int rc = arm(c, PROBE_PAUSE_NS, err);
+	if (rc == 0)
+		rc = process_spawn(&spec, &c->process, err);
+	if (rc == 0)
+		rc = loop_add_fd(c->opts.loop, c->process.pidfd, LOOP_READ, LOOP_URGENT, on_end, c, &c->watch, err);
+	if (rc < 0)
+		return rc;
+	c->state = CHILD_PROBED;
+	c->started_ns = clock_monotonic_ns();
+	return 0;
+}
+
+/* --- is it ready? --- */
+
+static void on_probe(void *ctx, struct http_reply *reply, const struct err *err)
+{
+	struct child *c = ctx;
+
+	(void)reply;
+	c->probe = NULL;
+	if (c->state != CHILD_PROBED)
+		return;
+	if (err != NULL) {
+		rearm(c, PROBE_PAUSE_NS);
+		return;
+	}
+	c->state = CHILD_SERVING;
+	c->failures = 0;
+	c->opts.on_event(c->opts.ctx, c, CHILD_READY);
+}
+
+static void probe(struct child *c)
+{
+	const struct http_call call = {.url = c->probe_url, .timeout_ns = PROBE_TIMEOUT_NS};
+	struct err err = {0};
+
+	if (http_client_start(c->opts.client, &call, on_probe, c, &c->probe, &err) < 0)
+		rearm(c, PROBE_PAUSE_NS);
+}
+
+/* --- falls and starts --- */
+
+static int64_t pause_before_restart(const struct child *c)
+{
+	int64_t pause = RESTART_BASE_NS;
+
+	for (unsigned i = 1; i < c->failures && pause < RESTART_MAX_NS; i++)
+		pause *= 2;
+	return pause < RESTART_MAX_NS ? pause : RESTART_MAX_NS;
+}
+
+static void start_again(struct child *c)
+{
+	struct err err = {0};
+
+	log_info("starting again", F("child", c->opts.name));
+	if (child_start(c, &err) == 0)
+		return;
+	log_error("cannot start", F("child", c->opts.name), F("error", &err));
+	c->failures++;
+	c->state = CHILD_RESTING;
+	rearm(c, pause_before_restart(c));
+}
+
+static void on_timer(void *ctx)
+{
+	struct child *c = ctx;
+
+	if (c->state == CHILD_PROBED) {
+		probe(c);
+	} else if (c->state == CHILD_RESTING) {
+		start_again(c);
+	} else if (c->state == CHILD_STOPPING) {
+		log_warn("did not stop in time: killed", F("child", c->opts.name));
+		(void)!process_signal(&c->process, SIGKILL, NULL);
+	}
+}
+
+static void on_end(void *ctx, unsigned events)
+{
+	struct child *c = ctx;
+	struct process_exit end = {0};
+	struct err err = {0};
+
+	(void)events;
+	loop_source_free(TAKE(c->watch));
+	http_pending_cancel(TAKE(c->probe));
+	if (process_wait(&c->process, INT64_MAX, &end, &err) < 0)
+		log_error("cannot tell how it ended", F("child", c->opts.name), F("error", &err));
+	fd_close(&c->process.pidfd);
+	if (c->state == CHILD_STOPPING) {
+		c->state = CHILD_OVER;
+		c->opts.on_event(c->opts.ctx, c, CHILD_GONE);
+		return;
+	}
+	log_warn("ended unexpectedly", F("child", c->opts.name), F("pid", c->process.pid),
+		 F(end.exited ? "exit_code" : "signal", end.exited ? end.code : end.signal));
+	c->refused = end.exited && end.code == err_info(ERR_INVALID)->exit_status;
+	bool steady = clock_monotonic_ns() - c->started_ns >= STEADY_NS;
+	c->failures = steady ? 1 : c->failures + 1;
+	c->state = CHILD_RESTING;
+	rearm(c, pause_before_restart(c));
+	c->opts.on_event(c->opts.ctx, c, CHILD_FELL);
+}
+
+void child_stop(struct child *c)
+{
+	bool pressed = c->state == CHILD_STOPPING;
+
+	if (c->state == CHILD_OVER)
+		return;
+	if (c->process.pidfd < 0) {
+		if (c->timer != NULL)
+			loop_timer_set(c->timer, LOOP_NEVER);
+		c->state = CHILD_OVER;
+		c->opts.on_event(c->opts.ctx, c, CHILD_GONE);
+		return;
+	}
+	c->state = CHILD_STOPPING;
+	(void)!process_signal(&c->process, SIGTERM, NULL);
+	rearm(c, pressed ? PRESSED_STOP_NS : c->opts.stop_ns);
+}
+
+bool child_is_ready(const struct child *c)
+{
+	return c->state == CHILD_SERVING;
+}
+
+bool child_is_gone(const struct child *c)
+{
+	return c->state == CHILD_OVER || c->state == CHILD_NEW;
+}
+
+const char *child_name(const struct child *c)
+{
+	return c->opts.name;
+}
+
+unsigned child_failures(const struct child *c)
+{
+	return c->failures;
+}
+
+bool child_refused(const struct child *c)
+{
+	return c->refused;
+}

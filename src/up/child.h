@@ -1,0 +1,52 @@
+/*
+ * One role as a child of `up`: started by this very binary's descriptor, asked for /readyz until it is ready, started
+ * again with growing pauses when it ends, stopped with a deadline. All of it on the loop.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/err.h"
+#include "up/service_user.h"
+
+struct loop;
+struct http_client;
+struct child;
+
+enum child_event {
+	CHILD_READY, /* for the first time, or again */
+	CHILD_FELL,  /* ended by itself; it will be started again unless child_stop() is called */
+	CHILD_GONE,  /* ended after child_stop(), or had no process then */
+};
+
+struct child_opts {
+	struct loop *loop;
+	struct http_client *client;
+	int exec_fd;
+	const char *name;	 /* the command: "control-plane"; what follows is borrowed */
+	const char *const *argv; /* NULL-terminated */
+	const char *const *envp; /* NULL-terminated */
+	const char *url;	 /* base URL of its /readyz */
+	const struct service_user *user;
+	int64_t stop_ns; /* between SIGTERM and SIGKILL */
+	void (*on_event)(void *ctx, struct child *c, enum child_event event);
+	void *ctx;
+};
+
+struct child *child_new(const struct child_opts *opts) must_check;
+/* Kills what still runs. */
+void child_free(struct child *c);
+AUTOPTR_DEFINE(child)
+
+int child_start(struct child *c, struct err *err) must_check;
+/* CHILD_GONE follows, from the loop. A second call presses: SIGTERM again, and a short deadline. */
+void child_stop(struct child *c);
+bool child_is_ready(const struct child *c);
+bool child_is_gone(const struct child *c);
+const char *child_name(const struct child *c);
+/* How often it fell without having been ready since. */
+unsigned child_failures(const struct child *c);
+/* Its last end was a refusal of how it was called or configured: trying again cannot help. */
+bool child_refused(const struct child *c);

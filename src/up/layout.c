@@ -1,0 +1,281 @@
+#include "up/layout.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "auth/token.h"
+#include "base/clock.h"
+#include "base/crypto.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "net/listen.h"
+#include "up/secrets.h"
+#include "vm/assets.h"
+
+enum { FREE_PORT_FIRST = 20000, FREE_PORT_LAST = 31999, FREE_PORT_TRIES = 200 };
+/* Tokens are made anew at every start, so they only have to outlive the longest one. */
+#define TOKEN_LIFE_NS (10 * 365 * 86400 * NS_PER_S)
+
+int layout_open(const struct role_flags *flags, struct layout *ret, struct err *err)
+{
+	static const struct config_table up_config = {"up", NULL, 0};
+	autovar(layout) l = {.arena = arena_new()};
+
+	int rc = role_start(flags, &up_config, &l, &l.role, err);
+	if (rc == 0)
+		rc = config_load(l.role.source, &control_config, &l.control, err);
+	if (rc == 0)
+		rc = config_load(l.role.source, &logging_config, &l.logging, err);
+	if (rc == 0)
+		rc = config_load(l.role.source, &agent_config, &l.agent, err);
+	if (rc < 0)
+		return rc;
+	service_user_find(l.role.common.uid, &l.user);
+	*ret = l;
+	l = (struct layout){0};
+	return 0;
+}
+
+void layout_fini(struct layout *l)
+{
+	config_unload(&control_config, &l->control);
+	config_unload(&logging_config, &l->logging);
+	config_unload(&agent_config, &l->agent);
+	role_fini(&l->role);
+	arena_free(TAKE(l->arena));
+}
+
+static const char *below(const struct layout *l, const char *name)
+{
+	return arena_printf(l->arena, "%s/%s", l->role.data_dir, name);
+}
+
+int layout_make_folders(const struct layout *l, struct err *err)
+{
+	static const struct {
+		const char *name;
+		mode_t mode;
+	} folders[] = {
+		{"run", 0755},	 {"secrets", 0700},   {"keys", 0700}, {"control", 0700},
+		{"agent", 0700}, {"agent/vms", 0700}, {"logs", 0700}, {"assets", 0755},
+	};
+
+	int rc = service_user_check_path(&l->user, l->role.data_dir, err);
+	for (size_t i = 0; i < ARRAY_LEN(folders) && rc == 0; i++) {
+		const char *path = below(l, folders[i].name);
+		rc = dir_make(path, folders[i].mode, err);
+		if (rc == 0)
+			rc = service_user_own(&l->user, path, err);
+	}
+	return rc;
+}
+
+/* --- ports --- */
+
+static int try_port(const struct layout *l, uint16_t port, struct err *err)
+{
+	autoclose fd = -1;
+	uint16_t got = 0;
+
+	return listen_tcp(l->role.common.listen, port, &fd, &got, err);
+}
+
+/* From below the range that the kernel gives to outgoing connections, so that a role which is started again does not
+ * find its port taken by one. */
+static int free_port(const struct layout *l, const struct ports *taken, uint16_t *ret, struct err *err)
+{
+	for (int i = 0; i < FREE_PORT_TRIES; i++) {
+		uint64_t offset = crypto_random_below(FREE_PORT_LAST - FREE_PORT_FIRST + 1);
+		uint16_t port = (uint16_t)(FREE_PORT_FIRST + offset);
+		if (port == taken->control || port == taken->logging || port == taken->metrics)
+			continue;
+		int rc = try_port(l, port, err);
+		if (rc == 0)
+			*ret = port;
+		if (rc != -ERR_CONFLICT)
+			return rc;
+	}
+	return err_set(err, ERR_CONFLICT, "found no free port from %d to %d", FREE_PORT_FIRST, FREE_PORT_LAST);
+}
+
+static int check_or_choose(const struct layout *l, struct ports *ports, struct err *err)
+{
+	uint16_t *const all[] = {&ports->control, &ports->logging, &ports->metrics};
+	int rc = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(all) && rc == 0; i++)
+		rc = *all[i] != 0 ? try_port(l, *all[i], err) : free_port(l, ports, all[i], err);
+	return rc;
+}
+
+static const char *base_url(const struct layout *l, uint16_t port)
+{
+	const char *listen = l->role.common.listen;
+	bool any = strcmp(listen, "0.0.0.0") == 0 || strcmp(listen, "::") == 0;
+
+	if (strchr(listen, ':') != NULL && !any)
+		return arena_printf(l->arena, "http://[%s]:%u", listen, port);
+	return arena_printf(l->arena, "http://%s:%u", any ? "127.0.0.1" : listen, port);
+}
+
+int layout_choose_ports(struct layout *l, int64_t port_base, bool fallback, struct err *err)
+{
+	struct ports ports = {(uint16_t)l->control.port, (uint16_t)l->logging.port, (uint16_t)l->agent.metrics_port};
+	struct ports none = {0};
+
+	if (port_base == 0)
+		ports = none;
+	else if (port_base != PORT_BASE_UNSET)
+		ports = (struct ports){(uint16_t)port_base, (uint16_t)(port_base + 2), (uint16_t)(port_base + 4)};
+	int rc = check_or_choose(l, &ports, err);
+	if (rc == -ERR_CONFLICT && fallback) {
+		(void)fprintf(stderr, "%s; taking free ports instead\n", err->msg);
+		ports = none;
+		rc = check_or_choose(l, &ports, err);
+	}
+	if (rc < 0)
+		return rc;
+	l->ports = ports;
+	l->endpoints = (struct endpoints){
+		.control_plane = base_url(l, ports.control),
+		.logging_pipeline = base_url(l, ports.logging),
+		.agent_metrics = base_url(l, ports.metrics),
+		.pid = getpid(),
+		.version = NIMBUS_VERSION,
+	};
+	return 0;
+}
+
+/* --- secrets --- */
+
+/* What the variables gave stays; what they did not is made, and kept. */
+static int complete(const struct layout *l, const char *name, struct secret **secret, struct err *err)
+{
+	if (*secret != NULL)
+		return 0;
+	return secrets_get(l->role.data_dir, name, &l->user, secret, err);
+}
+
+static int write_token(const struct layout *l, const char *name, const struct secret *key, enum token_audience audience,
+		       const char *subject, struct err *err)
+{
+	struct claims claims = {.audience = audience};
+	autoptr(secret) token = NULL;
+
+	if (snprintf(claims.subject, sizeof(claims.subject), "%s", subject) >= (int)sizeof(claims.subject))
+		return err_set(err, ERR_INVALID, "the name '%s' is too long for a token", subject);
+	int rc = token_mint_shared(key, &claims, clock_unix_ns(), TOKEN_LIFE_NS, &token, err);
+	if (rc == 0)
+		rc = secrets_put(l->role.data_dir, name, &l->user, token, err);
+	return rc;
+}
+
+static const char *agent_id(const struct layout *l)
+{
+	char *host = arena_alloc(l->arena, HOST_NAME_MAX + 1);
+
+	if (l->agent.agent_id != NULL)
+		return l->agent.agent_id;
+	return gethostname(host, HOST_NAME_MAX) == 0 && host[0] != '\0' ? host : "local";
+}
+
+int layout_make_secrets(struct layout *l, struct err *err)
+{
+	const struct config_list *subjects = &l->control.admin_subjects;
+
+	int rc = complete(l, "jwt-secret", &l->control.jwt_secret, err);
+	if (rc == 0)
+		rc = complete(l, "agent-token-secret", &l->control.agent_token_secret, err);
+	if (rc == 0)
+		rc = complete(l, "github-webhook-secret", &l->control.webhook_secret, err);
+	if (rc == 0)
+		rc = write_token(l, "admin-token", l->control.jwt_secret, TOKEN_ADMIN,
+				 subjects->count > 0 ? subjects->items[0] : "local", err);
+	if (rc == 0)
+		rc = write_token(l, "agent-token", l->control.agent_token_secret, TOKEN_AGENT, agent_id(l), err);
+	return rc;
+}
+
+/* --- assets --- */
+
+static int give_assets(const struct layout *l, const char *folder, struct err *err)
+{
+	return service_user_own(&l->user, folder, err);
+}
+
+int layout_install_assets(const struct layout *l, struct err *err)
+{
+	autofree char *share = NULL;
+
+	if (l->agent.assets_dir != NULL)
+		return 0; /* somebody else's folder */
+	int rc = assets_find_share(&share, err);
+	if (rc < 0)
+		return rc;
+	const char *folder = below(l, "assets");
+	rc = assets_install(share, folder, err);
+	return rc < 0 ? rc : give_assets(l, folder, err);
+}
+
+/* --- the environment --- */
+
+struct variable {
+	const char *name;
+	const char *value; /* NULL: not ours to say */
+};
+
+static bool is_set(const struct variable *variables, size_t count, struct str name)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (variables[i].value != NULL && str_eq(name, str_c(variables[i].name)))
+			return true;
+	}
+	return false;
+}
+
+/* A secret that a variable gave is read from there by the role too. */
+static const char *secret_file(const struct layout *l, const char *variable, const char *name)
+{
+	autofree char *file = xasprintf("%s_FILE", variable);
+	bool given = config_source_get(l->role.source, variable, NULL) != NULL ||
+		     config_source_get(l->role.source, file, NULL) != NULL;
+
+	return given ? NULL : arena_printf(l->arena, "%s/secrets/%s", l->role.data_dir, name);
+}
+
+const char *const *layout_environment(const struct layout *l)
+{
+	const struct variable variables[] = {
+		{"NIMBUS_DATA_DIR", l->role.data_dir},
+		{"NIMBUS_CONTROL_PLANE_PORT", arena_printf(l->arena, "%u", l->ports.control)},
+		{"NIMBUS_LOGGING_PORT", arena_printf(l->arena, "%u", l->ports.logging)},
+		{"NIMBUS_AGENT_METRICS_PORT", arena_printf(l->arena, "%u", l->ports.metrics)},
+		{"NIMBUS_CONTROL_PLANE_URL", l->endpoints.control_plane},
+		{"NIMBUS_LOG_SINK_URL", l->endpoints.logging_pipeline},
+		{"NIMBUS_AGENT_ID", agent_id(l)},
+		{"NIMBUS_JWT_SECRET_FILE", secret_file(l, "NIMBUS_JWT_SECRET", "jwt-secret")},
+		{"NIMBUS_AGENT_TOKEN_SECRET_FILE", secret_file(l, "NIMBUS_AGENT_TOKEN_SECRET", "agent-token-secret")},
+		{"NIMBUS_GITHUB_WEBHOOK_SECRET_FILE",
+		 secret_file(l, "NIMBUS_GITHUB_WEBHOOK_SECRET", "github-webhook-secret")},
+		{"NIMBUS_CONTROL_PLANE_TOKEN_FILE", secret_file(l, "NIMBUS_CONTROL_PLANE_TOKEN", "agent-token")},
+	};
+	size_t count = 0;
+	size_t used = 0;
+
+	while (environ[count] != NULL)
+		count++;
+	const char **list = arena_calloc(l->arena, count + ARRAY_LEN(variables) + 1, sizeof(*list));
+	for (size_t i = 0; i < count; i++) {
+		struct str rest = str_c(environ[i]);
+		if (!is_set(variables, ARRAY_LEN(variables), str_cut(&rest, '=')))
+			list[used++] = environ[i];
+	}
+	for (size_t i = 0; i < ARRAY_LEN(variables); i++) {
+		if (variables[i].value != NULL)
+			list[used++] = arena_printf(l->arena, "%s=%s", variables[i].name, variables[i].value);
+	}
+	return list;
+}

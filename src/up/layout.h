@@ -1,0 +1,52 @@
+/*
+ * What `up` decides before it starts anything: folders, ports, secrets, and the environment that tells the roles of
+ * them.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/compiler.h"
+#include "base/err.h"
+#include "model/role.h"
+#include "proto/endpoints.h"
+#include "up/service_user.h"
+
+enum { PORT_BASE_UNSET = -1 };
+
+struct ports {
+	uint16_t control;
+	uint16_t logging;
+	uint16_t metrics;
+};
+
+/* The settings of all roles, as the roles themselves will read them: what is wrong in them is said before anything
+ * starts. */
+struct layout {
+	struct role role;
+	struct control_settings control;
+	struct logging_settings logging;
+	struct agent_settings agent;
+	struct service_user user;
+	struct ports ports;
+	struct endpoints endpoints;
+	const char *admin_token; /* path */
+	struct arena *arena;	 /* of all strings above and of the environment */
+};
+
+int layout_open(const struct role_flags *flags, struct layout *ret, struct err *err) must_check;
+void layout_fini(struct layout *l);
+AUTOVAR_DEFINE(layout)
+
+/* The folders below the data directory, for the service user. */
+int layout_make_folders(const struct layout *l, struct err *err) must_check;
+/* port_base: N, N+2 and N+4; 0 picks free ones; PORT_BASE_UNSET takes what the variables say. A port in use is an error
+ * that says by whom, unless `fallback`: then all are free ones. */
+int layout_choose_ports(struct layout *l, int64_t port_base, bool fallback, struct err *err) must_check;
+/* Makes what is missing in DIR/secrets, and the tokens of the CLI and of the agent. */
+int layout_make_secrets(struct layout *l, struct err *err) must_check;
+/* Puts kernel and images into DIR/assets. */
+int layout_install_assets(const struct layout *l, struct err *err) must_check;
+/* This process's environment with what the roles must know put in; NULL-terminated, in the arena. */
+const char *const *layout_environment(const struct layout *l) must_check;

@@ -1,0 +1,380 @@
+#include "up/up.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "net/http_client.h"
+#include "net/loop.h"
+#include "up/child.h"
+#include "up/layout.h"
+
+/* Beyond the drain time that a role gives itself. */
+#define STOP_MARGIN_NS (15 * NS_PER_S)
+/* How often a role may fall before it was ready once: then it is not the weather. */
+enum { START_TRIES = 3 };
+
+enum { CONTROL, LOGGING, AGENT, CHILD_COUNT };
+
+enum phase {
+	PHASE_STARTING,
+	PHASE_UP,
+	PHASE_STOPPING_AGENT,
+	PHASE_STOPPING_SERVERS,
+};
+
+struct up_options {
+	struct role_flags role;
+	int64_t port_base;
+	bool port_fallback;
+};
+
+struct up {
+	struct layout layout;
+	struct loop *loop;
+	struct http_client *client;
+	struct child *children[CHILD_COUNT];
+	struct loop_source *signals[2];
+	enum phase phase;
+	struct err failure; /* why it ends, where nobody asked for that */
+};
+
+/* --- the folder is ours alone --- */
+
+static int lock_folder(const struct layout *l, int *ret_fd, struct err *err)
+{
+	autofree char *path = xasprintf("%s/run/up.lock", l->role.data_dir);
+	autoclose fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+	char holder[16] = "";
+
+	if (fd < 0)
+		return err_sys(err, "open %s", path);
+	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+		ssize_t len = pread(fd, holder, sizeof(holder) - 1, 0);
+		return err_set(err, ERR_CONFLICT, "%s is in use by another 'nimbus up' (process %.*s)",
+			       l->role.data_dir, len > 0 ? (int)len : 1, len > 0 ? holder : "?");
+	}
+	int len = snprintf(holder, sizeof(holder), "%d", (int)getpid());
+	if (ftruncate(fd, 0) != 0 || pwrite(fd, holder, (size_t)len, 0) != len)
+		return err_sys(err, "write %s", path);
+	*ret_fd = fd_take(&fd);
+	return 0;
+}
+
+/* --- what people and scripts see --- */
+
+static char *endpoints_path(const struct up *u)
+{
+	return xasprintf("%s/" ENDPOINTS_FILE, u->layout.role.data_dir);
+}
+
+static void forget_endpoints(const struct up *u)
+{
+	autofree char *path = endpoints_path(u);
+
+	(void)unlink(path);
+}
+
+static int write_endpoints(const struct up *u, struct err *err)
+{
+	autofree char *path = endpoints_path(u);
+	autovar(buf) text = {0};
+
+	endpoints_encode(&u->layout.endpoints, &text);
+	return file_write_atomic(AT_FDCWD, path, buf_str(&text), 0644, err);
+}
+
+/* A word that any shell takes as it stands. */
+static void put_quoted(struct buf *out, const char *word)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+=:@%,";
+
+	if (word[0] != '\0' && word[strspn(word, plain)] == '\0') {
+		buf_puts(out, word);
+		return;
+	}
+	buf_putc(out, '\'');
+	for (; *word != '\0'; word++) {
+		if (*word == '\'')
+			buf_puts(out, "'\\''");
+		else
+			buf_putc(out, *word);
+	}
+	buf_putc(out, '\'');
+}
+
+/* This program and, where a shell would not find it by itself, the data directory. */
+static void put_command(const struct up *u, const char *verb, const char *rest, struct buf *out)
+{
+	char self[PATH_MAX];
+	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	autofree char *usual = settings_data_dir(NULL, geteuid() == 0, getenv("XDG_STATE_HOME"), getenv("HOME"));
+
+	self[len > 0 ? len : 0] = '\0';
+	buf_puts(out, "  ");
+	put_quoted(out, len > 0 ? self : "nimbus");
+	buf_printf(out, " %s", verb);
+	if (usual == NULL || strcmp(usual, u->layout.role.data_dir) != 0) {
+		buf_puts(out, " --data ");
+		put_quoted(out, u->layout.role.data_dir);
+	}
+	buf_printf(out, "%s\n", rest);
+}
+
+static void greet(const struct up *u)
+{
+	const struct endpoints *e = &u->layout.endpoints;
+	autovar(buf) text = {0};
+
+	buf_printf(&text, "\nNimbus %s is ready.\n\n", e->version);
+	buf_printf(&text, "  control plane     %s\n  logging pipeline  %s\n  agent metrics     %s\n", e->control_plane,
+		   e->logging_pipeline, e->agent_metrics);
+	buf_printf(&text, "  data              %s\n\nTry, in another terminal:\n\n", u->layout.role.data_dir);
+	put_command(u, "jobs submit", " --wait --follow -- uname -a", &text);
+	put_command(u, "jobs recent", "", &text);
+	put_command(u, "doctor", "", &text);
+	buf_puts(&text, "\nCtrl-C stops it.\n");
+	(void)fputs(text.data, stdout);
+	(void)fflush(stdout);
+}
+
+/* --- phases --- */
+
+static void stop_servers(struct up *u)
+{
+	u->phase = PHASE_STOPPING_SERVERS;
+	child_stop(u->children[LOGGING]);
+	child_stop(u->children[CONTROL]);
+}
+
+static void stop(struct up *u)
+{
+	if (u->phase == PHASE_STOPPING_AGENT || u->phase == PHASE_STOPPING_SERVERS) {
+		log_info("stopping now, without waiting further");
+		for (size_t i = 0; i < CHILD_COUNT; i++) {
+			if (u->phase == PHASE_STOPPING_SERVERS || i == AGENT)
+				child_stop(u->children[i]);
+		}
+		return;
+	}
+	log_info("stopping: jobs that run get the drain time; once more stops now",
+		 F("drain_seconds", u->layout.role.common.drain / NS_PER_S));
+	u->phase = PHASE_STOPPING_AGENT;
+	child_stop(u->children[AGENT]);
+}
+
+static void on_signal(void *ctx)
+{
+	stop(ctx);
+}
+
+static void fail(struct up *u, const struct err *err)
+{
+	if (u->failure.code == ERR_NONE)
+		u->failure = *err;
+	if (u->phase == PHASE_STARTING || u->phase == PHASE_UP)
+		stop(u);
+}
+
+static bool all_ready(const struct up *u)
+{
+	for (size_t i = 0; i < CHILD_COUNT; i++) {
+		if (!child_is_ready(u->children[i]))
+			return false;
+	}
+	return true;
+}
+
+static void on_ready(struct up *u)
+{
+	struct err err = {0};
+
+	if (u->phase != PHASE_STARTING || !all_ready(u))
+		return;
+	u->phase = PHASE_UP;
+	if (write_endpoints(u, &err) < 0)
+		fail(u, &err);
+	else
+		greet(u);
+}
+
+static void on_fall(struct up *u, const struct child *c)
+{
+	struct err err = {0};
+
+	if (u->phase != PHASE_STARTING || (child_failures(c) < START_TRIES && !child_refused(c)))
+		return;
+	(void)err_set(&err, ERR_INTERNAL, "%s does not start", child_name(c));
+	fail(u, &err);
+}
+
+static void on_gone(struct up *u)
+{
+	if (u->phase == PHASE_STOPPING_AGENT && child_is_gone(u->children[AGENT]))
+		stop_servers(u);
+	if (u->phase == PHASE_STOPPING_SERVERS && child_is_gone(u->children[LOGGING]) &&
+	    child_is_gone(u->children[CONTROL]))
+		loop_stop(u->loop);
+}
+
+static void on_child(void *ctx, struct child *c, enum child_event event)
+{
+	struct up *u = ctx;
+
+	if (event == CHILD_READY)
+		on_ready(u);
+	else if (event == CHILD_FELL)
+		on_fall(u, c);
+	else
+		on_gone(u);
+}
+
+/* --- the whole --- */
+
+static int make_children(struct up *u, const char *env_file, int exec_fd, struct err *err)
+{
+	const struct layout *l = &u->layout;
+	const struct endpoints *e = &l->endpoints;
+	const struct {
+		const char *name;
+		const char *url;
+	} roles[CHILD_COUNT] = {
+		[CONTROL] = {"control-plane", e->control_plane},
+		[LOGGING] = {"logging-pipeline", e->logging_pipeline},
+		[AGENT] = {"host-agent", e->agent_metrics},
+	};
+	const char *const *environment = layout_environment(l);
+	int rc = 0;
+
+	for (size_t i = 0; i < CHILD_COUNT && rc == 0; i++) {
+		const char **argv = arena_calloc(l->arena, 5, sizeof(*argv));
+		argv[0] = "nimbus";
+		argv[1] = roles[i].name;
+		if (env_file != NULL) {
+			argv[2] = "--env-file";
+			argv[3] = env_file;
+		}
+		const struct child_opts opts = {
+			.loop = u->loop,
+			.client = u->client,
+			.exec_fd = exec_fd,
+			.name = roles[i].name,
+			.argv = argv,
+			.envp = environment,
+			.url = roles[i].url,
+			.user = &l->user,
+			.stop_ns = l->role.common.drain + STOP_MARGIN_NS,
+			.on_event = on_child,
+			.ctx = u,
+		};
+		u->children[i] = child_new(&opts);
+		rc = child_start(u->children[i], err);
+	}
+	return rc;
+}
+
+static int make_loop(struct up *u, struct err *err)
+{
+	static const int numbers[] = {SIGINT, SIGTERM};
+
+	int rc = loop_new(&u->loop, err);
+	for (size_t i = 0; i < ARRAY_LEN(numbers) && rc == 0; i++)
+		rc = loop_add_signal(u->loop, numbers[i], on_signal, u, &u->signals[i], err);
+	if (rc == 0)
+		rc = http_client_new(u->loop, &u->client, err);
+	return rc;
+}
+
+static void up_fini(struct up *u)
+{
+	for (size_t i = 0; i < CHILD_COUNT; i++)
+		child_free(u->children[i]);
+	http_client_free(u->client);
+	for (size_t i = 0; i < ARRAY_LEN(u->signals); i++)
+		loop_source_free(u->signals[i]);
+	loop_free(u->loop);
+	layout_fini(&u->layout);
+}
+AUTOVAR_DEFINE(up)
+
+static int prepare(struct up *u, const struct up_options *options, struct command_call *call, struct err *err)
+{
+	struct layout *l = &u->layout;
+	struct err missing = {0};
+
+	int rc = layout_choose_ports(l, options->port_base, options->port_fallback, err);
+	if (rc == -ERR_CONFLICT)
+		call->hint = "stop that, or choose other ports: --port-base N takes N, N+2 and N+4 (0: free ones)";
+	if (rc == 0)
+		rc = layout_make_secrets(l, err);
+	if (rc == 0 && layout_install_assets(l, &missing) < 0)
+		log_warn("jobs cannot start until this is mended", F("error", &missing));
+	return rc;
+}
+
+static int run(struct command_call *call, struct err *err)
+{
+	const struct up_options *options = call->options;
+	autovar(up) u = {0};
+	autoclose lock = -1;
+	autoclose exec_fd = -1;
+
+	(void)signal(SIGPIPE, SIG_IGN);
+	int rc = layout_open(&options->role, &u.layout, err);
+	if (rc == 0)
+		rc = layout_make_folders(&u.layout, err);
+	if (rc == 0)
+		rc = lock_folder(&u.layout, &lock, err);
+	if (rc < 0)
+		return rc;
+	forget_endpoints(&u);
+	rc = prepare(&u, options, call, err);
+	if (rc == 0)
+		rc = process_self_exec_fd(&exec_fd, err);
+	if (rc == 0)
+		rc = make_loop(&u, err);
+	if (rc == 0)
+		rc = make_children(&u, options->role.env_file, exec_fd, err);
+	if (rc == 0)
+		rc = loop_run(u.loop, err);
+	forget_endpoints(&u);
+	if (rc == 0 && u.failure.code != ERR_NONE) {
+		*err = u.failure;
+		call->hint = "its own words stand above";
+		return -err->code;
+	}
+	return rc;
+}
+
+static const struct command_option options[] = {
+	{"port-base", 'p', OPTION_INT, offsetof(struct up_options, port_base), .value = "N",
+	 .help = "Listen on N, N+2 and N+4; 0 picks free ports.", .max = 65531, .otherwise = PORT_BASE_UNSET},
+	{"port-fallback", 0, OPTION_FLAG, offsetof(struct up_options, port_fallback),
+	 .help = "Where a port is in use, take free ones and say which."},
+};
+
+const struct command up_command = {
+	.path = "up",
+	.summary = "Run the whole system of one machine in the foreground",
+	.about = "The first start makes secrets (mode 0600) in the data directory. When everything is ready,\n"
+		 "DIR/run/endpoints.json says where it listens. Ctrl-C stops it: jobs that run get NIMBUS_DRAIN\n"
+		 "seconds (20); a second Ctrl-C does not wait.\n",
+	.examples = "  nimbus up\n"
+		    "  nimbus up --data ~/nimbus --port-base 9000\n"
+		    "  NIMBUS_GITHUB_DRY_RUN=true nimbus up --port-base 0\n",
+	.options = options,
+	.option_count = ARRAY_LEN(options),
+	.shared = role_options,
+	.shared_count = ROLE_OPTION_COUNT,
+	.options_size = sizeof(struct up_options),
+	.run = run,
+};
