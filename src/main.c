@@ -1,10 +1,12 @@
 #include "base/command.h"
 #include "control/control.h"
+#include "logs/logs.h"
 #include "up/up.h"
 
 static const struct command *const services[] = {
 	&up_command,
 	&control_command,
+	&logs_command,
 };
 static const struct command_table service_table = {"Services", services, ARRAY_LEN(services)};
 
