@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-enum { CONSOLE_KEPT = 4096, WORDS_MAX = 160, REAP_S = 10 };
+enum { CONSOLE_KEPT = 4096, WORDS_MAX = 160, REAP_S = 10, CONNECT_S = 60 };
 
 #define CONNECT_RETRY_NS (5 * NS_PER_MS)
 
@@ -22,6 +22,7 @@ struct machine {
 	struct loop_source *pidfd;
 	struct loop_source *console;
 	struct loop_source *connect_timer;
+	int64_t connect_by_ns;
 	struct buf tail; /* the end of the console, unchecked */
 	char words[WORDS_MAX + 1];
 };
@@ -81,13 +82,13 @@ static void on_ended(void *ctx, unsigned events)
 static void try_connect(void *ctx)
 {
 	struct machine *m = ctx;
-	struct err err = {0};
+	struct err err = {.msg = "it did not open in time"};
 	int fd = -1;
 
 	int rc = vm_connect(m->vm, &fd, &err);
 	if (rc == 0) {
 		m->ops->connected(m->ctx, fd);
-	} else if (rc == VM_NOT_YET) {
+	} else if (rc == VM_NOT_YET && clock_monotonic_ns() < m->connect_by_ns) {
 		loop_timer_set(m->connect_timer, clock_monotonic_ns() + CONNECT_RETRY_NS);
 	} else {
 		/* Without a channel it is of no use; its end says so. */
@@ -121,6 +122,7 @@ int machine_start(struct loop *loop, const struct vm_driver *driver, const struc
 	if (rc < 0)
 		return rc;
 	m->running = true;
+	m->connect_by_ns = clock_monotonic_ns() + CONNECT_S * NS_PER_S;
 	rc = watch(m, loop, err);
 	if (rc < 0)
 		return rc;

@@ -33,6 +33,7 @@ struct spool {
 	struct buf unwritten; /* whole records */
 	int64_t last_seq;
 	int64_t pending;
+	bool dropped;
 
 	int64_t write_number; /* of the file that grows */
 	int write_fd;
@@ -103,6 +104,9 @@ void spool_append(struct spool *s, const struct spool_record *r)
 	size_t len = PAYLOAD_FIXED + r->message.len;
 
 	assert(r->message.len <= LOG_LINE_MAX && r->seq > s->last_seq);
+	s->last_seq = r->seq;
+	if (s->dropped)
+		return;
 	char *to = buf_reserve(&s->unwritten, RECORD_HEADER + len);
 	char *p = to + RECORD_HEADER;
 	store_le(p, (uint64_t)r->seq, 8);
@@ -115,7 +119,6 @@ void spool_append(struct spool *s, const struct spool_record *r)
 	store_le(to + 4, crc32c(0, p, len), 4);
 	s->unwritten.len += RECORD_HEADER + len;
 	s->pending += (int64_t)(RECORD_HEADER + len);
-	s->last_seq = r->seq;
 }
 
 /* --- writing --- */
@@ -315,6 +318,13 @@ void spool_ack(struct spool *s, int64_t bytes)
 		s->write_at = 0;
 		s->read_at = 0;
 	}
+}
+
+void spool_drop(struct spool *s)
+{
+	s->dropped = true;
+	buf_clear(&s->unwritten);
+	s->pending = 0;
 }
 
 /* --- opening --- */

@@ -56,5 +56,7 @@ typedef void (*spool_fn)(void *ctx, const struct spool_record *r);
  */
 int spool_read(struct spool *s, size_t max, spool_fn fn, void *ctx, int64_t *ret_bytes, struct err *err) must_check;
 void spool_ack(struct spool *s, int64_t bytes);
+/* Nobody will take the lines any more: those there are and those that come are counted, and forgotten. */
+void spool_drop(struct spool *s);
 /* Removes the folder: everything has arrived, or nobody wants it any more. */
 int spool_remove(struct spool *s, struct err *err) must_check;

@@ -268,6 +268,22 @@ static void the_largest_line_fits_any_batch(void **state)
 	assert_int_equal(count_files(*state), 0);
 }
 
+static void what_is_dropped_is_counted_only(void **state)
+{
+	autoptr(spool) s = open_spool(*state, 1000, 0);
+
+	append(s, 1, "one");
+	assert_int_equal(spool_write(s, NULL), 0);
+	append(s, 2, "two");
+	spool_drop(s);
+	assert_int_equal(spool_pending(s), 0);
+	append(s, 3, "three");
+	assert_int_equal(spool_write(s, NULL), 0);
+	(void)read_all(s, 1000, "");
+	assert_int_equal(spool_last_seq(s), 3);
+	assert_int_equal(spool_pending(s), 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -276,7 +292,7 @@ int main(void)
 		TEST(files_that_are_done_go),		TEST(room_ends_and_comes_back),
 		TEST(another_shim_reads_what_one_left), TEST(a_torn_tail_is_cut),
 		TEST(a_changed_byte_is_noticed),	TEST(a_failed_write_is_tried_again),
-		TEST(the_largest_line_fits_any_batch),
+		TEST(the_largest_line_fits_any_batch),	TEST(what_is_dropped_is_counted_only),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

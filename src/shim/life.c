@@ -1,0 +1,854 @@
+#include "shim/life.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/crypto.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "base/secret.h"
+#include "net/http_client.h"
+#include "shim/channel.h"
+#include "shim/link.h"
+#include "shim/machine.h"
+#include "shim/outcome.h"
+#include "shim/output.h"
+#include "shim/shipper.h"
+#include "shim/spool.h"
+
+/* What another shim needs to ship the rest of this job's log: the start message, with the log token. Mode 0600. */
+#define SHIP_FILE "ship"
+
+#define SPOOL_MAX_DEFAULT (INT64_C(1) << 30)
+#define HELLO_TIMEOUT_DEFAULT_NS (60 * NS_PER_S)
+#define SPOOL_RETRY_NS NS_PER_S
+/* The guest kills what is left at the end of the grace and tells the exit; a guest that does not is killed itself. */
+#define KILL_MARGIN_NS NS_PER_S
+
+enum life_state { LIFE_WAITING, LIFE_BOOTING, LIFE_BOOTED, LIFE_RUNNING, LIFE_ENDING, LIFE_EXITED };
+
+static const char *const state_names[] = {"waiting", "booting", "booted", "running", "ending", "exited"};
+
+/* Which states may follow which. */
+#define TO(state) (1U << LIFE_##state)
+static const unsigned moves[] = {
+	[LIFE_WAITING] = TO(BOOTING) | TO(EXITED), /* exited: another shim's job, only to be shipped */
+	[LIFE_BOOTING] = TO(BOOTED) | TO(ENDING),
+	[LIFE_BOOTED] = TO(RUNNING) | TO(ENDING),
+	[LIFE_RUNNING] = TO(ENDING),
+	[LIFE_ENDING] = TO(EXITED),
+};
+
+struct life {
+	struct life_opts opts;
+	enum life_state state;
+	struct link *link;
+	struct loop_source *deadline_timer;
+	struct loop_source *limit_timer; /* the job's time limit */
+	struct loop_source *kill_timer;	 /* the end of a grace */
+	struct loop_source *spool_timer; /* the disk was full */
+
+	struct shim_msg start_msg; /* all zeros before it came; its text lies in the arena */
+	struct arena *arena;
+	struct spool *spool;
+	struct output *output;
+	struct http_client *client;
+	struct shipper *shipper; /* NULL: nothing is shipped (any more) */
+	struct machine *machine;
+	struct channel *channel;
+
+	struct outcome_facts facts;
+	bool vm_gone;
+	int64_t launched_ns;
+	struct shim_booted booted;
+	struct shim_running running;
+	struct shim_exited exited;
+	char message[OUTCOME_TEXT_SIZE];
+	int64_t kill_at_ns; /* 0: no grace is running */
+	bool spool_full;
+	bool acknowledged;
+	bool stopped;
+};
+
+static const struct shim_start *job_of(const struct life *l)
+{
+	return &l->start_msg.start;
+}
+
+static void move(struct life *l, enum life_state to)
+{
+	assert((moves[l->state] >> to & 1) != 0);
+	l->state = to;
+	log_info("job moved", F("job", job_of(l)->job_id), F("attempt", job_of(l)->attempt),
+		 F("state", state_names[to]));
+}
+
+/* --- what the agent is told --- */
+
+static void tell(struct life *l, const struct shim_msg *m)
+{
+	link_send(l->link, m);
+}
+
+static void tell_hello(struct life *l)
+{
+	const struct shim_start *job = job_of(l);
+
+	tell(l, &(struct shim_msg){.type = SHIM_HELLO,
+				   .hello = {.pid = getpid(),
+					     .job_id = job->job_id,
+					     .attempt = job->attempt,
+					     .fence = job->fence,
+					     .vcpus = job->vcpus,
+					     .memory_mb = job->memory_mb,
+					     .deadline_ns = job->deadline_ns}});
+}
+
+static void tell_booted(struct life *l)
+{
+	if (l->booted.guest_answered_ns != 0)
+		tell(l, &(struct shim_msg){.type = SHIM_BOOTED, .booted = l->booted});
+}
+
+static void tell_running(struct life *l)
+{
+	if (l->running.started_ns != 0)
+		tell(l, &(struct shim_msg){.type = SHIM_RUNNING, .running = l->running});
+}
+
+static void tell_exited(struct life *l)
+{
+	if (l->state == LIFE_EXITED && !l->acknowledged)
+		tell(l, &(struct shim_msg){.type = SHIM_EXITED, .exited = l->exited});
+}
+
+/* --- the end of the shim --- */
+
+static void stop(struct life *l)
+{
+	l->stopped = true;
+	loop_stop(l->opts.loop);
+}
+
+static void remove_spool(struct life *l)
+{
+	struct err err = {0};
+
+	if (l->spool != NULL && spool_remove(l->spool, &err) < 0)
+		log_warn("the log spool could not be removed", F("error", &err));
+	(void)unlinkat(l->opts.dir_fd, SHIP_FILE, 0);
+}
+
+static bool all_shipped(const struct life *l)
+{
+	return l->shipper == NULL || spool_pending(l->spool) == 0;
+}
+
+/* Whether there is nothing left to do, and then the end. */
+static void maybe_stop(struct life *l)
+{
+	bool lease_lost = l->facts.stop == STOP_LEASE;
+
+	if (l->stopped || (l->state != LIFE_EXITED && l->state != LIFE_WAITING))
+		return;
+	if (l->state == LIFE_WAITING || (lease_lost && !l->acknowledged)) {
+		if (link_has_agent(l->link))
+			return;
+	} else if (!l->acknowledged || !all_shipped(l)) {
+		return;
+	}
+	remove_spool(l);
+	tell(l, &(struct shim_msg){.type = SHIM_SHIPPED});
+	stop(l);
+}
+
+/* --- log lines on their way --- */
+
+static void stop_shipping(struct life *l)
+{
+	shipper_free(TAKE(l->shipper));
+}
+
+static void make_room(struct life *l)
+{
+	if (l->channel != NULL)
+		channel_room(l->channel, !l->spool_full && spool_has_room(l->spool));
+}
+
+/* On disk, and then on its way. A disk that is full stops the guest's credit until there is room. */
+static bool write_spool(struct life *l)
+{
+	struct err err = {0};
+	bool written = spool_write(l->spool, &err) == 0;
+
+	if (!written && !l->spool_full)
+		log_warn("the log spool cannot be written: the job's output waits", F("job", job_of(l)->job_id),
+			 F("error", &err));
+	if (!written)
+		loop_timer_set(l->spool_timer, clock_monotonic_ns() + SPOOL_RETRY_NS);
+	l->spool_full = !written;
+	make_room(l);
+	if (l->shipper != NULL)
+		shipper_wake(l->shipper);
+	return written;
+}
+
+static void on_acked(void *ctx)
+{
+	struct life *l = ctx;
+
+	make_room(l);
+	maybe_stop(l);
+}
+
+/* Called by the shipper, which goes on living until the loop is back: so it is only let go of at the end. */
+static void on_refused(void *ctx, const struct err *err)
+{
+	struct life *l = ctx;
+
+	log_warn("the logging pipeline takes no more of this attempt: the rest is dropped", F("job", job_of(l)->job_id),
+		 F("attempt", job_of(l)->attempt), F("error", err));
+	spool_drop(l->spool);
+	make_room(l);
+	maybe_stop(l);
+}
+
+static int start_shipping(struct life *l, struct err *err)
+{
+	const struct shim_start *job = job_of(l);
+
+	if (job->log_url == NULL || job->log_token == NULL)
+		return 0;
+	int rc = http_client_new(l->opts.loop, &l->client, err);
+	if (rc < 0)
+		return rc;
+	return shipper_new(&(struct shipper_opts){.loop = l->opts.loop,
+						  .client = l->client,
+						  .spool = l->spool,
+						  .url = job->log_url,
+						  .token = job->log_token,
+						  .job_id = job->job_id,
+						  .attempt = job->attempt,
+						  .org_id = job->org_id,
+						  .repo_id = job->repo_id,
+						  .agent_id = job->agent_id,
+						  .acked = on_acked,
+						  .refused = on_refused,
+						  .ctx = l},
+			   &l->shipper, err);
+}
+
+static int open_log(struct life *l, struct err *err)
+{
+	int64_t max = job_of(l)->spool_max > 0 ? job_of(l)->spool_max : SPOOL_MAX_DEFAULT;
+
+	int rc = spool_open(&(struct spool_opts){l->opts.dir_fd, SHIM_SPOOL, max, 0}, &l->spool, err);
+	if (rc < 0)
+		return rc;
+	l->output = output_new(l->spool);
+	return start_shipping(l, err);
+}
+
+/* --- the end of the job --- */
+
+/* For another shim, should this one be killed before all has arrived. */
+static int keep_for_resume(struct life *l, struct err *err)
+{
+	autovar(buf) bytes = {0};
+
+	int rc = shim_msg_encode(&l->start_msg, &bytes, err);
+	if (rc == 0)
+		rc = file_write_atomic(l->opts.dir_fd, SHIP_FILE, buf_str(&bytes), 0600, err);
+	if (bytes.data != NULL)
+		secret_wipe(bytes.data, bytes.len);
+	return rc;
+}
+
+/* What is reported is on disk first: last_seq is a promise. */
+static bool log_is_durable(struct life *l)
+{
+	struct err err = {0};
+
+	if (l->spool == NULL || l->facts.stop == STOP_LEASE)
+		return true;
+	if (!write_spool(l))
+		return false;
+	int rc = spool_sync(l->spool, &err);
+	if (rc == 0)
+		rc = keep_for_resume(l, &err);
+	if (rc < 0) {
+		log_warn("the log's end cannot be written: the job's end waits", F("error", &err));
+		loop_timer_set(l->spool_timer, clock_monotonic_ns() + SPOOL_RETRY_NS);
+	}
+	return rc == 0;
+}
+
+/* Whoever reads the log sees why it ends, where the job itself did not say. */
+static void close_output(struct life *l)
+{
+	if (l->output == NULL)
+		return;
+	output_end(l->output, LOG_STREAM_STDOUT);
+	output_end(l->output, LOG_STREAM_STDERR);
+	if (l->exited.reason != SHIM_REASON_EXIT && l->exited.reason != SHIM_REASON_LEASE_LOST)
+		output_note(l->output, LOG_LINE_ERROR, "nimbus: %s", l->message);
+	output_free(TAKE(l->output));
+}
+
+static void conclude(struct life *l)
+{
+	if (l->state != LIFE_ENDING || !l->vm_gone)
+		return;
+	if (l->facts.last_words == NULL)
+		l->facts.last_words = l->machine != NULL ? machine_last_words(l->machine) : "";
+	outcome_of(&l->facts, l->message, &l->exited);
+	close_output(l);
+	if (!log_is_durable(l))
+		return;
+	l->exited.last_seq = l->spool != NULL ? spool_last_seq(l->spool) : 0;
+	l->exited.started_at = l->running.started_at;
+	l->exited.ended_at = clock_unix_ns();
+	move(l, LIFE_EXITED);
+	tell_exited(l);
+	maybe_stop(l);
+}
+
+/* All that decides the outcome stands in the facts. */
+static void end(struct life *l)
+{
+	if (l->state == LIFE_ENDING || l->state == LIFE_EXITED)
+		return;
+	move(l, LIFE_ENDING);
+	loop_timer_set(l->limit_timer, LOOP_NEVER);
+	loop_timer_set(l->kill_timer, LOOP_NEVER);
+	if (l->machine != NULL && !l->vm_gone)
+		machine_kill(l->machine);
+	else
+		l->vm_gone = true;
+	conclude(l);
+}
+
+static void fail_start(struct life *l, const struct err *err)
+{
+	l->facts.start_failed = *err;
+	log_error("the VM could not be started", F("job", job_of(l)->job_id), F("error", err));
+	end(l);
+}
+
+/* --- limits, cancel, lease --- */
+
+/* Asks the job to end, and sees to it. The first cause stays the reason; a shorter grace counts. */
+static void stop_job(struct life *l, enum stop_cause cause, int64_t grace_ns)
+{
+	if (l->state < LIFE_BOOTING || l->state >= LIFE_ENDING)
+		return;
+	if (l->facts.stop == STOP_NONE)
+		l->facts.stop = cause;
+	if (!l->facts.sent) {
+		end(l);
+		return;
+	}
+	channel_send_signal(l->channel, SIGTERM, grace_ns > 0 ? grace_ns : 1);
+	int64_t kill_at_ns = clock_monotonic_ns() + grace_ns + KILL_MARGIN_NS;
+	if (l->kill_at_ns == 0 || kill_at_ns < l->kill_at_ns)
+		l->kill_at_ns = kill_at_ns;
+	loop_timer_set(l->kill_timer, l->kill_at_ns);
+}
+
+static void on_limit(void *ctx)
+{
+	struct life *l = ctx;
+
+	stop_job(l, STOP_TIMEOUT, job_of(l)->grace_ns);
+}
+
+static void on_kill(void *ctx)
+{
+	end(ctx);
+}
+
+/* The VM is destroyed, and of this attempt nothing more is sent, whatever was reached. */
+static void lose_lease(struct life *l)
+{
+	if (l->acknowledged || l->state == LIFE_WAITING || l->facts.stop == STOP_LEASE)
+		return;
+	log_warn("the lease is over: destroying the VM", F("job", job_of(l)->job_id), F("attempt", job_of(l)->attempt));
+	l->facts.stop = STOP_LEASE;
+	stop_shipping(l);
+	if (l->state == LIFE_EXITED) {
+		outcome_of(&l->facts, l->message, &l->exited);
+		tell_exited(l);
+		maybe_stop(l);
+	} else if (l->state == LIFE_ENDING) {
+		conclude(l);
+	} else {
+		end(l);
+	}
+}
+
+static void on_deadline(void *ctx)
+{
+	lose_lease(ctx);
+}
+
+static void on_spool_timer(void *ctx)
+{
+	struct life *l = ctx;
+
+	if (l->state == LIFE_ENDING)
+		conclude(l);
+	else if (l->state != LIFE_EXITED && l->spool != NULL)
+		(void)write_spool(l);
+}
+
+/* --- the guest --- */
+
+static void on_ready(void *ctx, const struct guest_ack *ack)
+{
+	struct life *l = ctx;
+
+	if (l->state != LIFE_BOOTING)
+		return;
+	l->facts.answered = true;
+	l->booted = (struct shim_booted){.vmm_started_ns = l->launched_ns,
+					 .guest_answered_ns = clock_monotonic_ns(),
+					 .kernel_ns = ack->init_ns,
+					 .accel = job_of(l)->accel == VM_KVM ? "kvm" : "tcg"};
+	move(l, LIFE_BOOTED);
+	tell_booted(l);
+}
+
+static void on_started(void *ctx)
+{
+	struct life *l = ctx;
+
+	if (l->state != LIFE_BOOTED)
+		return;
+	l->running = (struct shim_running){.started_ns = clock_monotonic_ns(), .started_at = clock_unix_ns()};
+	move(l, LIFE_RUNNING);
+	tell_running(l);
+}
+
+static void on_output(void *ctx, enum log_stream stream, struct str bytes)
+{
+	struct life *l = ctx;
+
+	/* The log may be closed already: a guest goes on writing while its VM is being killed. */
+	if (l->output != NULL)
+		output_feed(l->output, stream, bytes);
+}
+
+static void on_settled(void *ctx)
+{
+	(void)write_spool(ctx);
+}
+
+static void on_finished(void *ctx, const struct guest_exit *exit)
+{
+	struct life *l = ctx;
+
+	l->facts.exited = true;
+	l->facts.exit = *exit;
+	end(l);
+}
+
+static void on_lost(void *ctx, const struct err *err)
+{
+	struct life *l = ctx;
+
+	l->facts.guest_lost = *err;
+	end(l);
+}
+
+static const struct channel_ops channel_ops = {
+	.ready = on_ready,
+	.started = on_started,
+	.output = on_output,
+	.settled = on_settled,
+	.finished = on_finished,
+	.lost = on_lost,
+};
+
+/* --- the VM --- */
+
+static void make_hello(struct guest_hello *h, const char *hostname)
+{
+	*h = (struct guest_hello){.version = GUEST_PROTOCOL_VERSION,
+				  .epoch = crypto_random_u64(),
+				  .wall_ns = clock_unix_ns(),
+				  .hostname = hostname};
+	crypto_random(h->entropy, sizeof(h->entropy));
+	crypto_random(h->machine_id, sizeof(h->machine_id));
+	crypto_random(h->boot_id, sizeof(h->boot_id));
+}
+
+static void on_vm_connected(void *ctx, int fd)
+{
+	struct life *l = ctx;
+	const struct shim_start *job = job_of(l);
+	autofree char *name = xasprintf("nimbus-%" PRId64, job->job_id);
+	struct guest_hello hello;
+	struct err err = {0};
+
+	if (l->state != LIFE_BOOTING) {
+		fd_close(&fd);
+		return;
+	}
+	make_hello(&hello, job->hostname != NULL ? job->hostname : name);
+	const struct channel_opts opts = {.loop = l->opts.loop,
+					  .fd = fd,
+					  .hello = &hello,
+					  .hello_deadline_ns = l->launched_ns + l->opts.hello_timeout_ns,
+					  .ops = &channel_ops,
+					  .ctx = l};
+	int rc = channel_new(&opts, &l->channel, &err);
+	secret_wipe(hello.entropy, sizeof(hello.entropy));
+	if (rc < 0)
+		fail_start(l, &err);
+}
+
+static void on_vm_ended(void *ctx, const struct process_exit *exit)
+{
+	struct life *l = ctx;
+
+	l->vm_gone = true;
+	l->exited.usage = (struct shim_usage){.wall_ns = clock_monotonic_ns() - l->launched_ns,
+					      .user_ns = exit->user_ns,
+					      .system_ns = exit->system_ns,
+					      .max_rss_bytes = exit->max_rss_bytes};
+	/* Else by itself; but what its guest said before may be the job's end. */
+	l->facts.vm_ended = l->state != LIFE_ENDING;
+	if (l->channel != NULL)
+		channel_close(l->channel);
+	end(l);
+	conclude(l);
+}
+
+static const struct machine_ops machine_ops = {.connected = on_vm_connected, .ended = on_vm_ended};
+
+static int start_vm(struct life *l, const struct msg_fds *fds, struct err *err)
+{
+	const struct shim_start *job = job_of(l);
+	autofree char *name = xasprintf("%" PRId64 "-%" PRId64, job->job_id, job->attempt);
+	bool scratch = fds->count > SHIM_START_FD_SCRATCH;
+	const struct vm_spec spec = {.name = name,
+				     .dir_fd = l->opts.dir_fd,
+				     .kernel_fd = fds->fds[SHIM_START_FD_KERNEL],
+				     .initrd_fd = fds->fds[SHIM_START_FD_INITRD],
+				     .root_fd = fds->fds[SHIM_START_FD_ROOTFS],
+				     .scratch_fd = scratch ? fds->fds[SHIM_START_FD_SCRATCH] : -1,
+				     .vcpus = (unsigned)job->vcpus,
+				     .memory_mb = (unsigned)job->memory_mb,
+				     .accel = job->accel == VM_KVM ? VM_KVM : VM_TCG};
+
+	if (fds->count < SHIM_START_FD_SCRATCH)
+		return err_set(err, ERR_INVALID, "start came with %zu descriptors, not kernel, initrd and rootfs",
+			       fds->count);
+	if (job->vcpus > VM_VCPUS_MAX || job->memory_mb < VM_MEMORY_MB_MIN || job->memory_mb > VM_MEMORY_MB_MAX)
+		return err_set(err, ERR_INVALID, "%" PRId64 " vcpus with %" PRId64 " MB are no VM of ours", job->vcpus,
+			       job->memory_mb);
+	l->launched_ns = clock_monotonic_ns();
+	return machine_start(l->opts.loop, l->opts.driver, &spec, &machine_ops, l, &l->machine, err);
+}
+
+/* --- what the agent says --- */
+
+/* Takes the message and its memory. */
+static void keep_start(struct life *l, struct shim_msg *m, struct arena **arena)
+{
+	l->start_msg = *m;
+	*m = (struct shim_msg){0};
+	l->arena = TAKE(*arena);
+}
+
+static void on_start(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
+{
+	struct err err = {0};
+
+	if (l->state != LIFE_WAITING) {
+		log_warn("a second start was ignored", F("job", job_of(l)->job_id));
+		return;
+	}
+	keep_start(l, m, arena);
+	move(l, LIFE_BOOTING);
+	loop_timer_set(l->deadline_timer, job_of(l)->deadline_ns);
+	int rc = open_log(l, &err);
+	if (rc == 0)
+		rc = start_vm(l, fds, &err);
+	if (rc < 0)
+		fail_start(l, &err);
+}
+
+/* The job is over and acknowledged; another shim was to ship its log, and is no more. */
+static void on_resume(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
+{
+	autovar(buf) bytes = {0};
+	autovar(shim_msg) start = {0};
+	struct err err = {0};
+
+	(void)fds;
+	(void)m;
+	if (l->state != LIFE_WAITING)
+		return;
+	int rc = file_read(l->opts.dir_fd, SHIP_FILE, SHIM_MSG_MAX, &bytes, &err);
+	if (rc == 0)
+		rc = shim_msg_decode(buf_str(&bytes), *arena, &start, &err);
+	if (rc == 0 && start.type != SHIM_START)
+		rc = err_set(&err, ERR_INVALID, "%s holds another message", SHIP_FILE);
+	if (bytes.data != NULL)
+		secret_wipe(bytes.data, bytes.len);
+	if (rc == 0) {
+		keep_start(l, &start, arena);
+		rc = open_log(l, &err);
+	}
+	if (rc < 0) {
+		log_error("the log that another shim left cannot be shipped", F("error", &err));
+		stop(l);
+		return;
+	}
+	l->acknowledged = true;
+	move(l, LIFE_EXITED);
+	if (l->shipper != NULL)
+		shipper_wake(l->shipper);
+	maybe_stop(l);
+}
+
+static bool is_overridden(const struct shim_go *go, const char *name)
+{
+	for (size_t i = 0; i < go->count; i++) {
+		if (strcmp(go->items[i].name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void add_env(struct guest_job *job, struct buf *text, const char *name, struct str value)
+{
+	if (job->envc == GUEST_ENV_MAX)
+		return;
+	job->env[job->envc++] = text->data + text->len;
+	buf_puts(text, name);
+	buf_putc(text, '=');
+	buf_append_str(text, value);
+	buf_putc(text, '\0');
+}
+
+/* What every job finds in its environment, unless it says otherwise. */
+static const struct js_pair default_env[] = {
+	{"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+	{"HOME", "/root"},
+	{"CI", "true"},
+	{"NIMBUS", "true"},
+};
+
+static bool is_set(const struct shim_start *start, const char *name)
+{
+	for (size_t i = 0; i < start->env.count; i++) {
+		if (strcmp(start->env.items[i].key, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* `text` never grows while pointers into it are taken, and so leaves no copy of a secret behind. */
+static void make_env(const struct shim_start *start, const struct shim_go *go, struct guest_job *job, struct buf *text)
+{
+	(void)buf_reserve(text, 4 * SHIM_MSG_MAX);
+	for (size_t i = 0; i < ARRAY_LEN(default_env); i++) {
+		const char *name = default_env[i].key;
+		if (!is_set(start, name) && !is_overridden(go, name))
+			add_env(job, text, name, str_c(default_env[i].value));
+	}
+	for (size_t i = 0; i < start->env.count; i++) {
+		if (!is_overridden(go, start->env.items[i].key))
+			add_env(job, text, start->env.items[i].key, str_c(start->env.items[i].value));
+	}
+	/* Into the guest, which is what a job's secrets are for. */
+	for (size_t i = 0; i < go->count; i++)
+		add_env(job, text, go->items[i].name, secret_reveal(go->items[i].value));
+}
+
+static int send_job(struct life *l, const struct shim_go *go, struct err *err)
+{
+	const struct shim_start *start = job_of(l);
+	autofree struct guest_job *job = xcalloc(1, sizeof(*job));
+	autovar(buf) text = {0};
+
+	job->cwd = start->workdir != NULL ? start->workdir : "";
+	if (start->argv.count > GUEST_ARGS_MAX || start->env.count + go->count + ARRAY_LEN(default_env) > GUEST_ENV_MAX)
+		return err_set(err, ERR_TOO_LARGE, "a job has at most %d arguments and %d variables", GUEST_ARGS_MAX,
+			       GUEST_ENV_MAX - (int)ARRAY_LEN(default_env));
+	for (size_t i = 0; i < start->argv.count; i++)
+		job->argv[job->argc++] = start->argv.items[i];
+	make_env(start, go, job, &text);
+	int rc = channel_send_job(l->channel, job, err);
+	secret_wipe(text.data, text.cap);
+	return rc;
+}
+
+static void on_go(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
+{
+	struct err err = {0};
+
+	(void)arena;
+	(void)fds;
+	if (l->state != LIFE_BOOTED || l->facts.sent)
+		return;
+	for (size_t i = 0; i < m->go.count; i++)
+		output_mask(l->output, m->go.items[i].name, secret_reveal(m->go.items[i].value));
+	if (send_job(l, &m->go, &err) < 0) {
+		fail_start(l, &err);
+		return;
+	}
+	l->facts.sent = true;
+	l->facts.timeout_ns = job_of(l)->timeout_ns;
+	if (job_of(l)->timeout_ns > 0)
+		loop_timer_set(l->limit_timer, clock_monotonic_ns() + job_of(l)->timeout_ns);
+}
+
+static void on_new_deadline(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
+{
+	(void)arena;
+	(void)fds;
+	if (l->state == LIFE_WAITING || l->acknowledged || l->facts.stop == STOP_LEASE)
+		return;
+	l->start_msg.start.deadline_ns = m->deadline.deadline_ns;
+	loop_timer_set(l->deadline_timer, m->deadline.deadline_ns);
+}
+
+static void on_cancel(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
+{
+	int64_t grace_ns = m->cancel.grace_ns >= 0 ? m->cancel.grace_ns : job_of(l)->grace_ns;
+
+	(void)arena;
+	(void)fds;
+	stop_job(l, STOP_CANCEL, grace_ns);
+}
+
+static void on_destroy(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
+{
+	(void)m;
+	(void)arena;
+	(void)fds;
+	if (l->state == LIFE_WAITING)
+		stop(l);
+	else
+		lose_lease(l);
+}
+
+static void on_exit_ack(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
+{
+	(void)m;
+	(void)arena;
+	(void)fds;
+	if (l->state != LIFE_EXITED)
+		return;
+	l->acknowledged = true;
+	loop_timer_set(l->deadline_timer, LOOP_NEVER);
+	maybe_stop(l);
+}
+
+static const struct {
+	enum shim_msg_type type;
+	void (*handle)(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds);
+} handlers[] = {
+	{SHIM_START, on_start},	  {SHIM_GO, on_go},	      {SHIM_DEADLINE, on_new_deadline},
+	{SHIM_CANCEL, on_cancel}, {SHIM_DESTROY, on_destroy}, {SHIM_EXIT_ACK, on_exit_ack},
+	{SHIM_RESUME, on_resume},
+};
+
+static void on_message(void *ctx, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
+{
+	for (size_t i = 0; i < ARRAY_LEN(handlers); i++) {
+		if (handlers[i].type == m->type) {
+			handlers[i].handle(ctx, m, arena, fds);
+			return;
+		}
+	}
+	log_warn("a message that only shims send was ignored");
+}
+
+static void on_agent_connected(void *ctx)
+{
+	struct life *l = ctx;
+
+	tell_hello(l);
+	tell_booted(l);
+	tell_running(l);
+	tell_exited(l);
+}
+
+/* The job goes on: until its lease ends, another agent may come. */
+static void on_agent_gone(void *ctx)
+{
+	maybe_stop(ctx);
+}
+
+static const struct link_ops link_ops = {
+	.connected = on_agent_connected,
+	.message = on_message,
+	.gone = on_agent_gone,
+};
+
+/* --- making and freeing --- */
+
+static int add_timers(struct life *l, struct err *err)
+{
+	struct loop *loop = l->opts.loop;
+
+	int rc = loop_add_timer(loop, LOOP_NEVER, LOOP_URGENT, on_deadline, l, &l->deadline_timer, err);
+	if (rc == 0)
+		rc = loop_add_timer(loop, LOOP_NEVER, LOOP_NORMAL, on_limit, l, &l->limit_timer, err);
+	if (rc == 0)
+		rc = loop_add_timer(loop, LOOP_NEVER, LOOP_NORMAL, on_kill, l, &l->kill_timer, err);
+	if (rc == 0)
+		rc = loop_add_timer(loop, LOOP_NEVER, LOOP_NORMAL, on_spool_timer, l, &l->spool_timer, err);
+	return rc;
+}
+
+int life_new(const struct life_opts *opts, struct life **ret, struct err *err)
+{
+	autoclose agent_fd = opts->agent_fd;
+	autoptr(life) l = xcalloc(1, sizeof(*l));
+
+	l->opts = *opts;
+	if (l->opts.hello_timeout_ns == 0)
+		l->opts.hello_timeout_ns = HELLO_TIMEOUT_DEFAULT_NS;
+	int rc = add_timers(l, err);
+	if (rc < 0)
+		return rc;
+	const struct link_opts link_opts = {
+		.loop = opts->loop, .dir_fd = opts->dir_fd, .agent_fd = fd_take(&agent_fd), .ops = &link_ops, .ctx = l};
+	rc = link_new(&link_opts, &l->link, err);
+	if (rc < 0)
+		return rc;
+	*ret = TAKE(l);
+	return 0;
+}
+
+void life_free(struct life *l)
+{
+	if (l == NULL)
+		return;
+	channel_free(l->channel);
+	machine_free(l->machine);
+	shipper_free(l->shipper);
+	http_client_free(l->client);
+	output_free(l->output);
+	spool_free(l->spool);
+	link_free(l->link);
+	loop_source_free(l->deadline_timer);
+	loop_source_free(l->limit_timer);
+	loop_source_free(l->kill_timer);
+	loop_source_free(l->spool_timer);
+	shim_msg_fini(&l->start_msg);
+	arena_free(l->arena);
+	fd_close(&l->opts.dir_fd);
+	free(l);
+}

@@ -1,0 +1,8 @@
+/*
+ * `nimbus shim`: the process that owns one VM. Started by the host agent and by nobody else, with descriptors instead
+ * of arguments (proto/shim_msg.h). One thread, one loop.
+ */
+#pragma once
+
+/* The exit status. */
+int shim_main(void);
