@@ -54,7 +54,11 @@ static int read_env(struct reader *r, struct js_pairs *ret, struct err *err)
 
 	if (rc < 0)
 		return rc;
-	ret->items = arena_calloc(r->arena, js_len(v), sizeof(*ret->items));
+	while (js_each(v, &iter, &key, &value))
+		ret->count++;
+	ret->items = arena_calloc(r->arena, ret->count, sizeof(*ret->items));
+	ret->count = 0;
+	iter = NULL;
 	while (js_each(v, &iter, &key, &value)) {
 		ret->items[ret->count].key = arena_strdup(r->arena, key);
 		ret->items[ret->count++].value = arena_strdup(r->arena, js_text(value, ""));
