@@ -85,8 +85,8 @@ static void move(struct life *l, enum life_state to)
 {
 	assert((moves[l->state] >> to & 1) != 0);
 	l->state = to;
-	log_info("job moved", F("job", job_of(l)->job_id), F("attempt", job_of(l)->attempt),
-		 F("state", state_names[to]));
+	log_debug("job moved", F("job", job_of(l)->job_id), F("attempt", job_of(l)->attempt),
+		  F("state", state_names[to]));
 }
 
 /* --- what the agent is told --- */
@@ -315,6 +315,8 @@ static void conclude(struct life *l)
 	l->exited.started_at = l->running.started_at;
 	l->exited.ended_at = clock_unix_ns();
 	move(l, LIFE_EXITED);
+	log_info("job ended", F("job", job_of(l)->job_id), F("attempt", job_of(l)->attempt),
+		 F("reason", shim_reason_name((enum shim_reason)l->exited.reason)), F("lines", l->exited.last_seq));
 	tell_exited(l);
 	maybe_stop(l);
 }

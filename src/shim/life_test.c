@@ -1,0 +1,676 @@
+#include "shim/life.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "net/msg.h"
+#include "proto/guest_frame.h"
+#include "proto/shim_msg.h"
+#include "shim/spool.h"
+
+/*
+ * The test is the agent and the guest of a life on a loop, whose VMM is /bin/sleep behind a driver of the test's.
+ */
+struct fixture {
+	char *path;
+	int dir_fd;
+	struct loop *loop;
+	struct life *life;
+	int agent_fd;
+	struct arena *arena;
+	bool stopped;
+
+	int guest_fd;
+	struct guest_decoder decoder;
+	struct buf said;
+	uint64_t epoch;
+	uint64_t output_seq;
+};
+
+static struct fixture *the_fixture; /* a driver has no context */
+static const char *vmm_script = "exec sleep 1000";
+
+static int fake_prepare(const struct vm_spec *spec, struct vm **ret, struct err *err);
+
+static int fake_connect(struct vm *vm, int *ret_fd, struct err *err)
+{
+	int ends[2];
+
+	(void)vm;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0)
+		return err_sys(err, "socketpair");
+	the_fixture->guest_fd = ends[1];
+	*ret_fd = ends[0];
+	return 0;
+}
+
+static void fake_free(struct vm *vm)
+{
+	vm_launch_fini(&vm->launch);
+	fd_close(&vm->console_fd);
+	free(vm);
+}
+
+static const struct vm_driver fake_driver = {"fake", "sh", fake_prepare, fake_connect, fake_free};
+
+static int fake_prepare(const struct vm_spec *spec, struct vm **ret, struct err *err)
+{
+	struct vm *vm = xcalloc(1, sizeof(*vm));
+	int ends[2];
+
+	(void)spec;
+	vm->driver = &fake_driver;
+	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
+		return err_sys(err, "pipe");
+	vm->console_fd = ends[0];
+	vm_launch_init(&vm->launch, "/bin/sh");
+	vm_launch_arg(&vm->launch, "sh");
+	vm_launch_arg(&vm->launch, "-c");
+	vm_launch_arg(&vm->launch, "%s", vmm_script);
+	vm_launch_output(&vm->launch, ends[1]);
+	*ret = vm;
+	return 0;
+}
+
+static void make_life(struct fixture *f)
+{
+	int ends[2];
+	int dir_fd = dup(f->dir_fd);
+
+	fd_close(&f->agent_fd);
+	assert_int_equal(msg_pair(ends, NULL), 0);
+	f->agent_fd = ends[0];
+	assert_int_equal(loop_new(&f->loop, NULL), 0);
+	assert_int_equal(life_new(&(struct life_opts){.loop = f->loop,
+						      .dir_fd = dir_fd,
+						      .agent_fd = ends[1],
+						      .driver = &fake_driver},
+				  &f->life, NULL),
+			 0);
+}
+
+static void end_life(struct fixture *f)
+{
+	life_free(TAKE(f->life));
+	loop_free(TAKE(f->loop));
+}
+
+static int set_up(void **state)
+{
+	struct fixture *f = xcalloc(1, sizeof(*f));
+
+	the_fixture = f;
+	vmm_script = "exec sleep 1000";
+	f->guest_fd = -1;
+	f->agent_fd = -1;
+	f->arena = arena_new();
+	f->path = xstrdup("/tmp/nimbus-life-XXXXXX");
+	assert_non_null(mkdtemp(f->path));
+	assert_int_equal(dir_open(f->path, &f->dir_fd, NULL), 0);
+	make_life(f);
+	*state = f;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *f = *state;
+
+	end_life(f);
+	assert_int_equal(dir_remove(AT_FDCWD, f->path, NULL), 0);
+	fd_close(&f->agent_fd);
+	fd_close(&f->guest_fd);
+	fd_close(&f->dir_fd);
+	buf_fini(&f->said);
+	arena_free(f->arena);
+	free(f->path);
+	free(f);
+	return 0;
+}
+
+static void step(struct fixture *f)
+{
+	struct err err = {0};
+
+	if (loop_step(f->loop, clock_monotonic_ns() + 20 * NS_PER_S, &err) < 0)
+		fail_msg("%s", err.msg);
+}
+
+/* --- as the agent --- */
+
+static struct shim_msg hear(struct fixture *f, enum shim_msg_type type)
+{
+	autovar(buf) packet = {0};
+	struct shim_msg m = {0};
+	struct err err = {0};
+
+	for (;;) {
+		int rc = msg_recv(f->agent_fd, &packet, NULL, &err);
+		if (rc == 0)
+			break;
+		assert_int_equal(rc, MSG_AGAIN);
+		step(f);
+	}
+	assert_int_equal(shim_msg_decode(buf_str(&packet), f->arena, &m, &err), 0);
+	if (m.type != type)
+		fail_msg("heard %d, not %d", m.type, type);
+	return m;
+}
+
+static void tell(struct fixture *f, const struct shim_msg *m, const int *fds, size_t count)
+{
+	autovar(buf) packet = {0};
+
+	assert_int_equal(shim_msg_encode(m, &packet, NULL), 0);
+	assert_int_equal(msg_send(f->agent_fd, buf_str(&packet), fds, count, NULL), 0);
+}
+
+static void tell_bare(struct fixture *f, enum shim_msg_type type)
+{
+	tell(f, &(struct shim_msg){.type = type}, NULL, 0);
+}
+
+static void start(struct fixture *f, int64_t timeout_ns, int64_t deadline_ns)
+{
+	static const char *argv[] = {"make", "test"};
+	static struct js_pair env[] = {{"PLAIN", "1"}, {"TOKEN", "not this"}, {"HOME", "/here"}};
+	autoclose null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int fds[] = {null, null, null, null};
+
+	assert_int_equal(hear(f, SHIM_HELLO).hello.job_id, 0);
+	tell(f,
+	     &(struct shim_msg){.type = SHIM_START,
+				.start = {.job_id = 7,
+					  .attempt = 2,
+					  .fence = 3,
+					  .org_id = 1,
+					  .agent_id = "a",
+					  .argv = {argv, 2},
+					  .env = {env, 3},
+					  .vcpus = 1,
+					  .memory_mb = 128,
+					  .timeout_ns = timeout_ns,
+					  .grace_ns = NS_PER_S,
+					  .deadline_ns = deadline_ns}},
+	     fds, 4);
+}
+
+static void connect_again(struct fixture *f)
+{
+	fd_close(&f->agent_fd);
+	assert_int_equal(msg_connect(f->dir_fd, SHIM_SOCKET, &f->agent_fd, NULL), 0);
+}
+
+/* --- as the guest --- */
+
+static bool guest_heard(struct fixture *f, struct guest_frame *ret)
+{
+	struct str input = buf_str(&f->said);
+
+	int rc = guest_decode(&f->decoder, &input, ret, NULL);
+	assert_true(rc >= 0);
+	buf_consume(&f->said, f->said.len - input.len);
+	if (rc == GUEST_FRAME_READY)
+		return true;
+	char *to = buf_reserve(&f->said, 65536);
+	ssize_t got = f->guest_fd >= 0 ? read(f->guest_fd, to, 65536) : -1;
+	if (got <= 0)
+		return false;
+	f->said.len += (size_t)got;
+	return guest_heard(f, ret);
+}
+
+static void guest_hears(struct fixture *f, enum guest_frame_type type, struct guest_frame *ret)
+{
+	while (!guest_heard(f, ret))
+		step(f);
+	assert_int_equal(ret->type, type);
+}
+
+static void guest_says(struct fixture *f, struct buf *bytes)
+{
+	assert_int_equal(file_write_fd(f->guest_fd, buf_str(bytes), NULL), 0);
+	buf_clear(bytes);
+}
+
+static void put_output(struct fixture *f, uint16_t stream, const char *text, struct buf *out)
+{
+	guest_output_encode(stream, &(struct guest_output){.seq = f->output_seq++, .bytes = str_c(text)}, out);
+}
+
+static void put_end(struct fixture *f, uint32_t code, uint32_t signal, bool oom, struct buf *out)
+{
+	guest_exit_encode(&(struct guest_exit){.code = code, .signal = signal, .oom = oom}, out);
+	put_output(f, GUEST_STDOUT, "", out);
+	put_output(f, GUEST_STDERR, "", out);
+}
+
+static void boot(struct fixture *f)
+{
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+	struct guest_hello hello;
+
+	guest_decoder_for_guest(&f->decoder);
+	guest_hears(f, GUEST_HELLO, &frame);
+	assert_int_equal(guest_hello_decode(frame.payload, &hello, NULL), 0);
+	assert_string_equal(hello.hostname, "nimbus-7");
+	guest_ack_encode(&(struct guest_ack){.version = GUEST_PROTOCOL_VERSION,
+					     .epoch = hello.epoch,
+					     .done = GUEST_DONE_NEEDED,
+					     .init_ns = 5},
+			 &out);
+	guest_says(f, &out);
+	assert_int_equal(hear(f, SHIM_BOOTED).booted.kernel_ns, 5);
+}
+
+static void go(struct fixture *f)
+{
+	autovar(buf) out = {0};
+	autoptr(secret) token = secret_new("s3cr3t-value", 12);
+	struct shim_secret_env env[] = {{"TOKEN", token}};
+	struct guest_frame frame;
+	struct guest_job job;
+
+	tell(f, &(struct shim_msg){.type = SHIM_GO, .go = {env, 1}}, NULL, 0);
+	guest_hears(f, GUEST_JOB, &frame);
+	assert_int_equal(guest_job_decode(frame.payload, &job, NULL), 0);
+	assert_int_equal(job.argc, 2);
+	assert_string_equal(job.argv[0], "make");
+	assert_int_equal(job.envc, 6);
+	assert_string_equal(job.env[0], "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+	assert_string_equal(job.env[1], "CI=true");
+	assert_string_equal(job.env[3], "PLAIN=1");
+	assert_string_equal(job.env[4], "HOME=/here");
+	assert_string_equal(job.env[5], "TOKEN=s3cr3t-value");
+	guest_started_encode(&(struct guest_started){.pid = 2}, &out);
+	guest_says(f, &out);
+	assert_true(hear(f, SHIM_RUNNING).running.started_at > 0);
+}
+
+static void run_job(struct fixture *f)
+{
+	start(f, 0, INT64_MAX);
+	boot(f);
+	go(f);
+}
+
+/* --- after the end --- */
+
+static void add_line(void *ctx, const struct spool_record *r)
+{
+	buf_printf(ctx, "%d%c|%.*s\n", (int)r->seq, "oes"[r->stream], STR_ARG(r->message));
+}
+
+/* The log as it lies on disk. */
+static void assert_log(struct fixture *f, const char *want)
+{
+	autoptr(spool) spool = NULL;
+	autovar(buf) text = {0};
+	int64_t bytes = 0;
+
+	assert_int_equal(spool_open(&(struct spool_opts){f->dir_fd, SHIM_SPOOL, 1000, 0}, &spool, NULL), 0);
+	assert_int_equal(spool_read(spool, 1 << 20, add_line, &text, &bytes, NULL), 0);
+	buf_putc(&text, '\0');
+	assert_string_equal(text.data, want);
+}
+
+static struct shim_exited hear_exited(struct fixture *f, enum shim_reason reason)
+{
+	struct shim_msg m = hear(f, SHIM_EXITED);
+
+	if (m.exited.reason != (int64_t)reason)
+		fail_msg("%s: %s", shim_reason_name((enum shim_reason)m.exited.reason), m.exited.message);
+	return m.exited;
+}
+
+/* The shim says shipped, and its loop ends. */
+static void acknowledge(struct fixture *f)
+{
+	struct err err = {0};
+
+	tell_bare(f, SHIM_EXIT_ACK);
+	assert_int_equal(loop_run(f->loop, &err), 0);
+	(void)hear(f, SHIM_SHIPPED);
+	assert_int_not_equal(faccessat(f->dir_fd, SHIM_SPOOL, F_OK, 0), 0);
+	assert_int_not_equal(faccessat(f->dir_fd, "ship", F_OK, 0), 0);
+}
+
+/* --- tests --- */
+
+static void a_job_succeeds(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	run_job(f);
+	put_output(f, GUEST_STDOUT, "hello\nmy s3cr3t-value\nno newline", &out);
+	put_output(f, GUEST_STDERR, "oops\n", &out);
+	put_end(f, 0, 0, false, &out);
+	guest_says(f, &out);
+	struct shim_exited e = hear_exited(f, SHIM_REASON_EXIT);
+	assert_int_equal(e.exit_code, 0);
+	assert_int_equal(e.signal, 0);
+	assert_int_equal(e.last_seq, 4);
+	assert_true(e.started_at > 0 && e.ended_at >= e.started_at);
+	assert_true(e.usage.wall_ns > 0 && e.usage.max_rss_bytes > 0);
+	assert_log(f, "1o|hello\n2o|my ***\n3e|oops\n4o|no newline\n");
+	acknowledge(f);
+}
+
+/* Whoever connects hears all that was reached; the exit is repeated until it is acknowledged. */
+static void every_agent_is_told_everything(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	run_job(f);
+	connect_again(f);
+	struct shim_msg hello = hear(f, SHIM_HELLO);
+	assert_int_equal(hello.hello.pid, getpid());
+	assert_int_equal(hello.hello.job_id, 7);
+	assert_int_equal(hello.hello.attempt, 2);
+	assert_int_equal(hello.hello.fence, 3);
+	assert_int_equal(hello.hello.memory_mb, 128);
+	(void)hear(f, SHIM_BOOTED);
+	(void)hear(f, SHIM_RUNNING);
+	put_end(f, 3, 0, false, &out);
+	guest_says(f, &out);
+	assert_int_equal(hear_exited(f, SHIM_REASON_EXIT).exit_code, 3);
+	for (int i = 0; i < 2; i++) {
+		connect_again(f);
+		(void)hear(f, SHIM_HELLO);
+		(void)hear(f, SHIM_BOOTED);
+		(void)hear(f, SHIM_RUNNING);
+		assert_int_equal(hear_exited(f, SHIM_REASON_EXIT).exit_code, 3);
+	}
+	acknowledge(f);
+}
+
+static void ends_are_told_apart(void **state)
+{
+	static const struct {
+		struct guest_exit exit;
+		enum shim_reason reason;
+		int64_t code;
+		const char *part;
+	} cases[] = {
+		{{.code = 1}, SHIM_REASON_EXIT, 1, "exit code 1"},
+		{{.signal = SIGSEGV}, SHIM_REASON_SIGNAL, -1, "SIGSEGV"},
+		{{.signal = SIGKILL, .oom = true}, SHIM_REASON_OOM, -1, "memory"},
+		{{.code = 137, .oom = true}, SHIM_REASON_OOM, 137, "memory"},
+		{{.code = 0, .oom = true}, SHIM_REASON_EXIT, 0, "exit code 0"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		void *inner = NULL;
+		autovar(buf) out = {0};
+		(void)set_up(&inner);
+		struct fixture *f = inner;
+		run_job(f);
+		put_end(f, cases[i].exit.code, cases[i].exit.signal, cases[i].exit.oom, &out);
+		guest_says(f, &out);
+		struct shim_exited e = hear_exited(f, cases[i].reason);
+		assert_int_equal(e.exit_code, cases[i].code);
+		assert_int_equal(e.signal, cases[i].exit.signal);
+		assert_non_null(strstr(e.message, cases[i].part));
+		(void)tear_down(&inner);
+	}
+}
+
+static void a_cancelled_job_has_its_grace(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+	struct guest_signal signal;
+
+	run_job(f);
+	tell(f, &(struct shim_msg){.type = SHIM_CANCEL, .cancel = {.grace_ns = 600 * NS_PER_S}}, NULL, 0);
+	guest_hears(f, GUEST_SIGNAL, &frame);
+	assert_int_equal(guest_signal_decode(frame.payload, &signal, NULL), 0);
+	assert_int_equal(signal.signal, SIGTERM);
+	assert_int_equal(signal.kill_after_ns, 600 * NS_PER_S);
+	put_output(f, GUEST_STDOUT, "bye\n", &out);
+	put_end(f, 143, 0, false, &out);
+	guest_says(f, &out);
+	assert_int_equal(hear_exited(f, SHIM_REASON_CANCELLED).exit_code, 143);
+	assert_log(f, "1o|bye\n2s|nimbus: the job was cancelled\n");
+}
+
+static void a_job_that_ignores_its_cancel_loses_its_vm(void **state)
+{
+	struct fixture *f = *state;
+
+	run_job(f);
+	tell(f, &(struct shim_msg){.type = SHIM_CANCEL, .cancel = {.grace_ns = 600 * NS_PER_S}}, NULL, 0);
+	/* The shorter grace counts. */
+	tell(f, &(struct shim_msg){.type = SHIM_CANCEL, .cancel = {.grace_ns = 0}}, NULL, 0);
+	assert_int_equal(hear_exited(f, SHIM_REASON_CANCELLED).exit_code, -1);
+}
+
+static void a_cancel_before_the_job_needs_no_guest(void **state)
+{
+	struct fixture *f = *state;
+
+	start(f, 0, INT64_MAX);
+	tell(f, &(struct shim_msg){.type = SHIM_CANCEL, .cancel = {.grace_ns = -1}}, NULL, 0);
+	assert_non_null(strstr(hear_exited(f, SHIM_REASON_CANCELLED).message, "before it began"));
+	acknowledge(f);
+}
+
+static void the_time_limit_ends_the_job(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+
+	start(f, NS_PER_MS, INT64_MAX);
+	boot(f);
+	go(f);
+	guest_hears(f, GUEST_SIGNAL, &frame);
+	put_end(f, 0, SIGTERM, false, &out);
+	guest_says(f, &out);
+	struct shim_exited e = hear_exited(f, SHIM_REASON_TIMEOUT);
+	assert_int_equal(e.signal, SIGTERM);
+	assert_non_null(strstr(e.message, "time limit"));
+}
+
+static void the_lease_ends_everything(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	run_job(f);
+	put_output(f, GUEST_STDOUT, "nobody reads this\n", &out);
+	guest_says(f, &out);
+	tell(f, &(struct shim_msg){.type = SHIM_DEADLINE, .deadline = {clock_monotonic_ns()}}, NULL, 0);
+	(void)hear_exited(f, SHIM_REASON_LEASE_LOST);
+	/* A later deadline brings nothing back. */
+	tell(f, &(struct shim_msg){.type = SHIM_DEADLINE, .deadline = {INT64_MAX}}, NULL, 0);
+	acknowledge(f);
+}
+
+/* The agent is dead, and its lease runs out: the shim ends without having been asked. */
+static void a_lost_lease_without_an_agent_ends_the_shim(void **state)
+{
+	struct fixture *f = *state;
+
+	run_job(f);
+	tell(f, &(struct shim_msg){.type = SHIM_DEADLINE, .deadline = {clock_monotonic_ns() + NS_PER_MS}}, NULL, 0);
+	fd_close(&f->agent_fd);
+	assert_int_equal(loop_run(f->loop, NULL), 0);
+	assert_int_not_equal(faccessat(f->dir_fd, SHIM_SPOOL, F_OK, 0), 0);
+}
+
+/* An exit that nobody acknowledged in time is no exit any more; one that was is for good. */
+static void the_deadline_holds_until_the_exit_is_acknowledged(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	run_job(f);
+	put_end(f, 0, 0, false, &out);
+	guest_says(f, &out);
+	(void)hear_exited(f, SHIM_REASON_EXIT);
+	tell_bare(f, SHIM_DESTROY);
+	(void)hear_exited(f, SHIM_REASON_LEASE_LOST);
+	acknowledge(f);
+}
+
+static void a_hostile_guest_fails_its_job(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	run_job(f);
+	put_output(f, GUEST_STDOUT, "before\n", &out);
+	buf_append(&out, "\xff\xff\xff\xff\x06\x01\x00", 7);
+	guest_says(f, &out);
+	struct shim_exited e = hear_exited(f, SHIM_REASON_GUEST_LOST);
+	assert_int_equal(e.exit_code, -1);
+	assert_int_equal(e.last_seq, 2);
+	acknowledge(f);
+}
+
+static void a_vm_that_dies_is_told_with_its_last_words(void **state)
+{
+	struct fixture *f = *state;
+
+	vmm_script = "echo one; echo 'Kernel panic: \033[1mno init'; exit 1";
+	start(f, 0, INT64_MAX);
+	struct shim_exited e = hear_exited(f, SHIM_REASON_START_FAILED);
+	assert_non_null(strstr(e.message, "before its guest answered"));
+	assert_non_null(strstr(e.message, "Kernel panic: ?[1mno init"));
+	assert_int_equal(e.last_seq, 1);
+}
+
+static void a_vm_that_dies_under_its_job_is_lost(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+	autofree char *script = xasprintf("read go < %s/gate", f->path);
+	autofree char *fifo = xasprintf("%s/gate", f->path);
+	vmm_script = script;
+	assert_int_equal(mkfifo(fifo, 0600), 0);
+	run_job(f);
+	put_output(f, GUEST_STDOUT, "last\n", &out);
+	guest_says(f, &out);
+	autoclose writer = open(fifo, O_WRONLY | O_CLOEXEC);
+	assert_int_equal(file_write_fd(writer, STR("go\n"), NULL), 0);
+	struct shim_exited e = hear_exited(f, SHIM_REASON_VM_LOST);
+	assert_int_equal(e.last_seq, 2);
+}
+
+static void a_start_that_cannot_be_is_a_start_failed(void **state)
+{
+	struct fixture *f = *state;
+	static const char *argv[] = {"x"};
+
+	(void)hear(f, SHIM_HELLO);
+	tell(f,
+	     &(struct shim_msg){.type = SHIM_START,
+				.start = {.job_id = 7,
+					  .attempt = 1,
+					  .fence = 1,
+					  .org_id = 1,
+					  .agent_id = "a",
+					  .argv = {argv, 1},
+					  .vcpus = 1,
+					  .memory_mb = 128,
+					  .deadline_ns = INT64_MAX}},
+	     NULL, 0);
+	assert_non_null(strstr(hear_exited(f, SHIM_REASON_START_FAILED).message, "descriptors"));
+	acknowledge(f);
+}
+
+static void a_shim_that_nobody_needs_ends(void **state)
+{
+	struct fixture *f = *state;
+
+	(void)hear(f, SHIM_HELLO);
+	fd_close(&f->agent_fd);
+	assert_int_equal(loop_run(f->loop, NULL), 0);
+}
+
+static void garbage_from_the_agent_costs_its_connection_only(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) packet = {0};
+	struct err err = {0};
+
+	run_job(f);
+	assert_int_equal(msg_send(f->agent_fd, STR("garbage"), NULL, 0, NULL), 0);
+	int rc = MSG_AGAIN;
+	while (rc == MSG_AGAIN) {
+		step(f);
+		rc = msg_recv(f->agent_fd, &packet, NULL, &err);
+	}
+	assert_int_equal(rc, MSG_CLOSED);
+	connect_again(f);
+	(void)hear(f, SHIM_HELLO);
+	(void)hear(f, SHIM_BOOTED);
+	(void)hear(f, SHIM_RUNNING);
+}
+
+/* A shim was killed after its exit was acknowledged: the next one knows what is to be done. */
+static void another_shim_goes_on_shipping(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	run_job(f);
+	put_output(f, GUEST_STDOUT, "one\n", &out);
+	put_end(f, 0, 0, false, &out);
+	guest_says(f, &out);
+	(void)hear_exited(f, SHIM_REASON_EXIT);
+	end_life(f);
+	fd_close(&f->guest_fd);
+	make_life(f);
+	assert_int_equal(hear(f, SHIM_HELLO).hello.job_id, 0);
+	tell_bare(f, SHIM_RESUME);
+	/* No pipeline in this test: nothing to wait for. */
+	assert_int_equal(loop_run(f->loop, NULL), 0);
+	(void)hear(f, SHIM_SHIPPED);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+	static const struct CMUnitTest tests[] = {
+		TEST(a_job_succeeds),
+		TEST(every_agent_is_told_everything),
+		TEST(ends_are_told_apart),
+		TEST(a_cancelled_job_has_its_grace),
+		TEST(a_job_that_ignores_its_cancel_loses_its_vm),
+		TEST(a_cancel_before_the_job_needs_no_guest),
+		TEST(the_time_limit_ends_the_job),
+		TEST(the_lease_ends_everything),
+		TEST(a_lost_lease_without_an_agent_ends_the_shim),
+		TEST(the_deadline_holds_until_the_exit_is_acknowledged),
+		TEST(a_hostile_guest_fails_its_job),
+		TEST(a_vm_that_dies_is_told_with_its_last_words),
+		TEST(a_vm_that_dies_under_its_job_is_lost),
+		TEST(a_start_that_cannot_be_is_a_start_failed),
+		TEST(a_shim_that_nobody_needs_ends),
+		TEST(garbage_from_the_agent_costs_its_connection_only),
+		TEST(another_shim_goes_on_shipping),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
