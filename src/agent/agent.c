@@ -1,0 +1,438 @@
+/*
+ * Shape: one sd-event loop; a worker thread for files and processes (worker.c); the store's writer for SQL; and the
+ * threads of libmicrohttpd, which only show counters.
+ */
+#include "agent/agent.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "agent/commands_loop.h"
+#include "agent/context.h"
+#include "agent/control_client.h"
+#include "agent/job.h"
+#include "agent/lease_loop.h"
+#include "agent/metrics.h"
+#include "agent/worker.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "model/names.h"
+#include "net/http_client.h"
+#include "net/http_server.h"
+#include "net/loop.h"
+#include "vm/assets.h"
+#include "vm/driver.h"
+#include "vm/kvm_probe.h"
+
+static const int64_t ship_grace_ns = 5 * NS_PER_S;   /* for the last log lines, when nothing else keeps us */
+static const int64_t force_grace_ns = 10 * NS_PER_S; /* for VMs to end and leases to go back */
+
+struct role {
+	struct agent agent; /* first: see of_agent() */
+	const struct agent_opts *opts;
+	struct lease_loop *leases;
+	struct commands_loop *commands;
+	struct http_server *listener;
+	struct loop_source *terminate;
+	struct loop_source *interrupt;
+	struct loop_source *end; /* ends the loop, whatever is left */
+	unsigned signals;
+	int cache_fd; /* of the KVM probe's answer */
+	struct kvm_verdict kvm;
+	bool ready; /* the accelerator is known, and what was adopted has said what it takes */
+};
+
+static struct role *of_agent(struct agent *a)
+{
+	return container_of(a, struct role, agent);
+}
+
+/* --- the end --- */
+
+static void on_end(void *ctx)
+{
+	struct role *r = ctx;
+
+	loop_stop(r->agent.loop);
+}
+
+static void end_within(struct role *r, int64_t wait_ns)
+{
+	loop_timer_set(r->end, clock_monotonic_ns() + wait_ns);
+}
+
+static void check_drained(struct role *r)
+{
+	if (r->signals == 0 || jobs_needed(&r->agent) > 0)
+		return;
+	if (jobs_count(&r->agent) == 0)
+		loop_stop(r->agent.loop);
+	else if (r->signals == 1)
+		end_within(r, ship_grace_ns);
+}
+
+static void on_signal(void *ctx)
+{
+	struct role *r = ctx;
+
+	r->signals++;
+	lease_loop_stop(r->leases);
+	if (r->signals == 1) {
+		log_info("stopping: no new jobs, those that run may finish; a second signal ends them",
+			 F("jobs", jobs_needed(&r->agent)));
+	} else if (r->signals == 2) {
+		log_warn("stopping at once: jobs end, their leases go back", F("jobs", jobs_needed(&r->agent)));
+		jobs_give_back(&r->agent);
+		end_within(r, force_grace_ns);
+	}
+	check_drained(r);
+}
+
+/* --- ready --- */
+
+static void become_ready(struct role *r)
+{
+	struct agent *a = &r->agent;
+
+	if (r->ready || r->kvm.sentence[0] == '\0' || jobs_unclear(a) > 0)
+		return;
+	r->ready = true;
+	log_info("agent ready", F("agent_id", a->id), F("vcpus", a->slots.vcpus), F("memory_mb", a->slots.memory_mb),
+		 F("accel", a->accel == VM_KVM ? "kvm" : "tcg"), F("control_plane", a->settings->control_plane_url));
+	if (r->opts->on_ready != NULL)
+		r->opts->on_ready(r->opts->ready_ctx, http_server_port(r->listener));
+	lease_loop_kick(r->leases);
+}
+
+static void on_changed(struct agent *a)
+{
+	struct role *r = of_agent(a);
+
+	become_ready(r);
+	if (r->ready)
+		lease_loop_kick(r->leases);
+	check_drained(r);
+}
+
+/* --- the accelerator --- */
+
+static void fd_close_3(int (*fds)[3])
+{
+	for (size_t i = 0; i < 3; i++)
+		fd_close(&(*fds)[i]);
+}
+
+/* On the worker: it may take three seconds. */
+static void probe_kvm(void *ctx)
+{
+	struct role *r = ctx;
+	const struct vm_host *host = &r->agent.host;
+	__attribute__((cleanup(fd_close_3))) int fds[3] = {-1, -1, -1};
+	struct err err = {0};
+
+	int rc = assets_open_kernel(host->assets_fd, &fds[0], &err);
+	if (rc == 0)
+		rc = assets_open_initrd(host->assets_fd, &fds[1], &err);
+	if (rc == 0)
+		rc = assets_open_rootfs(host->assets_fd, STR("demo"), &fds[2], &err);
+	if (rc == 0)
+		rc = kvm_probe(&(struct kvm_probe_opts){.kernel_fd = fds[0],
+							.initrd_fd = fds[1],
+							.root_fd = fds[2],
+							.cache_fd = r->cache_fd,
+							.program = r->agent.settings->qemu_bin},
+			       &r->kvm, &err);
+	if (rc < 0) {
+		r->kvm.usable = false;
+		(void)snprintf(r->kvm.sentence, sizeof(r->kvm.sentence), "KVM could not be tried: %.180s", err.msg);
+	}
+}
+
+static void on_probed(void *ctx)
+{
+	struct role *r = ctx;
+
+	r->agent.accel = r->kvm.usable ? VM_KVM : VM_TCG;
+	log_info(r->kvm.usable ? "KVM works" : "jobs run without KVM, which is slower", F("why", r->kvm.sentence));
+	become_ready(r);
+}
+
+static int choose_accel(struct role *r, struct err *err)
+{
+	const char *accel = r->agent.settings->accel;
+	bool forced = strcmp(accel, "auto") != 0;
+
+	if (forced && strcmp(accel, "kvm") != 0 && strcmp(accel, "tcg") != 0)
+		return err_set(err, ERR_INVALID, "NIMBUS_ACCEL '%s' is not auto, kvm or tcg", accel);
+	if (forced) {
+		r->agent.accel = strcmp(accel, "kvm") == 0 ? VM_KVM : VM_TCG;
+		(void)snprintf(r->kvm.sentence, sizeof(r->kvm.sentence), "as NIMBUS_ACCEL says");
+		return 0;
+	}
+	if (!worker_give(r->agent.worker, probe_kvm, on_probed, r))
+		return err_set(err, ERR_INTERNAL, "the worker has too much to do");
+	return 0;
+}
+
+/* --- what is shown --- */
+
+static int show_metrics(void *ctx, struct http_request *req, struct err *err)
+{
+	struct role *r = ctx;
+	autovar(buf) text = {0};
+
+	(void)err;
+	metrics_write(r->agent.metrics, &text);
+	return http_reply_buf(req, 200, METRICS_CONTENT_TYPE, &text);
+}
+
+static int show_health(void *ctx, struct http_request *req, struct err *err)
+{
+	struct js *v = js_new_object();
+
+	(void)ctx;
+	(void)err;
+	js_set(v, "status", js_new_text("ok"));
+	return http_reply_js(req, 200, v);
+}
+
+static const struct http_route routes[] = {
+	{"GET", "/metrics", HTTP_INLINE, .handle = show_metrics},
+	{"GET", "/healthz", HTTP_INLINE, .handle = show_health},
+};
+
+static int open_listener(struct role *r, struct err *err)
+{
+	struct http_server_opts opts = {
+		.address = r->agent.settings->metrics_host,
+		.port = (uint16_t)r->agent.settings->metrics_port,
+		.routes = routes,
+		.route_count = ARRAY_LEN(routes),
+		.ctx = r,
+		.io_threads = 1,
+		.workers = 1,
+		.connections_max = 64,
+	};
+
+	r->listener = http_server_new(&opts);
+	int rc = http_server_start(r->listener, err);
+	return rc < 0 ? err_wrap(err, "metrics") : 0;
+}
+
+/* --- the beginning --- */
+
+/* The host's name may hold what a name of ours may not. */
+static char *default_id(void)
+{
+	char host[128] = "";
+
+	(void)gethostname(host, sizeof(host) - 1);
+	for (char *c = host; *c != '\0'; c++)
+		if (name_check((struct str){c, 1}, "id", NULL) < 0 && *c != '.' && *c != '-')
+			*c = '_';
+	return xstrdup(host[0] != '\0' ? host : "agent");
+}
+
+static int open_folder(const char *data_dir, const char *name, int *ret_fd, struct err *err)
+{
+	autofree char *path = xasprintf("%s/agent/%s", data_dir, name);
+
+	int rc = dir_make(path, 0700, err);
+	return rc < 0 ? rc : dir_open(path, ret_fd, err);
+}
+
+static int open_host(struct role *r, struct err *err)
+{
+	struct vm_host *h = &r->agent.host;
+	const struct agent_settings *s = r->agent.settings;
+	autofree char *default_assets = xasprintf("%s/assets", r->opts->data_dir);
+
+	int rc = open_folder(r->opts->data_dir, "vms", &h->vms_fd, err);
+	if (rc == 0)
+		rc = open_folder(r->opts->data_dir, "scratch", &h->scratch_fd, err);
+	if (rc == 0)
+		rc = open_folder(r->opts->data_dir, "cache", &r->cache_fd, err);
+	if (rc == 0)
+		rc = dir_open(s->assets_dir != NULL ? s->assets_dir : default_assets, &h->assets_fd, err);
+	if (rc == 0)
+		rc = process_self_exec_fd(&h->self_fd, err);
+	return rc;
+}
+
+static int open_state(struct role *r, struct err *err)
+{
+	autofree char *path = xasprintf("%s/agent/agent.db", r->opts->data_dir);
+	const char *configured = r->agent.settings->state_database_url;
+
+	return state_open(r->agent.loop, configured != NULL ? configured : path, &r->agent.state, err);
+}
+
+static int open_control(struct role *r, struct err *err)
+{
+	const struct agent_settings *s = r->agent.settings;
+
+	if (s->token == NULL && r->opts->token_file == NULL)
+		return err_set(err, ERR_INVALID,
+			       "NIMBUS_CONTROL_PLANE_TOKEN must be set: a token for agent '%s' from "
+			       "POST /api/agents/token",
+			       r->agent.id);
+	if (s->log_sink_url != NULL) {
+		int rc = http_url_check(s->log_sink_url, "NIMBUS_LOG_SINK_URL", err);
+		if (rc < 0)
+			return rc;
+	}
+	return control_client_new(&(struct control_client_opts){.loop = r->agent.loop,
+								.url = s->control_plane_url,
+								.agent_id = r->agent.id,
+								.token = s->token,
+								.token_file = r->opts->token_file},
+				  &r->agent.control, err);
+}
+
+/* Before any thread starts: they all inherit the blocked signals. */
+static int open_loop(struct role *r, struct err *err)
+{
+	struct agent *a = &r->agent;
+
+	(void)signal(SIGPIPE, SIG_IGN);
+	int rc = loop_new(&a->loop, err);
+	if (rc == 0)
+		rc = loop_add_signal(a->loop, SIGTERM, on_signal, r, &r->terminate, err);
+	if (rc == 0)
+		rc = loop_add_signal(a->loop, SIGINT, on_signal, r, &r->interrupt, err);
+	if (rc == 0)
+		rc = loop_add_timer(a->loop, LOOP_NEVER, LOOP_NORMAL, on_end, r, &r->end, err);
+	return rc;
+}
+
+static int64_t host_memory_mb(void)
+{
+	struct sysinfo info;
+
+	return sysinfo(&info) == 0 ? (int64_t)((uint64_t)info.totalram * info.mem_unit / 1048576) : 0;
+}
+
+static int open_all(struct role *r, struct err *err)
+{
+	struct agent *a = &r->agent;
+	const struct agent_settings *s = a->settings;
+
+	a->id = s->agent_id != NULL ? xstrdup(s->agent_id) : default_id();
+	a->slots = slots_make(s->vcpus, s->memory_mb, sysconf(_SC_NPROCESSORS_ONLN), host_memory_mb());
+	a->metrics = agent_metrics_new();
+	int rc = name_check(str_c(a->id), "NIMBUS_AGENT_ID", err);
+	if (rc == 0)
+		rc = open_loop(r, err);
+	if (rc == 0)
+		rc = open_host(r, err);
+	if (rc == 0)
+		rc = open_control(r, err);
+	if (rc == 0)
+		rc = open_state(r, err);
+	if (rc == 0)
+		rc = worker_new(a->loop, &a->worker, err);
+	if (rc == 0)
+		rc = open_listener(r, err);
+	if (rc == 0)
+		rc = lease_loop_new(a, &r->leases, err);
+	if (rc == 0)
+		rc = commands_loop_new(a, &r->commands, err);
+	return rc;
+}
+
+/* --- what former agents left --- */
+
+struct left_over {
+	struct role *role;
+	struct state_job *rows;
+	size_t count;
+	bool *has_folder;
+};
+
+static void resume_folder(void *ctx, const char *name, int64_t job_id, int64_t attempt)
+{
+	struct left_over *l = ctx;
+	const struct state_job *row = NULL;
+
+	(void)name;
+	for (size_t i = 0; i < l->count; i++)
+		if (l->rows[i].job_id == job_id && l->rows[i].attempt == attempt) {
+			row = &l->rows[i];
+			l->has_folder[i] = true;
+		}
+	job_resume(&l->role->agent, job_id, attempt, row);
+}
+
+/* Folders first; a row without one is of a job that had not got so far, or was nearly gone. */
+static int resume(struct role *r, struct err *err)
+{
+	autoptr(arena) arena = arena_new();
+	struct left_over l = {.role = r};
+
+	int rc = state_load(r->agent.state, arena, &l.rows, &l.count, err);
+	if (rc < 0)
+		return rc;
+	l.has_folder = arena_calloc(arena, l.count, sizeof(*l.has_folder));
+	rc = vm_folder_each(r->agent.host.vms_fd, resume_folder, &l, err);
+	for (size_t i = 0; rc == 0 && i < l.count; i++)
+		if (!l.has_folder[i])
+			job_resume(&r->agent, l.rows[i].job_id, l.rows[i].attempt, &l.rows[i]);
+	return rc;
+}
+
+/* --- all of it --- */
+
+/* Threads first; then what they used. Shims live on. */
+static void role_fini(struct role *r)
+{
+	struct agent *a = &r->agent;
+
+	if (r->listener != NULL)
+		http_server_stop(r->listener, clock_monotonic_ns() + NS_PER_S);
+	http_server_free(r->listener);
+	worker_free(a->worker);
+	state_free(a->state);
+	jobs_forget(a);
+	lease_loop_free(r->leases);
+	commands_loop_free(r->commands);
+	control_client_free(a->control);
+	loop_source_free(r->terminate);
+	loop_source_free(r->interrupt);
+	loop_source_free(r->end);
+	loop_free(a->loop);
+	metrics_free(a->metrics);
+	fd_close(&a->host.vms_fd);
+	fd_close(&a->host.assets_fd);
+	fd_close(&a->host.scratch_fd);
+	fd_close(&a->host.self_fd);
+	fd_close(&r->cache_fd);
+	free(a->id);
+}
+AUTOVAR_DEFINE(role)
+
+int agent_run(const struct agent_opts *opts, struct err *err)
+{
+	autovar(role) r = {
+		.agent = {.settings = opts->settings,
+			  .host = {.vms_fd = -1, .assets_fd = -1, .scratch_fd = -1, .self_fd = -1},
+			  .changed = on_changed},
+		.opts = opts,
+		.cache_fd = -1,
+	};
+
+	int rc = open_all(&r, err);
+	if (rc == 0)
+		rc = resume(&r, err);
+	if (rc == 0)
+		rc = choose_accel(&r, err);
+	if (rc < 0)
+		return rc;
+	become_ready(&r);
+	rc = loop_run(r.agent.loop, err);
+	log_info("agent stopped", F("jobs_left", jobs_count(&r.agent)));
+	return rc;
+}

@@ -1,0 +1,37 @@
+#include "agent/metrics.h"
+
+static const struct metric table[] = {
+	[M_LEASE_REQUESTS] = {"nimbus_host_agent_lease_requests_total", METRIC_COUNTER, "calls for a job"},
+	[M_LEASE_ERRORS] = {"nimbus_host_agent_lease_errors_total", METRIC_COUNTER, "calls for a job that failed"},
+	[M_EMPTY_LEASES] = {"nimbus_host_agent_empty_leases_total", METRIC_COUNTER, "calls for a job that found none"},
+	[M_LEASES_LOST] = {"nimbus_host_agent_leases_lost_total", METRIC_COUNTER,
+			   "leases that were refused or ran out; their VMs were destroyed"},
+	[M_RENEWALS] = {"nimbus_host_agent_lease_renewals_total", METRIC_COUNTER, "leases renewed"},
+	[M_RENEWAL_ERRORS] = {"nimbus_host_agent_lease_renewal_errors_total", METRIC_COUNTER,
+			      "renewals that brought no answer"},
+	[M_JOBS_STARTED] = {"nimbus_host_agent_jobs_started_total", METRIC_COUNTER, "VMs started for jobs"},
+	[M_JOBS_SUCCEEDED] = {"nimbus_host_agent_jobs_succeeded_total", METRIC_COUNTER, "jobs that exited with 0"},
+	[M_JOBS_FAILED] = {"nimbus_host_agent_jobs_failed_total", METRIC_COUNTER, "jobs that failed or timed out"},
+	[M_JOBS_CANCELLED] = {"nimbus_host_agent_jobs_cancelled_total", METRIC_COUNTER, "jobs that were cancelled"},
+	[M_JOBS_LOST] = {"nimbus_host_agent_jobs_lost_total", METRIC_COUNTER,
+			 "jobs that ended without a result of their own and were given back"},
+	[M_JOBS_ADOPTED] = {"nimbus_host_agent_jobs_adopted_total", METRIC_COUNTER,
+			    "jobs taken over from an agent that had died"},
+	[M_JOB_TIMEOUTS] = {"nimbus_host_agent_job_timeouts_total", METRIC_COUNTER, "jobs that ran into their limit"},
+	[M_LAST_TIMEOUT] = {"nimbus_host_agent_last_timeout_timestamp", METRIC_GAUGE, "Unix time of the last of these"},
+	[M_ACTIVE_JOBS] = {"nimbus_host_agent_active_jobs", METRIC_GAUGE, "jobs that hold a slot"},
+	[M_VCPUS_FREE] = {"nimbus_host_agent_vcpus_free", METRIC_GAUGE, "virtual CPUs that are offered"},
+	[M_MEMORY_FREE] = {"nimbus_host_agent_memory_free_bytes", METRIC_GAUGE, "memory that is offered"},
+	[M_LOG_ROWS] = {"nimbus_host_agent_log_rows_total", METRIC_COUNTER, "log lines of jobs that ended"},
+	[M_JOB_CPU_SECONDS] = {"nimbus_job_cpu_seconds_total", METRIC_GAUGE,
+			       "CPU time of the VM of the job that ended last"},
+	[M_JOB_MEMORY_BYTES] = {"nimbus_job_memory_bytes", METRIC_GAUGE,
+				"largest resident size of the VM of the job that ended last"},
+	[M_JOB_DURATION] = {"nimbus_job_duration_seconds", METRIC_HISTOGRAM, "VM start to end",
+			    .buckets = (const double[]){0.1, 0.5, 1, 5, 30, 60, 300, 600, 0}},
+};
+
+struct metrics *agent_metrics_new(void)
+{
+	return metrics_new(table, ARRAY_LEN(table));
+}

@@ -1,0 +1,66 @@
+/*
+ * The folder of one VM, VMS/<job>-<attempt>, and the shim that lives in it. These functions block: they run on the
+ * worker, or before the loop does.
+ *
+ * Whoever starts a shim locks the folder through the descriptor that the shim inherits. The lock lasts as long as the
+ * shim, whatever becomes of the agent: a folder that can be locked has no shim.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/process.h"
+#include "proto/shim_msg.h"
+
+enum { VM_FOLDER_NAME_SIZE = 48 };
+
+/* What all VMs of this host are made from. Descriptors are the caller's. */
+struct vm_host {
+	int vms_fd;	/* the folder of VM folders */
+	int assets_fd;	/* vm/assets.h */
+	int scratch_fd; /* vm/scratch.h */
+	int self_fd;	/* this program */
+};
+
+struct vm_order {
+	int64_t job_id;
+	int64_t attempt;
+	const char *image;
+	int64_t disk_mb;
+};
+
+/* A shim that waits for its start message. */
+struct vm_shim {
+	struct process process;
+	int socket;			    /* the agent's end */
+	int start_fds[SHIM_START_FD_COUNT]; /* to be sent with the message */
+};
+/* None yet. */
+void vm_shim_init(struct vm_shim *s);
+/* Closes the descriptors; the process is not touched. */
+void vm_shim_fini(struct vm_shim *s);
+AUTOVAR_DEFINE(vm_shim)
+
+char *vm_folder_name(int64_t job_id, int64_t attempt, char name[static VM_FOLDER_NAME_SIZE]);
+bool vm_folder_parse(const char *name, int64_t *ret_job_id, int64_t *ret_attempt);
+
+/* Opens everything first, so that a job with a bad image leaves nothing behind. ERR_NOT_FOUND: no such rootfs;
+ * ERR_CONFLICT: the folder has a shim already. */
+int vm_folder_start(const struct vm_host *host, const struct vm_order *order, struct vm_shim *ret, struct err *err)
+	must_check;
+/* Another shim on a folder whose own has died: it waits for a resume message, which brings no descriptors. */
+int vm_folder_revive(const struct vm_host *host, const char *name, struct vm_shim *ret, struct err *err) must_check;
+/* There are log lines in it that were not shipped. */
+bool vm_folder_has_spool(int vms_fd, const char *name);
+enum { VM_FOLDER_BUSY = 1 };
+/* Connects to the folder's shim. ERR_NOT_FOUND: it has none; VM_FOLDER_BUSY: it has one that does not listen yet. */
+int vm_folder_connect(int vms_fd, const char *name, int *ret_socket, struct err *err) must_check;
+/* VM_FOLDER_BUSY: a shim lives in it. */
+int vm_folder_remove(int vms_fd, const char *name, struct err *err) must_check;
+
+/* Every VM folder. */
+typedef void (*vm_folder_fn)(void *ctx, const char *name, int64_t job_id, int64_t attempt);
+int vm_folder_each(int vms_fd, vm_folder_fn fn, void *ctx, struct err *err) must_check;
