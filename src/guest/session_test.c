@@ -168,6 +168,8 @@ static int end_status(void)
 	int status;
 
 	assert_int_equal(waitpid(host.pid, &status, 0), host.pid);
+	buf_fini(&host.text[0]);
+	buf_fini(&host.text[1]);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
@@ -223,8 +225,6 @@ static void shut_down(void)
 	say(&out);
 	assert_int_equal(end_status(), ENDED);
 	fd_close(&host.fd);
-	buf_fini(&host.text[0]);
-	buf_fini(&host.text[1]);
 }
 
 /* --- the tests --- */

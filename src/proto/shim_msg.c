@@ -42,6 +42,8 @@ static const struct field start_fields[] = {
 	{17, FIELD_I64, AT(shim_start, spool_max), NULL},
 	{18, FIELD_TEXT, AT(shim_start, log_url), NULL},
 	{19, FIELD_SECRET, AT(shim_start, log_token), NULL},
+	{20, FIELD_I64, AT(shim_start, tsc_khz), NULL},
+	{21, FIELD_TEXT, AT(shim_start, vmm), NULL},
 };
 
 static const struct field go_fields[] = {

@@ -115,6 +115,8 @@ struct shim_start {
 	int64_t vcpus;
 	int64_t memory_mb;
 	int64_t accel;	     /* enum vm_accel of vm/driver.h */
+	int64_t tsc_khz;     /* vm/tsc.h, measured once by the agent; 0: the shim measures, which costs 20 ms */
+	const char *vmm;     /* the VMM's program; NULL: the driver's own */
 	int64_t timeout_ns;  /* of the job, from `running`; 0: none */
 	int64_t grace_ns;    /* between SIGTERM and the VM's end */
 	int64_t deadline_ns; /* CLOCK_MONOTONIC: the lease's end */

@@ -547,7 +547,9 @@ static int start_vm(struct life *l, const struct msg_fds *fds, struct err *err)
 				     .scratch_fd = scratch ? fds->fds[SHIM_START_FD_SCRATCH] : -1,
 				     .vcpus = (unsigned)job->vcpus,
 				     .memory_mb = (unsigned)job->memory_mb,
-				     .accel = job->accel == VM_KVM ? VM_KVM : VM_TCG};
+				     .accel = job->accel == VM_KVM ? VM_KVM : VM_TCG,
+				     .program = job->vmm,
+				     .tsc_khz = job->tsc_khz};
 
 	if (fds->count < SHIM_START_FD_SCRATCH)
 		return err_set(err, ERR_INVALID, "start came with %zu descriptors, not kernel, initrd and rootfs",
