@@ -42,9 +42,9 @@ enum {
 	/* Bodies in memory, of all connections together. */
 	BODIES_MAX = 512 << 20,
 	STREAM_BLOCK = 16 * 1024,
-	/* A connection's buffer stays resident once it was used twice; with more waiting than this, the answer to a
-	 * wait ends its connection instead. */
-	KEEP_ALIVE_WAITING_MAX = 1000,
+	/* A connection's buffer is resident in part for its first request, and whole from the second on. With more
+	 * connections than this, an answer ends its connection. */
+	KEEP_ALIVE_MAX = 1000,
 };
 
 struct http_server {
@@ -57,6 +57,7 @@ struct http_server {
 	struct http_waits *waits;
 	atomic_bool stopping;
 	atomic_size_t body_bytes;
+	atomic_size_t connections;
 
 	pthread_mutex_t lock; /* guards active */
 	pthread_cond_t idle;  /* active became 0 */
@@ -136,6 +137,7 @@ static ssize_t read_stream(void *cls, uint64_t position, char *buf, size_t max)
 
 static struct MHD_Response *make_response(struct http_request *req)
 {
+	struct http_server *s = req->server;
 	struct http_answer *answer = &req->answer;
 	struct MHD_Response *response = NULL;
 
@@ -149,7 +151,7 @@ static struct MHD_Response *make_response(struct http_request *req)
 		(void)MHD_add_response_header(response, "Content-Type", answer->content_type);
 	for (size_t i = 0; i < answer->header_count; i++)
 		(void)MHD_add_response_header(response, answer->headers[i].name, answer->headers[i].value);
-	if (req->close || atomic_load(&req->server->stopping))
+	if (req->close || atomic_load(&s->stopping) || atomic_load(&s->connections) > KEEP_ALIVE_MAX)
 		(void)MHD_add_response_header(response, "Connection", "close");
 	return response;
 }
@@ -231,7 +233,6 @@ static void run(struct http_request *req)
 			settle(req, rc, &err);
 			break;
 		}
-		req->close = req->close || http_waits_count(s->waits) > KEEP_ALIVE_WAITING_MAX;
 		req->waiter.fd = req->fd;
 		if (http_waits_enter(s->waits, &req->waiter, since))
 			return;
@@ -569,6 +570,19 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **sl
 		count_active(s, -1);
 }
 
+static void on_connection(void *cls, struct MHD_Connection *connection, void **slot,
+			  enum MHD_ConnectionNotificationCode what)
+{
+	struct http_server *s = cls;
+
+	(void)connection;
+	(void)slot;
+	if (what == MHD_CONNECTION_NOTIFY_STARTED)
+		atomic_fetch_add(&s->connections, 1);
+	else
+		atomic_fetch_sub(&s->connections, 1);
+}
+
 /* --- life --- */
 
 static unsigned cores(void)
@@ -635,6 +649,7 @@ static int start_daemon(struct http_server *s, int listen_fd, struct err *err)
 		{MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
 		{MHD_OPTION_URI_LOG_CALLBACK, (intptr_t)on_target, s},
 		{MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)on_completed, s},
+		{MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)on_connection, s},
 		/* One thread is no pool. */
 		{s->opts.io_threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, (intptr_t)s->opts.io_threads,
 		 NULL},
