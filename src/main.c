@@ -1,12 +1,12 @@
+#include "agent/agent.h"
 #include "base/command.h"
 #include "control/control.h"
 #include "logs/logs.h"
+#include "shim/shim.h"
 #include "up/up.h"
 
 static const struct command *const services[] = {
-	&up_command,
-	&control_command,
-	&logs_command,
+	&up_command, &control_command, &logs_command, &host_agent_command, &shim_command,
 };
 static const struct command_table service_table = {"Services", services, ARRAY_LEN(services)};
 

@@ -6,34 +6,39 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "agent/chores.h"
 #include "agent/commands_loop.h"
 #include "agent/context.h"
 #include "agent/control_client.h"
 #include "agent/job.h"
 #include "agent/lease_loop.h"
 #include "agent/metrics.h"
-#include "agent/worker.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "model/names.h"
+#include "model/role.h"
 #include "net/http_client.h"
 #include "net/http_server.h"
 #include "net/loop.h"
 #include "vm/assets.h"
 #include "vm/driver.h"
 #include "vm/kvm_probe.h"
+#include "vm/tsc.h"
 
 static const int64_t ship_grace_ns = 5 * NS_PER_S;   /* for the last log lines, when nothing else keeps us */
 static const int64_t force_grace_ns = 10 * NS_PER_S; /* for VMs to end and leases to go back */
 
-struct role {
+struct host_agent {
 	struct agent agent; /* first: see of_agent() */
-	const struct agent_opts *opts;
+	const struct role *role;
+	const char *token_file; /* where the token came from; or NULL */
 	struct lease_loop *leases;
 	struct commands_loop *commands;
 	struct http_server *listener;
@@ -43,29 +48,30 @@ struct role {
 	unsigned signals;
 	int cache_fd; /* of the KVM probe's answer */
 	struct kvm_verdict kvm;
-	bool ready; /* the accelerator is known, and what was adopted has said what it takes */
+	atomic_bool
+		ready; /* the accelerator is known, and what was adopted has said what it takes; the listener reads */
 };
 
-static struct role *of_agent(struct agent *a)
+static struct host_agent *of_agent(struct agent *a)
 {
-	return container_of(a, struct role, agent);
+	return container_of(a, struct host_agent, agent);
 }
 
 /* --- the end --- */
 
 static void on_end(void *ctx)
 {
-	struct role *r = ctx;
+	struct host_agent *r = ctx;
 
 	loop_stop(r->agent.loop);
 }
 
-static void end_within(struct role *r, int64_t wait_ns)
+static void end_within(struct host_agent *r, int64_t wait_ns)
 {
 	loop_timer_set(r->end, clock_monotonic_ns() + wait_ns);
 }
 
-static void check_drained(struct role *r)
+static void check_drained(struct host_agent *r)
 {
 	if (r->signals == 0 || jobs_needed(&r->agent) > 0)
 		return;
@@ -77,7 +83,7 @@ static void check_drained(struct role *r)
 
 static void on_signal(void *ctx)
 {
-	struct role *r = ctx;
+	struct host_agent *r = ctx;
 
 	r->signals++;
 	lease_loop_stop(r->leases);
@@ -94,7 +100,7 @@ static void on_signal(void *ctx)
 
 /* --- ready --- */
 
-static void become_ready(struct role *r)
+static void become_ready(struct host_agent *r)
 {
 	struct agent *a = &r->agent;
 
@@ -102,15 +108,14 @@ static void become_ready(struct role *r)
 		return;
 	r->ready = true;
 	log_info("agent ready", F("agent_id", a->id), F("vcpus", a->slots.vcpus), F("memory_mb", a->slots.memory_mb),
-		 F("accel", a->accel == VM_KVM ? "kvm" : "tcg"), F("control_plane", a->settings->control_plane_url));
-	if (r->opts->on_ready != NULL)
-		r->opts->on_ready(r->opts->ready_ctx, http_server_port(r->listener));
+		 F("accel", a->accel == VM_KVM ? "kvm" : "tcg"), F("control_plane", a->settings->control_plane_url),
+		 F("metrics_port", http_server_port(r->listener)));
 	lease_loop_kick(r->leases);
 }
 
 static void on_changed(struct agent *a)
 {
-	struct role *r = of_agent(a);
+	struct host_agent *r = of_agent(a);
 
 	become_ready(r);
 	if (r->ready)
@@ -129,7 +134,7 @@ static void fd_close_3(int (*fds)[3])
 /* On the worker: it may take three seconds. */
 static void probe_kvm(void *ctx)
 {
-	struct role *r = ctx;
+	struct host_agent *r = ctx;
 	const struct vm_host *host = &r->agent.host;
 	__attribute__((cleanup(fd_close_3))) int fds[3] = {-1, -1, -1};
 	struct err err = {0};
@@ -154,14 +159,14 @@ static void probe_kvm(void *ctx)
 
 static void on_probed(void *ctx)
 {
-	struct role *r = ctx;
+	struct host_agent *r = ctx;
 
 	r->agent.accel = r->kvm.usable ? VM_KVM : VM_TCG;
 	log_info(r->kvm.usable ? "KVM works" : "jobs run without KVM, which is slower", F("why", r->kvm.sentence));
 	become_ready(r);
 }
 
-static int choose_accel(struct role *r, struct err *err)
+static int choose_accel(struct host_agent *r, struct err *err)
 {
 	const char *accel = r->agent.settings->accel;
 	bool forced = strcmp(accel, "auto") != 0;
@@ -173,7 +178,7 @@ static int choose_accel(struct role *r, struct err *err)
 		(void)snprintf(r->kvm.sentence, sizeof(r->kvm.sentence), "as NIMBUS_ACCEL says");
 		return 0;
 	}
-	if (!worker_give(r->agent.worker, probe_kvm, on_probed, r))
+	if (!chores_give(r->agent.chores, probe_kvm, on_probed, r))
 		return err_set(err, ERR_INTERNAL, "the worker has too much to do");
 	return 0;
 }
@@ -182,7 +187,7 @@ static int choose_accel(struct role *r, struct err *err)
 
 static int show_metrics(void *ctx, struct http_request *req, struct err *err)
 {
-	struct role *r = ctx;
+	struct host_agent *r = ctx;
 	autovar(buf) text = {0};
 
 	(void)err;
@@ -200,12 +205,22 @@ static int show_health(void *ctx, struct http_request *req, struct err *err)
 	return http_reply_js(req, 200, v);
 }
 
+static int show_ready(void *ctx, struct http_request *req, struct err *err)
+{
+	struct host_agent *r = ctx;
+
+	if (!r->ready)
+		return err_set(err, ERR_UNAVAILABLE, "the agent is starting");
+	return show_health(ctx, req, err);
+}
+
 static const struct http_route routes[] = {
 	{"GET", "/metrics", HTTP_INLINE, .handle = show_metrics},
 	{"GET", "/healthz", HTTP_INLINE, .handle = show_health},
+	{"GET", "/readyz", HTTP_INLINE, .handle = show_ready},
 };
 
-static int open_listener(struct role *r, struct err *err)
+static int open_listener(struct host_agent *r, struct err *err)
 {
 	struct http_server_opts opts = {
 		.address = r->agent.settings->metrics_host,
@@ -245,17 +260,17 @@ static int open_folder(const char *data_dir, const char *name, int *ret_fd, stru
 	return rc < 0 ? rc : dir_open(path, ret_fd, err);
 }
 
-static int open_host(struct role *r, struct err *err)
+static int open_host(struct host_agent *r, struct err *err)
 {
 	struct vm_host *h = &r->agent.host;
 	const struct agent_settings *s = r->agent.settings;
-	autofree char *default_assets = xasprintf("%s/assets", r->opts->data_dir);
+	autofree char *default_assets = xasprintf("%s/assets", r->role->data_dir);
 
-	int rc = open_folder(r->opts->data_dir, "vms", &h->vms_fd, err);
+	int rc = open_folder(r->role->data_dir, "vms", &h->vms_fd, err);
 	if (rc == 0)
-		rc = open_folder(r->opts->data_dir, "scratch", &h->scratch_fd, err);
+		rc = open_folder(r->role->data_dir, "scratch", &h->scratch_fd, err);
 	if (rc == 0)
-		rc = open_folder(r->opts->data_dir, "cache", &r->cache_fd, err);
+		rc = open_folder(r->role->data_dir, "cache", &r->cache_fd, err);
 	if (rc == 0)
 		rc = dir_open(s->assets_dir != NULL ? s->assets_dir : default_assets, &h->assets_fd, err);
 	if (rc == 0)
@@ -263,19 +278,19 @@ static int open_host(struct role *r, struct err *err)
 	return rc;
 }
 
-static int open_state(struct role *r, struct err *err)
+static int open_state(struct host_agent *r, struct err *err)
 {
-	autofree char *path = xasprintf("%s/agent/agent.db", r->opts->data_dir);
+	autofree char *path = xasprintf("%s/agent/agent.db", r->role->data_dir);
 	const char *configured = r->agent.settings->state_database_url;
 
 	return state_open(r->agent.loop, configured != NULL ? configured : path, &r->agent.state, err);
 }
 
-static int open_control(struct role *r, struct err *err)
+static int open_control(struct host_agent *r, struct err *err)
 {
 	const struct agent_settings *s = r->agent.settings;
 
-	if (s->token == NULL && r->opts->token_file == NULL)
+	if (s->token == NULL && r->token_file == NULL)
 		return err_set(err, ERR_INVALID,
 			       "NIMBUS_CONTROL_PLANE_TOKEN must be set: a token for agent '%s' from "
 			       "POST /api/agents/token",
@@ -289,12 +304,12 @@ static int open_control(struct role *r, struct err *err)
 								.url = s->control_plane_url,
 								.agent_id = r->agent.id,
 								.token = s->token,
-								.token_file = r->opts->token_file},
+								.token_file = r->token_file},
 				  &r->agent.control, err);
 }
 
 /* Before any thread starts: they all inherit the blocked signals. */
-static int open_loop(struct role *r, struct err *err)
+static int open_loop(struct host_agent *r, struct err *err)
 {
 	struct agent *a = &r->agent;
 
@@ -316,7 +331,7 @@ static int64_t host_memory_mb(void)
 	return sysinfo(&info) == 0 ? (int64_t)((uint64_t)info.totalram * info.mem_unit / 1048576) : 0;
 }
 
-static int open_all(struct role *r, struct err *err)
+static int open_all(struct host_agent *r, struct err *err)
 {
 	struct agent *a = &r->agent;
 	const struct agent_settings *s = a->settings;
@@ -324,6 +339,7 @@ static int open_all(struct role *r, struct err *err)
 	a->id = s->agent_id != NULL ? xstrdup(s->agent_id) : default_id();
 	a->slots = slots_make(s->vcpus, s->memory_mb, sysconf(_SC_NPROCESSORS_ONLN), host_memory_mb());
 	a->metrics = agent_metrics_new();
+	a->tsc_khz = tsc_khz();
 	int rc = name_check(str_c(a->id), "NIMBUS_AGENT_ID", err);
 	if (rc == 0)
 		rc = open_loop(r, err);
@@ -334,7 +350,7 @@ static int open_all(struct role *r, struct err *err)
 	if (rc == 0)
 		rc = open_state(r, err);
 	if (rc == 0)
-		rc = worker_new(a->loop, &a->worker, err);
+		rc = chores_new(a->loop, &a->chores, err);
 	if (rc == 0)
 		rc = open_listener(r, err);
 	if (rc == 0)
@@ -347,7 +363,7 @@ static int open_all(struct role *r, struct err *err)
 /* --- what former agents left --- */
 
 struct left_over {
-	struct role *role;
+	struct host_agent *role;
 	struct state_job *rows;
 	size_t count;
 	bool *has_folder;
@@ -368,7 +384,7 @@ static void resume_folder(void *ctx, const char *name, int64_t job_id, int64_t a
 }
 
 /* Folders first; a row without one is of a job that had not got so far, or was nearly gone. */
-static int resume(struct role *r, struct err *err)
+static int resume(struct host_agent *r, struct err *err)
 {
 	autoptr(arena) arena = arena_new();
 	struct left_over l = {.role = r};
@@ -387,14 +403,14 @@ static int resume(struct role *r, struct err *err)
 /* --- all of it --- */
 
 /* Threads first; then what they used. Shims live on. */
-static void role_fini(struct role *r)
+static void host_agent_fini(struct host_agent *r)
 {
 	struct agent *a = &r->agent;
 
 	if (r->listener != NULL)
 		http_server_stop(r->listener, clock_monotonic_ns() + NS_PER_S);
 	http_server_free(r->listener);
-	worker_free(a->worker);
+	chores_free(a->chores);
 	state_free(a->state);
 	jobs_forget(a);
 	lease_loop_free(r->leases);
@@ -412,15 +428,17 @@ static void role_fini(struct role *r)
 	fd_close(&r->cache_fd);
 	free(a->id);
 }
-AUTOVAR_DEFINE(role)
+AUTOVAR_DEFINE(host_agent)
 
-int agent_run(const struct agent_opts *opts, struct err *err)
+static int serve(const struct agent_settings *settings, const struct role *role, const char *token_file,
+		 struct err *err)
 {
-	autovar(role) r = {
-		.agent = {.settings = opts->settings,
+	autovar(host_agent) r = {
+		.agent = {.settings = settings,
 			  .host = {.vms_fd = -1, .assets_fd = -1, .scratch_fd = -1, .self_fd = -1},
 			  .changed = on_changed},
-		.opts = opts,
+		.role = role,
+		.token_file = token_file,
 		.cache_fd = -1,
 	};
 
@@ -436,3 +454,39 @@ int agent_run(const struct agent_opts *opts, struct err *err)
 	log_info("agent stopped", F("jobs_left", jobs_count(&r.agent)));
 	return rc;
 }
+
+/* The file that the token comes from, where it does. */
+static const char *token_file_of(const struct role *role)
+{
+	const char *origin = NULL;
+
+	if (config_source_get(role->source, "NIMBUS_CONTROL_PLANE_TOKEN", &origin) != NULL)
+		return NULL;
+	return config_source_get(role->source, "NIMBUS_CONTROL_PLANE_TOKEN_FILE", &origin);
+}
+
+static int run(struct command_call *call, struct err *err)
+{
+	struct agent_settings settings = {0};
+	autovar(role) role = {0};
+
+	int rc = role_start(call->options, &agent_config, &settings, &role, err);
+	if (rc < 0)
+		return rc;
+	rc = serve(&settings, &role, token_file_of(&role), err);
+	config_unload(&agent_config, &settings);
+	return rc;
+}
+
+const struct command host_agent_command = {
+	.path = "host-agent",
+	.summary = "Run jobs of a control plane on this host",
+	.about = "Leases jobs, runs each in a microVM of its own, reports. SIGTERM: no new jobs, those that run may\n"
+		 "finish; a second SIGTERM ends them and gives them back. Jobs outlive an agent that is killed: the "
+		 "next\n"
+		 "one takes them over.",
+	.shared = role_options,
+	.shared_count = ROLE_OPTION_COUNT,
+	.options_size = sizeof(struct role_flags),
+	.run = run,
+};

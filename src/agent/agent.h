@@ -5,22 +5,7 @@
  */
 #pragma once
 
-#include <stdint.h>
+#include "base/command.h"
 
-#include "base/compiler.h"
-#include "base/err.h"
-#include "model/settings.h"
-
-struct agent_opts {
-	const struct common_settings *common;
-	const struct agent_settings *settings;
-	const char *data_dir;
-	const char *token_file; /* where settings->token came from, read again when it changes; or NULL */
-	/* Called once, when jobs can be taken. */
-	void (*on_ready)(void *ctx, uint16_t metrics_port);
-	void *ready_ctx;
-};
-
-/* Until SIGTERM or SIGINT: then no new jobs, and the end when those that run are done. A second signal ends the jobs
- * and gives their leases back. */
-int agent_run(const struct agent_opts *opts, struct err *err) must_check;
+/* `nimbus host-agent` */
+extern const struct command host_agent_command;

@@ -16,7 +16,7 @@ struct control_client;
 struct loop;
 struct metrics;
 struct state;
-struct worker;
+struct chores;
 
 struct agent {
 	const struct agent_settings *settings;
@@ -24,10 +24,11 @@ struct agent {
 	struct loop *loop;
 	struct control_client *control;
 	struct state *state;
-	struct worker *worker;
+	struct chores *chores;
 	struct metrics *metrics;
 	struct vm_host host; /* read by the worker; changed by nobody */
 	int64_t accel;	     /* enum vm_accel; set before the first job */
+	int64_t tsc_khz;     /* vm/tsc.h */
 	struct slots slots;
 	struct agent_job *jobs;
 	/* Called when a slot is free again, or a job is closing or gone. */

@@ -7,9 +7,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "agent/chores.h"
 #include "agent/metrics.h"
 #include "agent/shim_link.h"
-#include "agent/worker.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -315,6 +315,8 @@ static int start_shim(struct agent_job *j, struct err *err)
 				.vcpus = o->vcpus,
 				.memory_mb = o->memory_mb,
 				.accel = j->agent->accel,
+				.tsc_khz = j->agent->tsc_khz,
+				.vmm = s->qemu_bin,
 				.timeout_ns = timeout_ns,
 				.grace_ns = s->vm_shutdown_grace,
 				.deadline_ns = j->lease.deadline_ns,
@@ -537,7 +539,7 @@ static void continue_closing(struct agent_job *j)
 	j->busy = true;
 	j->work_err = (struct err){0};
 	loop_source_free(TAKE(j->guard));
-	if (!worker_give(j->agent->worker, close_folder, on_folder_closed, j))
+	if (!chores_give(j->agent->chores, close_folder, on_folder_closed, j))
 		on_folder_closed(j);
 }
 
@@ -635,7 +637,7 @@ static void on_recorded(void *ctx, const struct err *err)
 		return;
 	}
 	move(j, LIFE_PREPARING);
-	j->busy = worker_give(j->agent->worker, prepare, on_prepared, j);
+	j->busy = chores_give(j->agent->chores, prepare, on_prepared, j);
 	if (!j->busy)
 		end_lost(j, "this host has too much to do");
 }

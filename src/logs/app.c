@@ -108,7 +108,7 @@ static int app_free(struct app *app, struct err *err)
 	return rc;
 }
 
-int app_start(const struct app_opts *opts, struct app **ret, struct err *err)
+int logs_app_start(const struct app_opts *opts, struct app **ret, struct err *err)
 {
 	struct app *app = xcalloc(1, sizeof(*app));
 	struct err ignored = {0};
@@ -129,7 +129,7 @@ int app_start(const struct app_opts *opts, struct app **ret, struct err *err)
 	return 0;
 }
 
-int app_stop(struct app *app, int64_t deadline_ns, struct err *err)
+int logs_app_stop(struct app *app, int64_t deadline_ns, struct err *err)
 {
 	http_server_stop(app->server, deadline_ns);
 	return app_free(app, err);

@@ -68,6 +68,6 @@ struct app {
 	atomic_bool failed;
 };
 
-int app_start(const struct app_opts *opts, struct app **ret, struct err *err) must_check;
+int logs_app_start(const struct app_opts *opts, struct app **ret, struct err *err) must_check;
 /* Lets requests finish until deadline_ns (monotonic), closes the store, frees the app. */
-int app_stop(struct app *app, int64_t deadline_ns, struct err *err);
+int logs_app_stop(struct app *app, int64_t deadline_ns, struct err *err);

@@ -92,7 +92,7 @@ static int serve(const struct role *role, const struct logging_settings *setting
 
 	int rc = stop_init(&stop, err);
 	if (rc == 0)
-		rc = app_start(&opts, &app, err);
+		rc = logs_app_start(&opts, &app, err);
 	if (rc < 0)
 		return rc;
 	log_info("ready", F("address", role->common.listen), F("port", http_server_port(app->server)));
@@ -102,7 +102,7 @@ static int serve(const struct role *role, const struct logging_settings *setting
 		let_signals_end_it();
 		log_info("stopping: a second signal ends at once");
 	}
-	rc = app_stop(app, clock_monotonic_ns() + role->common.drain, err);
+	rc = logs_app_stop(app, clock_monotonic_ns() + role->common.drain, err);
 	if (rc == 0)
 		log_info("stopped");
 	return rc;

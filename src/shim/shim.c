@@ -11,8 +11,6 @@
 #include "shim/harden.h"
 #include "shim/life.h"
 
-enum { EXIT_USAGE = 2 };
-
 /* A person who types the command has not these descriptors. */
 static bool was_started_by_an_agent(void)
 {
@@ -53,17 +51,21 @@ static int run(struct err *err)
 	return rc == 0 ? loop_run(loop, err) : rc;
 }
 
-int shim_main(void)
+static int run_command(struct command_call *call, struct err *err)
 {
-	struct err err = {0};
-
+	(void)call;
 	log_set_role("shim");
-	if (!was_started_by_an_agent()) {
-		log_error("nimbus shim is started by the host agent only");
-		return EXIT_USAGE;
-	}
-	if (run(&err) == 0)
-		return 0;
-	log_error("the shim failed", F("error", &err));
-	return err_info(err.code)->exit_status;
+	if (!was_started_by_an_agent())
+		return err_set(err, ERR_INVALID, "nimbus shim is started by the host agent only");
+	int rc = run(err);
+	if (rc < 0)
+		log_error("the shim failed", F("error", err));
+	return rc;
 }
+
+const struct command shim_command = {
+	.path = "shim",
+	.summary = "Own one VM",
+	.hidden = true,
+	.run = run_command,
+};

@@ -4,5 +4,7 @@
  */
 #pragma once
 
-/* The exit status. */
-int shim_main(void);
+#include "base/command.h"
+
+/* `nimbus shim`, hidden */
+extern const struct command shim_command;

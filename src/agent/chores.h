@@ -10,13 +10,13 @@
 #include "base/err.h"
 
 struct loop;
-struct worker;
+struct chores;
 
-typedef void (*worker_fn)(void *ctx);
+typedef void (*chore_fn)(void *ctx);
 
-int worker_new(struct loop *loop, struct worker **ret, struct err *err) must_check;
+int chores_new(struct loop *loop, struct chores **ret, struct err *err) must_check;
 /* Finishes the work that it has; `done` of that is not called. */
-void worker_free(struct worker *w);
-AUTOPTR_DEFINE(worker)
+void chores_free(struct chores *w);
+AUTOPTR_DEFINE(chores)
 /* False when far too much is waiting. ctx is the worker's until `done`. */
-bool worker_give(struct worker *w, worker_fn run, worker_fn done, void *ctx) must_check;
+bool chores_give(struct chores *w, chore_fn run, chore_fn done, void *ctx) must_check;

@@ -1,4 +1,4 @@
-#include "agent/worker.h"
+#include "agent/chores.h"
 
 #include <pthread.h>
 #include <stdint.h>
@@ -10,15 +10,15 @@
 #include "base/queue.h"
 #include "net/loop.h"
 
-enum { WORKER_QUEUE = 4096 };
+enum { CHORES_QUEUE = 4096 };
 
 struct item {
-	worker_fn run;
-	worker_fn done;
+	chore_fn run;
+	chore_fn done;
 	void *ctx;
 };
 
-struct worker {
+struct chores {
 	struct queue *given; /* of struct item */
 	struct queue *finished;
 	int event; /* counts what was put into `finished` */
@@ -29,7 +29,7 @@ struct worker {
 
 static void *work(void *arg)
 {
-	struct worker *w = arg;
+	struct chores *w = arg;
 
 	for (;;) {
 		struct item *item = queue_pop(w->given, INT64_MAX);
@@ -37,14 +37,14 @@ static void *work(void *arg)
 			return NULL;
 		item->run(item->ctx);
 		if (!queue_push(w->finished, item, INT64_MAX))
-			free(item); /* worker_free() */
+			free(item); /* chores_free() */
 		(void)eventfd_write(w->event, 1);
 	}
 }
 
 static void on_finished(void *ctx, unsigned events)
 {
-	struct worker *w = ctx;
+	struct chores *w = ctx;
 	eventfd_t count = 0;
 
 	(void)events;
@@ -59,12 +59,12 @@ static void on_finished(void *ctx, unsigned events)
 	}
 }
 
-int worker_new(struct loop *loop, struct worker **ret, struct err *err)
+int chores_new(struct loop *loop, struct chores **ret, struct err *err)
 {
-	autoptr(worker) w = xcalloc(1, sizeof(*w));
+	autoptr(chores) w = xcalloc(1, sizeof(*w));
 
-	w->given = queue_new(WORKER_QUEUE);
-	w->finished = queue_new(WORKER_QUEUE);
+	w->given = queue_new(CHORES_QUEUE);
+	w->finished = queue_new(CHORES_QUEUE);
 	w->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (w->event < 0)
 		return err_sys(err, "make an eventfd");
@@ -88,7 +88,7 @@ static void drop_items(struct queue *q)
 	}
 }
 
-void worker_free(struct worker *w)
+void chores_free(struct chores *w)
 {
 	if (w == NULL)
 		return;
@@ -104,7 +104,7 @@ void worker_free(struct worker *w)
 	free(w);
 }
 
-bool worker_give(struct worker *w, worker_fn run, worker_fn done, void *ctx)
+bool chores_give(struct chores *w, chore_fn run, chore_fn done, void *ctx)
 {
 	struct item *item = xcalloc(1, sizeof(*item));
 
