@@ -470,6 +470,12 @@ static struct timespec timespec_of(int64_t ns)
 	return (struct timespec){.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
 }
 
+static void ask_for_pass_locked(struct checkpointer *cp)
+{
+	cp->wanted = true;
+	(void)pthread_cond_signal(&cp->wake);
+}
+
 /*
  * After a commit. Over the soft bound a pass begins beside the writes. Over the hard one the writer lets a whole pass
  * run alone: then all of the WAL is in the database, and the next write begins the file anew, unless a reader still
@@ -482,16 +488,19 @@ static void mind_wal(struct sqlite *s)
 	if (s->wal_pages < WAL_SOFT_PAGES)
 		return;
 	(void)pthread_mutex_lock(&cp->lock);
-	cp->wanted = true;
-	(void)pthread_cond_signal(&cp->wake);
+	ask_for_pass_locked(cp);
 	if (s->wal_pages >= WAL_HARD_PAGES) {
 		struct timespec until = timespec_of(clock_monotonic_ns() + NS_PER_S);
 		/* The pass that runs now may have begun before the last commit: the one after it has not. */
 		uint64_t target = cp->passes + 2;
-		while (cp->passes < target && pthread_cond_timedwait(&cp->done, &cp->lock, &until) != ETIMEDOUT)
-			cp->wanted = true, (void)pthread_cond_signal(&cp->wake);
+		int waited = 0;
+		while (cp->passes < target && waited == 0) {
+			waited = pthread_cond_timedwait(&cp->done, &cp->lock, &until);
+			ask_for_pass_locked(cp);
+		}
 	}
 	(void)pthread_mutex_unlock(&cp->lock);
+	s->wal_pages = 0; /* until the next commit says how many there are */
 }
 
 /* --- the writer --- */
