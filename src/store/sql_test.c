@@ -235,7 +235,8 @@ static int careless_fn(struct sql_tx *tx, void *ctx, struct err *err)
 {
 	(void)ctx;
 	int rc = sql_exec(tx, "INSERT INTO t (id) VALUES (2)", SQL_NO_ARGS, NULL, err);
-	rc = sql_exec(tx, "INSERT INTO t (id) VALUES (1)", SQL_NO_ARGS, NULL, err); /* fails */
+	if (rc == 0)
+		rc = sql_exec(tx, "INSERT INTO t (id) VALUES (1)", SQL_NO_ARGS, NULL, err); /* fails */
 	return rc < 0 ? 0 : rc;
 }
 
