@@ -8,7 +8,6 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
-#include "base/crypto.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -21,6 +20,7 @@
 #include "shim/output.h"
 #include "shim/shipper.h"
 #include "shim/spool.h"
+#include "vm/handshake.h"
 
 /* What another shim needs to ship the rest of this job's log: the start message, with the log token. Mode 0600. */
 #define SHIP_FILE "ship"
@@ -479,17 +479,6 @@ static const struct channel_ops channel_ops = {
 
 /* --- the VM --- */
 
-static void make_hello(struct guest_hello *h, const char *hostname)
-{
-	*h = (struct guest_hello){.version = GUEST_PROTOCOL_VERSION,
-				  .epoch = crypto_random_u64(),
-				  .wall_ns = clock_unix_ns(),
-				  .hostname = hostname};
-	crypto_random(h->entropy, sizeof(h->entropy));
-	crypto_random(h->machine_id, sizeof(h->machine_id));
-	crypto_random(h->boot_id, sizeof(h->boot_id));
-}
-
 static void on_vm_connected(void *ctx, int fd)
 {
 	struct life *l = ctx;
@@ -502,7 +491,7 @@ static void on_vm_connected(void *ctx, int fd)
 		fd_close(&fd);
 		return;
 	}
-	make_hello(&hello, job->hostname != NULL ? job->hostname : name);
+	vm_hello(job->hostname != NULL ? job->hostname : name, &hello);
 	const struct channel_opts opts = {.loop = l->opts.loop,
 					  .fd = fd,
 					  .hello = &hello,
