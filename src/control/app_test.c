@@ -178,12 +178,17 @@ static void get_tokens(struct world *w)
 	const struct claims root = {.audience = TOKEN_ADMIN, .subject = "root"};
 
 	assert_int_equal(token_mint(w->app->keyring, &root, clock_unix_ns(), 3600 * NS_PER_S, &w->admin, NULL), 0);
+	if (w->settings.admin_subjects.count > 0)
+		return;
 	autovar(answer) a = post(w, w->admin, "/api/agents/token", "{\"agent_id\":\"a1\"}");
 	assert_int_equal(a.status, 200);
 	w->agent = secret_of(text(&a, "token"));
 }
 
-static int set_up(void **state)
+/* What a test wants otherwise, before the role starts. */
+typedef void change_fn(struct world *w);
+
+static int start(void **state, change_fn *change)
 {
 	struct world *w = xcalloc(1, sizeof(*w));
 	struct err err = {0};
@@ -206,6 +211,8 @@ static int set_up(void **state)
 		.max_attempts = 3,
 		.log_sink_url = w->sink_url,
 	};
+	if (change != NULL)
+		change(w);
 	assert_int_equal(http_client_new(NULL, &w->client, NULL), 0);
 	const struct app_opts opts = {.settings = &w->settings, .common = &w->common, .data_dir = w->path};
 	if (app_start(&opts, &w->app, &err) < 0)
@@ -213,6 +220,54 @@ static int set_up(void **state)
 	get_tokens(w);
 	*state = w;
 	return 0;
+}
+
+static int set_up(void **state)
+{
+	return start(state, NULL);
+}
+
+static void list_other_admins(struct world *w)
+{
+	static char name[] = "ops";
+	static char *names[] = {name};
+
+	w->settings.admin_subjects = (struct config_list){names, 1};
+}
+
+static int set_up_with_other_admins(void **state)
+{
+	return start(state, list_other_admins);
+}
+
+static void want_metrics_token(struct world *w)
+{
+	w->settings.metrics_token = secret_of("metrics-token");
+}
+
+static int set_up_with_metrics_token(void **state)
+{
+	return start(state, want_metrics_token);
+}
+
+static void fill_disk(struct world *w)
+{
+	w->common.min_free_disk = INT64_MAX;
+}
+
+static int set_up_with_full_disk(void **state)
+{
+	return start(state, fill_disk);
+}
+
+static void run_for_real(struct world *w)
+{
+	w->settings.github_dry_run = false;
+}
+
+static int set_up_without_dry_run(void **state)
+{
+	return start(state, run_for_real);
 }
 
 static int tear_down(void **state)
@@ -435,43 +490,28 @@ static void tokens_open_their_own_doors_only(void **state)
 static void admins_may_be_limited_to_a_list(void **state)
 {
 	struct world *w = *state;
-	char *names[] = {(char[]){"ops"}};
+	autoptr(secret) ops = NULL;
+	const struct claims claims = {.audience = TOKEN_ADMIN, .subject = "ops"};
 
-	/* Nothing else is under way: the settings may be changed under it. */
-	w->settings.admin_subjects = (struct config_list){names, 1};
-	autovar(answer) a = get(w, w->admin, "/api/agents");
-	assert_int_equal(a.status, 403);
-	w->settings.admin_subjects = (struct config_list){0};
-	autovar(answer) b = get(w, w->admin, "/api/agents");
-	assert_int_equal(b.status, 200);
+	assert_int_equal(token_mint(w->app->keyring, &claims, clock_unix_ns(), 60 * NS_PER_S, &ops, NULL), 0);
+	autovar(answer) root = get(w, w->admin, "/api/agents");
+	autovar(answer) listed = get(w, ops, "/api/agents");
+	assert_int_equal(root.status, 403);
+	assert_int_equal(listed.status, 200);
 }
 
 static void metrics_want_their_token_where_there_is_one(void **state)
 {
 	struct world *w = *state;
 	autoptr(secret) wrong = secret_of("wrong");
-
-	w->settings.metrics_token = secret_of("metrics-token");
+	autoptr(secret) right = secret_of("metrics-token");
 	autovar(answer) none = get(w, NULL, "/metrics");
 	autovar(answer) bad = get(w, wrong, "/metrics");
-	autovar(answer) good = get(w, w->settings.metrics_token, "/metrics");
+	autovar(answer) good = get(w, right, "/metrics");
+
 	assert_int_equal(none.status, 401);
 	assert_int_equal(bad.status, 401);
 	assert_int_equal(good.status, 200);
-}
-
-static void a_full_disk_is_said_before_anything_is_taken(void **state)
-{
-	struct world *w = *state;
-
-	w->common.min_free_disk = INT64_MAX;
-	autovar(answer) full = post(w, w->admin, "/api/jobs", "{\"argv\":[\"true\"]}");
-	autovar(answer) unready = get(w, NULL, "/readyz");
-	w->common.min_free_disk = 0;
-	assert_int_equal(full.status, 503);
-	assert_string_equal(text(&full, "code"), "disk_full");
-	assert_int_equal(unready.status, 503);
-	(void)submit(w, "{\"argv\":[\"true\"]}");
 }
 
 static void an_idempotency_key_gives_the_same_job(void **state)
@@ -751,12 +791,27 @@ static void events_in_any_order_only_move_forward(void **state)
 	assert_true(job_state_final(got));
 }
 
+static void a_full_disk_is_said_before_anything_is_taken(void **state)
+{
+	struct world *w = *state;
+	autofree char *body = workflow_job(5, "queued", "nimbus");
+	autovar(answer) job = post(w, w->admin, "/api/jobs", "{\"argv\":[\"true\"]}");
+	autovar(answer) hook = deliver(w, "workflow_job", "full", body, NULL);
+	autovar(answer) unready = get(w, NULL, "/readyz");
+	autovar(answer) alive = get(w, NULL, "/healthz");
+
+	assert_int_equal(job.status, 503);
+	assert_string_equal(text(&job, "code"), "disk_full");
+	assert_int_equal(hook.status, 503);
+	assert_int_equal(unready.status, 503);
+	assert_int_equal(alive.status, 200);
+	assert_int_equal(deliveries_in(w, "waiting") + deliveries_in(w, "jobs"), 0);
+}
+
 static void without_a_github_app_a_job_waits_and_says_why(void **state)
 {
 	struct world *w = *state;
 	autofree char *body = workflow_job(88, "queued", "nimbus");
-
-	w->settings.github_dry_run = false;
 	autovar(answer) a = deliver(w, "workflow_job", "parked", body, NULL);
 	assert_int_equal(a.status, 202);
 	await_deliveries(w);
@@ -767,6 +822,7 @@ static void without_a_github_app_a_job_waits_and_says_why(void **state)
 }
 
 #define WORLD(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+#define WORLD_WITH(what, test) cmocka_unit_test_setup_teardown(test, set_up_##what, tear_down)
 
 int main(void)
 {
@@ -776,9 +832,9 @@ int main(void)
 		WORLD(the_log_token_is_for_its_job_alone),
 		WORLD(a_wrong_fence_changes_nothing),
 		WORLD(tokens_open_their_own_doors_only),
-		WORLD(admins_may_be_limited_to_a_list),
-		WORLD(metrics_want_their_token_where_there_is_one),
-		WORLD(a_full_disk_is_said_before_anything_is_taken),
+		WORLD_WITH(with_other_admins, admins_may_be_limited_to_a_list),
+		WORLD_WITH(with_metrics_token, metrics_want_their_token_where_there_is_one),
+		WORLD_WITH(with_full_disk, a_full_disk_is_said_before_anything_is_taken),
 		WORLD(an_idempotency_key_gives_the_same_job),
 		WORLD(a_waiting_agent_gets_the_job_that_fits_it),
 		WORLD(an_agent_without_room_gets_nothing),
@@ -788,7 +844,7 @@ int main(void)
 		WORLD(deliveries_that_are_not_for_us_are_recorded_refusals),
 		WORLD(forged_and_broken_deliveries_are_not_taken),
 		WORLD(events_in_any_order_only_move_forward),
-		WORLD(without_a_github_app_a_job_waits_and_says_why),
+		WORLD_WITH(without_dry_run, without_a_github_app_a_job_waits_and_says_why),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
