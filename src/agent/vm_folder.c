@@ -77,12 +77,14 @@ static int lock_folder(int fd, const char *name, struct err *err)
 int vm_folder_remove(int vms_fd, const char *name, struct err *err)
 {
 	autoclose fd = -1;
+	struct err missing = {0};
 
-	int rc = open_folder(vms_fd, name, &fd, err);
+	int rc = open_folder(vms_fd, name, &fd, &missing);
 	if (rc == -ERR_NOT_FOUND)
 		return 0;
-	if (rc == 0)
-		rc = lock_folder(fd, name, err);
+	if (rc < 0)
+		return err_set(err, (enum err_code)missing.code, "%s", missing.msg);
+	rc = lock_folder(fd, name, err);
 	return rc != 0 ? rc : dir_remove(vms_fd, name, err);
 }
 
@@ -93,11 +95,11 @@ int vm_folder_connect(int vms_fd, const char *name, int *ret_socket, struct err 
 	int rc = open_folder(vms_fd, name, &fd, err);
 	if (rc < 0)
 		return rc;
-	int connected = msg_connect(fd, SHIM_SOCKET, ret_socket, err);
-	if (connected == 0)
+	struct err refused = {0};
+	if (msg_connect(fd, SHIM_SOCKET, ret_socket, &refused) == 0)
 		return 0;
 	rc = lock_folder(fd, name, err);
-	return rc != 0 ? rc : err_set(err, ERR_NOT_FOUND, "folder '%s' has no shim", name);
+	return rc != 0 ? rc : err_set(err, ERR_NOT_FOUND, "folder '%s' has no shim: %s", name, refused.msg);
 }
 
 /* A folder of this very attempt can only be a dead one: an attempt is leased once. */
