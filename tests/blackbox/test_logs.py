@@ -1,0 +1,464 @@
+"""The logging pipeline over HTTP: what it takes, from whom, what it gives back, and what a kill leaves of it."""
+
+import json
+import os
+import random
+import subprocess
+import threading
+
+import pytest
+
+from pipeline import Pipeline, lines
+from system import PATIENCE
+
+ORG = 7
+
+
+def messages(found):
+    return [line["message"] for line in found]
+
+
+def seqs(found):
+    return [line["seq"] for line in found]
+
+
+# --- lines in, lines out ---
+
+
+@pytest.mark.parametrize("encode", [
+    lambda entries: "\n".join(map(json.dumps, entries)),
+    json.dumps,
+    lambda entries: json.dumps({"entries": entries}),
+], ids=["ndjson", "array", "entries"])
+def test_three_forms_of_a_body(pipeline, encode):
+    answer = pipeline.request("POST", "/logs", pipeline.issuer.job_token(ORG, 1), data=encode(lines(1, 1, 3)))
+    assert (answer.status_code, answer.text) == (202, "null")
+    found = pipeline.query(pipeline.issuer.reader_token(ORG), job_id=1)
+    assert seqs(found) == [3, 2, 1]
+    assert found[0] == {"job_id": 1, "attempt": 1, "seq": 3, "stream": "stdout", "level": "info", "message": "line 3",
+                        "timestamp": "2026-11-21T12:00:00.000003Z", "org_id": ORG, "repo_id": 0} | found[0]
+
+
+def test_the_seeds_entries(pipeline):
+    entries = [{"job_id": 12345, "agent_id": "host-1", "org_id": ORG, "repo_id": 99, "level": "warning",
+                "message": text, "timestamp": "2026-11-21T12:00:00Z"} for text in ("first", "second")]
+    token = pipeline.issuer.pusher_token(ORG)
+    for _ in range(2):
+        assert pipeline.request("POST", "/logs", token, json={"entries": entries}).status_code == 202
+    reader = pipeline.issuer.reader_token(ORG)
+    found = pipeline.query(reader, job_id=12345)
+    assert messages(found) == ["second", "first", "second", "first"]  # not deduplicated: they carry no number
+    assert {(line["attempt"], line["repo_id"], line["level"]) for line in found} == {(0, 99, "warning")}
+    assert pipeline.query(reader, repo_id=99, limit=1) == found[:1]
+    assert pipeline.query(reader, repo_id=98) == []
+
+
+def test_a_retried_batch_stores_nothing_twice(pipeline):
+    token = pipeline.issuer.job_token(ORG, 1)
+    for first, last in ((1, 100), (1, 100), (51, 150), (150, 150)):
+        assert pipeline.post(token, lines(1, first, last)).status_code == 202
+    found = pipeline.query(pipeline.issuer.reader_token(ORG), job_id=1, attempt=1, order="oldest", limit=500)
+    assert seqs(found) == list(range(1, 151))
+
+
+def test_a_gap_is_refused(pipeline):
+    token = pipeline.issuer.job_token(ORG, 1)
+    assert pipeline.post(token, lines(1, 1, 3)).status_code == 202
+    answer = pipeline.post(token, lines(1, 5, 6))
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert "line 4 is next" in answer.json()["detail"]
+    assert seqs(pipeline.query(pipeline.issuer.reader_token(ORG), job_id=1)) == [3, 2, 1]
+
+
+def test_pages_by_cursor(pipeline):
+    assert pipeline.post(pipeline.issuer.job_token(ORG, 1), lines(1, 1, 25)).status_code == 202
+    reader = pipeline.issuer.reader_token(ORG)
+    for order, wanted in (("oldest", list(range(1, 26))), ("newest", list(range(25, 0, -1)))):
+        got = []
+        while True:
+            page = pipeline.query(reader, job_id=1, attempt=1, order=order, limit=10, cursor=got[-1] if got else 0)
+            got += seqs(page)
+            if not page:
+                break
+        assert got == wanted
+
+
+def test_search(pipeline):
+    assert pipeline.post(pipeline.issuer.job_token(ORG, 1), lines(1, 1, 20)).status_code == 202
+    reader = pipeline.issuer.reader_token(ORG)
+    assert messages(pipeline.query(reader, contains="LINE 19")) == ["line 19"]
+    assert messages(pipeline.query(reader, text="line 2", job_id=1)) == ["line 20", "line 2"]
+    assert messages(pipeline.query(reader, job_id=1, since="2026-11-21T12:00:00.000019Z")) == ["line 20", "line 19"]
+    assert messages(pipeline.query(reader, job_id=1, until="2026-11-21T12:00:00.000002Z")) == ["line 1"]
+    assert messages(pipeline.query(reader, job_id=1, limit=1)) == ["line 20"]
+
+
+# --- who may ---
+
+
+def test_nobody_without_a_token(pipeline):
+    for method, path in (("POST", "/logs"), ("POST", "/logs/seal"), ("GET", "/logs/query"), ("GET", "/logs/tail")):
+        answer = pipeline.request(method, path)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), path
+
+
+def test_an_organisation_is_alone(pipeline):
+    assert pipeline.post(pipeline.issuer.job_token(ORG, 1), lines(1, 1, 3)).status_code == 202
+    stranger = pipeline.issuer.reader_token(ORG + 1)
+    assert pipeline.query(stranger) == []
+    assert pipeline.query(stranger, job_id=1) == []
+    assert pipeline.tail_lines(stranger, job_id=1, follow="false") == [{"end": False, "last_seq": 0}]
+    answer = pipeline.request("GET", "/logs/query", stranger, params={"org_id": ORG})
+    assert answer.status_code == 403
+    answer = pipeline.post(pipeline.issuer.pusher_token(ORG + 1), lines(1, 4, 4, org_id=ORG))
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == f"Entry org_id mismatch: expected {ORG + 1}, got {ORG}"
+    # The same job id of another organisation is another log.
+    assert pipeline.post(pipeline.issuer.job_token(ORG + 1, 1), lines(1, 1, 1)).status_code == 202
+    assert seqs(pipeline.query(pipeline.issuer.reader_token(ORG), job_id=1)) == [3, 2, 1]
+
+
+def test_a_job_token_is_for_its_attempt(pipeline):
+    token = pipeline.issuer.job_token(ORG, 1, attempt=2)
+    for wrong in (lines(2, 1, 1, attempt=2), lines(1, 1, 1, attempt=1), lines(1, 1, 1, attempt=2) + lines(2, 1, 1)):
+        answer = pipeline.post(token, wrong)
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert pipeline.post(token, lines(1, 1, 1, attempt=2)).status_code == 202
+    # It writes; it does not read, nor seal.
+    assert pipeline.request("GET", "/logs/query", token).status_code == 403
+    assert pipeline.seal(ORG, 1, 2, None, token=token).status_code == 403
+    assert len(pipeline.query(pipeline.issuer.reader_token(ORG))) == 1
+
+
+@pytest.mark.parametrize("make, status", [
+    (lambda i: i.job_token(ORG, 1, lifetime=-120), 401),
+    (lambda i: i.token("agent", org=ORG, scope=f"push:org-{ORG}"), 403),
+    (lambda i: i.token("job", org=ORG, scope=f"pull:org-{ORG}"), 403),
+    (lambda i: i.token("job", org=ORG, scope=f"push:org-{ORG + 1}"), 403),
+    (lambda i: i.token("job", org=0, scope="push:org-0"), 403),
+    (lambda i: i.job_token(ORG, 1, header={"kid": "unknown"}), 401),
+    (lambda i: i.job_token(ORG, 1, header={"alg": "none"}), 401),
+    (lambda i: i.job_token(ORG, 1)[:-4] + "AAAA", 401),
+    (lambda i: "nonsense", 401),
+], ids=["expired", "audience", "scope", "other org", "org 0", "unknown key", "alg none", "signature", "nonsense"])
+def test_bad_tokens(pipeline, make, status):
+    answer = pipeline.post(make(pipeline.issuer), lines(1, 1, 1))
+    assert answer.status_code == status, answer.text
+    assert pipeline.query(pipeline.issuer.reader_token(ORG)) == []
+
+
+# --- what bad input gets ---
+
+
+@pytest.mark.parametrize("body, status, word", [
+    (b"", 400, ""),
+    (b"{", 400, ""),
+    (b"\xff\xfe", 400, ""),
+    (b"null", 422, "line 1"),
+    (b'{"job_id": 1, "attempt": 1, "seq": 1}', 422, "message"),
+    (b'{"job_id": 0, "attempt": 1, "seq": 1, "message": "x"}', 422, "job_id"),
+    (b'{"job_id": 1, "attempt": -1, "seq": 1, "message": "x"}', 422, "attempt"),
+    (b'{"job_id": 1, "attempt": 1, "message": "x"}', 422, "seq"),
+    (b'{"job_id": 1, "attempt": 1, "seq": 1, "message": "x", "level": "loud"}', 422, "level"),
+    (b'{"job_id": 1, "attempt": 1, "seq": 1, "message": "x", "timestamp": "noon"}', 422, "timestamp"),
+    (b'{"job_id": 1, "attempt": 1, "seq": 1, "message": "' + b"x" * 300000 + b'"}', 422, "message"),
+    (b'{"job_id": 1, "attempt": 1, "seq": 1, "message": "x"}\n{"job_id": 1}', 422, "2"),
+], ids=lambda value: str(value)[:60])
+def test_bad_bodies_store_nothing(pipeline, body, status, word):
+    answer = pipeline.request("POST", "/logs", pipeline.issuer.job_token(ORG, 1), data=body)
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()) == {"detail", "code", "hint", "request_id"}
+    assert word in answer.json()["detail"]
+    assert pipeline.query(pipeline.issuer.reader_token(ORG)) == []
+
+
+def test_a_body_that_is_too_large(pipeline):
+    answer = pipeline.request("POST", "/logs", pipeline.issuer.job_token(ORG, 1), data=b" " * (30 << 20))
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize("path, name", [
+    ("/logs/query?limit=0", "limit"), ("/logs/query?limit=501", "limit"), ("/logs/query?limit=x", "limit"),
+    ("/logs/query?job_id=-1", "job_id"), ("/logs/query?attempt=1", "attempt"), ("/logs/query?cursor=1", "cursor"),
+    ("/logs/query?since=yesterday", "since"), ("/logs/query?order=random", "order"),
+    ("/logs/query?hours_back=0", "hours_back"),
+    ("/logs/tail", "job_id"), ("/logs/tail?job_id=1&cursor=-1", "cursor"), ("/logs/tail?job_id=1&follow=no", "follow"),
+])
+def test_bad_parameters_are_named(pipeline, path, name):
+    answer = pipeline.request("GET", path, pipeline.issuer.reader_token(ORG))
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("body, name", [
+    ({"job_id": 1, "attempt": 1}, "org_id"), ({"org_id": 1, "attempt": 1}, "job_id"),
+    ({"org_id": 1, "job_id": 1}, "attempt"), ({"org_id": 1, "job_id": 1, "attempt": 0}, "attempt"),
+    ({"org_id": 1, "job_id": 1, "attempt": 1, "last_seq": -1}, "last_seq"),
+    ({"org_id": 1, "job_id": 1, "attempt": 1, "last_seq": "many"}, "last_seq"),
+])
+def test_bad_seals_are_named(pipeline, body, name):
+    answer = pipeline.request("POST", "/logs/seal", pipeline.issuer.seal_token(), json=body)
+    assert answer.status_code == 422
+    assert name in answer.json()["detail"]
+
+
+# --- seals and following ---
+
+
+def test_a_seal_closes_behind_its_last_line(pipeline):
+    token = pipeline.issuer.job_token(ORG, 1)
+    assert pipeline.post(token, lines(1, 1, 3)).status_code == 202
+    for _ in range(2):
+        assert pipeline.seal(ORG, 1, 1, 5).status_code == 202
+    assert pipeline.post(token, lines(1, 4, 5)).status_code == 202
+    answer = pipeline.post(token, lines(1, 6, 6))
+    assert (answer.status_code, answer.json()["code"]) == (409, "sealed")
+    assert pipeline.post(token, lines(1, 4, 5)).status_code == 202  # its answer was lost
+    assert pipeline.tail_lines(pipeline.issuer.reader_token(ORG), job_id=1)[-1] == {"end": True, "last_seq": 5}
+
+
+def test_a_lost_attempt_is_closed_at_once(pipeline):
+    first, second = (pipeline.issuer.job_token(ORG, 1, attempt=n) for n in (1, 2))
+    assert pipeline.post(first, lines(1, 1, 3)).status_code == 202
+    assert pipeline.seal(ORG, 1, 1, None).status_code == 202
+    assert pipeline.post(first, lines(1, 4, 4)).json()["code"] == "sealed"
+    assert pipeline.post(second, lines(1, 1, 2, attempt=2)).status_code == 202
+    reader = pipeline.issuer.reader_token(ORG)
+    assert pipeline.tail_lines(reader, job_id=1, attempt=1)[-1] == {"end": True, "last_seq": 3}
+    newest = pipeline.tail_lines(reader, job_id=1, follow="false")
+    assert [line.get("attempt") for line in newest] == [2, 2, None]
+
+
+class Follower(threading.Thread):
+    """Collects the objects of a tail; `seen` is set whenever one came."""
+
+    def __init__(self, pipeline, **parameters):
+        super().__init__(daemon=True)
+        self.answer = pipeline.tail(pipeline.issuer.reader_token(ORG), **parameters)
+        assert self.answer.status_code == 200
+        self.got = []
+        self.changed = threading.Condition()
+        self.start()
+
+    def run(self):
+        for line in self.answer.iter_lines(chunk_size=None):
+            if line:
+                with self.changed:
+                    self.got.append(json.loads(line))
+                    self.changed.notify_all()
+
+    def wait_for(self, count):
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.got) >= count, PATIENCE), self.got
+
+
+def test_a_follower_sees_lines_as_they_come(pipeline):
+    token = pipeline.issuer.job_token(ORG, 1)
+    early = Follower(pipeline, job_id=1, attempt=1)  # before there is anything
+    assert pipeline.post(token, lines(1, 1, 2)).status_code == 202
+    early.wait_for(2)
+    late = Follower(pipeline, job_id=1, attempt=1, cursor=1)
+    late.wait_for(1)
+    assert pipeline.post(token, lines(1, 3, 3)).status_code == 202
+    early.wait_for(3)
+    assert pipeline.seal(ORG, 1, 1, 4).status_code == 202  # one line is still missing
+    assert pipeline.post(token, lines(1, 4, 4)).status_code == 202
+    for follower, wanted in ((early, [1, 2, 3, 4]), (late, [2, 3, 4])):
+        follower.join(PATIENCE)
+        assert not follower.is_alive()
+        assert [line.get("seq") for line in follower.got[:-1]] == wanted
+        assert follower.got[-1] == {"end": True, "last_seq": 4}
+
+
+def test_a_seal_without_lines_ends_followers(pipeline):
+    follower = Follower(pipeline, job_id=1, attempt=1)
+    assert pipeline.seal(ORG, 1, 1, 0).status_code == 202
+    follower.join(PATIENCE)
+    assert follower.got == [{"end": True, "last_seq": 0}]
+
+
+def test_server_sent_events(pipeline):
+    assert pipeline.post(pipeline.issuer.job_token(ORG, 1), lines(1, 1, 2)).status_code == 202
+    assert pipeline.seal(ORG, 1, 1, 2).status_code == 202
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": "1"}
+    with pipeline.tail(pipeline.issuer.reader_token(ORG), headers=headers, job_id=1, attempt=1) as answer:
+        assert answer.headers["Content-Type"] == "text/event-stream"
+        events = answer.text.split("\n\n")
+    head, data = events[0].split("\n")
+    assert head == "id: 2"
+    assert json.loads(data.removeprefix("data: "))["message"] == "line 2"
+    assert events[1] == 'event: end\ndata: {"end":true,"last_seq":2}'
+    assert events[2] == ""
+
+
+def test_a_stopping_pipeline_lets_followers_go(pipeline):
+    follower = Follower(pipeline, job_id=1, attempt=1)
+    assert pipeline.post(pipeline.issuer.job_token(ORG, 1), lines(1, 1, 1)).status_code == 202
+    follower.wait_for(1)
+    assert pipeline.stop() == 0
+    follower.join(PATIENCE)
+    assert not follower.is_alive()
+    assert seqs(follower.got) == [1]  # and no word of an end
+
+
+# --- what stays ---
+
+
+def test_a_restart_keeps_all(pipeline):
+    token = pipeline.issuer.job_token(ORG, 1)
+    assert pipeline.post(token, lines(1, 1, 10)).status_code == 202
+    assert pipeline.seal(ORG, 1, 1, 11).status_code == 202
+    assert pipeline.stop() == 0
+    assert list((pipeline.data / "logs" / "journal").iterdir()) == []
+    pipeline.start()
+    assert pipeline.post(token, lines(1, 11, 11)).status_code == 202
+    assert pipeline.post(token, lines(1, 12, 12)).json()["code"] == "sealed"
+    assert len(pipeline.query(pipeline.issuer.reader_token(ORG), job_id=1)) == 11
+
+
+class Sender(threading.Thread):
+    """Ships numbered lines as a shim does: the next batch after the answer, the same one again until there is one."""
+
+    def __init__(self, pipeline, job_id, count, seed):
+        super().__init__(daemon=True)
+        self.pipeline, self.job_id, self.count = pipeline, job_id, count
+        self.random = random.Random(f"{seed}/{job_id}")
+        self.token = pipeline.issuer.job_token(ORG, job_id)
+        self.acknowledged = 0
+        self.progress = threading.Event()
+        self.error = None
+
+    def run(self):
+        while self.acknowledged < self.count and self.error is None:
+            last = min(self.count, self.acknowledged + self.random.randint(1, 200))
+            # Now and then from a little before, as after an answer that was lost.
+            first = max(1, self.acknowledged + 1 - self.random.randint(0, 5))
+            try:
+                answer = self.pipeline.post(self.token, lines(self.job_id, first, last))
+            except (OSError, TypeError):  # it is dead, or has no address yet
+                continue
+            if answer.status_code == 202:
+                self.acknowledged = last
+                self.progress.set()
+            elif answer.status_code != 503:
+                self.error = answer.text
+
+
+def test_kill_9_loses_no_acknowledged_line(pipeline):
+    seed = int(os.environ.get("NIMBUS_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
+    print(f"NIMBUS_TEST_SEED={seed}")
+    count, jobs, kills = 6000, 4, 6
+    senders = [Sender(pipeline, job_id, count, seed) for job_id in range(1, jobs + 1)]
+    for sender in senders:
+        sender.start()
+    chooser = random.Random(seed)
+    for _ in range(kills):
+        watched = chooser.choice(senders)
+        watched.progress.clear()
+        if watched.is_alive():
+            watched.progress.wait(PATIENCE)
+        pipeline.kill()
+        pipeline.start()
+    for sender in senders:
+        sender.join(PATIENCE)
+        assert not sender.is_alive()
+        assert sender.error is None
+        assert pipeline.seal(ORG, sender.job_id, 1, count).status_code == 202
+        got = pipeline.tail_lines(pipeline.issuer.reader_token(ORG), job_id=sender.job_id, attempt=1)
+        assert seqs(got[:-1]) == list(range(1, count + 1))
+        assert got[-1] == {"end": True, "last_seq": count}
+
+
+def test_a_torn_segment_is_cut_and_goes_on(pipeline):
+    token = pipeline.issuer.job_token(ORG, 1)
+    for first in (1, 11, 21):
+        assert pipeline.post(token, lines(1, first, first + 9)).status_code == 202
+    assert pipeline.stop() == 0
+    (segment,) = (pipeline.data / "logs" / "segments").rglob("*.seg")
+    os.truncate(segment, segment.stat().st_size - 7)
+    pipeline.start()
+    reader = pipeline.issuer.reader_token(ORG)
+    assert len(pipeline.query(reader, job_id=1)) == 20
+    assert pipeline.post(token, lines(1, 1, 35)).status_code == 202
+    assert seqs(pipeline.query(reader, job_id=1, attempt=1, order="oldest")) == list(range(1, 36))
+
+
+def test_a_full_disk_refuses_and_recovers(make_pipeline, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "tmpfs", disk], check=False,
+                           capture_output=True)
+    if mount.returncode != 0:
+        pytest.skip("needs to mount a small disk")
+    try:
+        pipeline = make_pipeline(folder=disk / "data").start()
+        token = pipeline.issuer.job_token(ORG, 1)
+        assert pipeline.post(token, lines(1, 1, 10)).status_code == 202
+        ballast = disk / "ballast"
+        with open(ballast, "wb") as f:
+            with pytest.raises(OSError):
+                while True:
+                    f.write(b"x" * 65536)
+                    f.flush()
+        answer = pipeline.post(token, lines(1, 11, 20))
+        assert (answer.status_code, answer.json()["code"]) == (503, "disk_full")
+        assert "Retry-After" in answer.headers
+        assert len(pipeline.query(pipeline.issuer.reader_token(ORG), job_id=1)) == 10
+        ballast.unlink()
+        assert pipeline.post(token, lines(1, 11, 20)).status_code == 202
+        assert len(pipeline.query(pipeline.issuer.reader_token(ORG), job_id=1)) == 20
+        pipeline.stop()
+    finally:
+        subprocess.run(["umount", "-l", disk], check=False)
+
+
+# --- the rest ---
+
+
+def test_keys_survive_a_control_plane_that_is_away(make_pipeline, issuer):
+    pipeline = make_pipeline().start()
+    token = issuer.job_token(ORG, 1)
+    assert pipeline.post(token, lines(1, 1, 1)).status_code == 202
+    pipeline.stop()
+    pipeline.env["NIMBUS_CONTROL_PLANE_URL"] = "http://127.0.0.1:9"
+    pipeline.start()
+    assert pipeline.post(token, lines(1, 2, 2)).status_code == 202
+
+
+def test_health_and_metrics(pipeline):
+    assert pipeline.request("GET", "/healthz").json() == {"status": "ok"}
+    assert pipeline.request("GET", "/readyz").json() == {"status": "ready"}
+    token = pipeline.issuer.job_token(ORG, 1)
+    pipeline.post(token, lines(1, 1, 5))
+    pipeline.post(token, lines(1, 1, 6))
+    pipeline.query(pipeline.issuer.reader_token(ORG))
+    values = dict(line.rsplit(" ", 1) for line in pipeline.request("GET", "/metrics").text.splitlines()
+                  if line and not line.startswith("#"))
+    assert float(values["nimbus_logging_ingest_requests_total"]) == 2
+    assert float(values["nimbus_logging_rows_ingested_total"]) == 6
+    assert float(values["nimbus_logging_rows_repeated_total"]) == 5
+    assert float(values["nimbus_logging_batches_total"]) == 2
+    assert float(values["nimbus_logging_query_requests_total"]) == 1
+
+
+def test_metrics_with_a_token(make_pipeline):
+    pipeline = make_pipeline({"NIMBUS_LOGGING_METRICS_TOKEN": "a-token-for-metrics"}).start()
+    assert pipeline.request("GET", "/metrics").status_code == 401
+    assert pipeline.request("GET", "/metrics", "another").status_code == 401
+    assert pipeline.request("GET", "/metrics", "a-token-for-metrics").status_code == 200
+
+
+def test_one_folder_one_pipeline(pipeline, issuer):
+    second = Pipeline(pipeline.data, issuer)
+    done = subprocess.run(second.argv, env=second.env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode != 0
+    assert "another logging pipeline uses this folder" in done.stderr
+
+
+def test_a_token_is_never_logged(pipeline):
+    token = pipeline.issuer.job_token(ORG, 1)
+    pipeline.post(token, lines(1, 1, 1))
+    pipeline.post(token[:-4] + "AAAA", lines(1, 1, 1))
+    pipeline.stop()
+    assert token.split(".")[1] not in pipeline.text()
+    assert "/logs" in pipeline.text()
