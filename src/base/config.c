@@ -105,7 +105,7 @@ static int take_environment(struct config_source *s, char *const *environment, s
 	for (size_t i = 0; environment != NULL && environment[i] != NULL && rc == 0; i++) {
 		struct str value = str_c(environment[i]);
 		struct str name = str_cut(&value, '=');
-		rc = take(s, name, value, "environment", err);
+		rc = take(s, name, value, CONFIG_ORIGIN_ENVIRONMENT, err);
 	}
 	return rc;
 }

@@ -74,6 +74,7 @@ void config_source_free(struct config_source *s);
 AUTOPTR_DEFINE(config_source)
 /* As a flag would: stronger than all else. */
 void config_source_override(struct config_source *s, const char *name, const char *value);
+#define CONFIG_ORIGIN_ENVIRONMENT "environment"
 /* The raw value, and where it came from ("environment", "/etc/nimbus/nimbus.env:3"); NULL when unset. */
 const char *config_source_get(const struct config_source *s, const char *name, const char **ret_origin);
 

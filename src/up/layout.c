@@ -246,6 +246,58 @@ static const char *secret_file(const struct layout *l, const char *variable, con
 	return given ? NULL : arena_printf(l->arena, "%s/secrets/%s", l->role.data_dir, name);
 }
 
+/* A NULL-terminated list in the arena. */
+struct words {
+	const char **items;
+	size_t count;
+	size_t room;
+};
+
+static void words_add(const struct layout *l, struct words *w, const char *word)
+{
+	if (w->count + 2 > w->room) {
+		size_t room = w->room == 0 ? 64 : w->room * 2;
+		const char **items = arena_calloc(l->arena, room, sizeof(*items));
+		for (size_t i = 0; i < w->count; i++)
+			items[i] = w->items[i];
+		w->items = items;
+		w->room = room;
+	}
+	w->items[w->count++] = word;
+}
+
+/* What names the starting user's own folders: nothing there is for the service user. */
+static bool is_personal(struct str name)
+{
+	return str_eq(name, STR("HOME")) || str_starts_with(name, STR("XDG_"));
+}
+
+static void keep_environment(const struct layout *l, const struct variable *variables, size_t count, struct words *list)
+{
+	for (size_t i = 0; environ[i] != NULL; i++) {
+		struct str rest = str_c(environ[i]);
+		struct str name = str_cut(&rest, '=');
+		if (!is_set(variables, count, name) && !(l->user.change && is_personal(name)))
+			words_add(l, list, environ[i]);
+	}
+}
+
+/* The service user may not be able to read the files that gave them. Environment wins over files, so it is no harm
+ * where it can. */
+static void pass_files(const struct layout *l, const struct variable *variables, size_t count, struct words *list)
+{
+	for (size_t t = 0; t < settings_table_count; t++) {
+		for (size_t k = 0; k < settings_tables[t]->count; k++) {
+			const char *name = settings_tables[t]->keys[k].name;
+			const char *origin = NULL;
+			const char *value = config_source_get(l->role.source, name, &origin);
+			if (value != NULL && strcmp(origin, CONFIG_ORIGIN_ENVIRONMENT) != 0 &&
+			    !is_set(variables, count, str_c(name)))
+				words_add(l, list, arena_printf(l->arena, "%s=%s", name, value));
+		}
+	}
+}
+
 const char *const *layout_environment(const struct layout *l)
 {
 	const struct variable variables[] = {
@@ -262,20 +314,14 @@ const char *const *layout_environment(const struct layout *l)
 		 secret_file(l, "NIMBUS_GITHUB_WEBHOOK_SECRET", "github-webhook-secret")},
 		{"NIMBUS_CONTROL_PLANE_TOKEN_FILE", secret_file(l, "NIMBUS_CONTROL_PLANE_TOKEN", "agent-token")},
 	};
-	size_t count = 0;
-	size_t used = 0;
+	struct words list = {0};
 
-	while (environ[count] != NULL)
-		count++;
-	const char **list = arena_calloc(l->arena, count + ARRAY_LEN(variables) + 1, sizeof(*list));
-	for (size_t i = 0; i < count; i++) {
-		struct str rest = str_c(environ[i]);
-		if (!is_set(variables, ARRAY_LEN(variables), str_cut(&rest, '=')))
-			list[used++] = environ[i];
-	}
+	keep_environment(l, variables, ARRAY_LEN(variables), &list);
+	if (l->user.change)
+		pass_files(l, variables, ARRAY_LEN(variables), &list);
 	for (size_t i = 0; i < ARRAY_LEN(variables); i++) {
 		if (variables[i].value != NULL)
-			list[used++] = arena_printf(l->arena, "%s=%s", variables[i].name, variables[i].value);
+			words_add(l, &list, arena_printf(l->arena, "%s=%s", variables[i].name, variables[i].value));
 	}
-	return list;
+	return list.items;
 }
