@@ -31,7 +31,8 @@ fetch_kernel() {
     deb=$(ls "$cache/${package}_"*.deb | tail -n 1)
 }
 
-# Debian 12's modules are plain; later releases compress them.
+# Debian 12's modules are plain; later releases compress them. Type information and signature (which ends with the strip)
+# go: the guest's kernel would check them at every boot, and the initial RAM disk is ours anyway.
 take_module() {
     file=$(find "$1" -name "$2.ko*" | head -n 1)
     case "$file" in
@@ -42,6 +43,7 @@ take_module() {
         exit 1
         ;;
     esac
+    objcopy --strip-debug --remove-section=.BTF --remove-section=.BTF_ids "$share/modules/$2.ko"
 }
 
 make_kernel() {
@@ -103,7 +105,7 @@ modules_missing() {
     return 1
 }
 
-if [ ! -e "$share/vmlinux" ] || modules_missing; then
+if older "$share/vmlinux" scripts/assets.sh || modules_missing; then
     make_kernel
 fi
 if older "$share/demo.squashfs" scripts/assets.sh "$busybox"; then

@@ -342,6 +342,8 @@ int system_boot(struct err *err)
 	};
 
 	int rc = mount_all(first, ARRAY_LEN(first), err);
+	/* There is no modprobe here that the kernel could call, and each try would cost it a process. */
+	(void)write_text("/proc/sys/kernel/modprobe", 0, "\n");
 	if (rc == 0)
 		rc = load_modules(err);
 	if (rc == 0)
