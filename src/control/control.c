@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 #include "control/app.h"
-#include "model/role.h"
+#include "role/role.h"
 
 /* Before any thread starts: all of them leave these signals to this one. */
 static sigset_t block_signals(void)

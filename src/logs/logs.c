@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "logs/app.h"
-#include "model/role.h"
+#include "role/role.h"
 
 /* What ends the role: a signal, or a store that failed. */
 struct stop {

@@ -9,8 +9,8 @@
 #include "base/arena.h"
 #include "base/compiler.h"
 #include "base/err.h"
-#include "model/role.h"
 #include "proto/endpoints.h"
+#include "role/role.h"
 #include "up/service_user.h"
 
 enum { PORT_BASE_UNSET = -1 };

@@ -18,11 +18,12 @@ MAY_INCLUDE = {
     "proto": {"base", "model", "proto"},
     "store": {"base", "model", "net", "store"},
     "auth": {"base", "model", "net", "auth"},
+    "role": {"base", "model", "role"},
     "vm": LOW | {"vm"},
     "guest": {"base", "proto", "guest"},
 }
 for role in ROLES:
-    MAY_INCLUDE[role] = LOW | {"vm", role}
+    MAY_INCLUDE[role] = LOW | {"role", "vm", role}
 
 # A library's header has one wrapper, and only a .c file.
 WRAPPERS = {

@@ -1,4 +1,4 @@
-#include "model/role.h"
+#include "role/role.h"
 
 #include <limits.h>
 #include <unistd.h>
