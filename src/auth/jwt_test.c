@@ -178,6 +178,12 @@ static void broken_tokens_are_refused(void **state)
 		"eyJhbGciOiJFUzI1NiJ9.e30.AAAA.AAAA",
 		"eyJhbGciOiJFUzI1NiJ9.e30.!!!!",
 		"!!!!.e30.AAAA",
+		"eyJhbGciOiJFUzI1NiJ9.e=0.AAAA", /* cjose would end the process */
+		"eyJhbGciOiJFUzI1NiJ9.e30=.AAAA",
+		"eyJhbGciOiJFUzI1NiJ9.e30.AAAAA",
+		"eyJhbGciOiJFUzI1NiJ9.e30.AA+/",
+		"eyJhbGciOiJFUzI1NiJ9.e30.AA AA",
+		"eyJhbGciOiJFUzI1NiJ9.e30.AAAA=",
 		/* r = s = 0: the signature that fooled Java in 2022 */
 		"eyJhbGciOiJFUzI1NiJ9.e30."
 		"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
