@@ -1,5 +1,6 @@
 #include "agent/agent.h"
 #include "base/command.h"
+#include "cli/cli.h"
 #include "control/control.h"
 #include "logs/logs.h"
 #include "shim/shim.h"
@@ -10,7 +11,7 @@ static const struct command *const services[] = {
 };
 static const struct command_table service_table = {"Services", services, ARRAY_LEN(services)};
 
-static const struct command_table *const tables[] = {&service_table};
+static const struct command_table *const tables[] = {&jobs_commands, &service_table, &tool_commands};
 
 int main(int argc, char **argv)
 {

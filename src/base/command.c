@@ -441,7 +441,7 @@ int command_parse(const struct command_program *program, int argc, char *const *
 	const char **words = arena_calloc(arena, (size_t)argc + 1, sizeof(*words));
 	size_t used = 0;
 
-	*call = (struct command_call){.arena = arena};
+	*call = (struct command_call){.program = program, .arena = arena};
 	size_t count = leading_words(argc, argv, words);
 	if (count == 0 && argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0))
 		words[count] = "version";
@@ -466,14 +466,22 @@ int command_parse(const struct command_program *program, int argc, char *const *
 	return rc;
 }
 
-int command_complain(const struct err *err, const char *hint)
+void command_explain(const struct command_program *program, const struct command *c, struct buf *out)
+{
+	put_command_help(program, c, true, out);
+}
+
+/* Gives the exit status of the code. */
+static int complain(const struct command_call *call, const struct err *err)
 {
 	const struct err_info *info = err_info(err->code);
+	const char *hint = call->hint != NULL ? call->hint : info->hint;
 
 	(void)fprintf(stderr, "error: %s\n", err->msg);
-	hint = hint != NULL ? hint : info->hint;
 	if (hint[0] != '\0')
 		(void)fprintf(stderr, "hint: %s\n", hint);
+	if (call->request_id != NULL)
+		(void)fprintf(stderr, "request id: %s\n", call->request_id);
 	return info->exit_status;
 }
 
@@ -485,11 +493,9 @@ int command_main(const struct command_program *program, int argc, char *const *a
 	struct err err = {0};
 
 	int rc = command_parse(program, argc, argv, arena, &call, &help, &err);
-	if (rc == COMMAND_HELP) {
+	if (rc == COMMAND_HELP)
 		rc = file_write_fd(STDOUT_FILENO, buf_str(&help), &err);
-		return rc < 0 ? command_complain(&err, NULL) : 0;
-	}
-	if (rc == 0)
+	else if (rc == 0)
 		rc = call.command->run(&call, &err);
-	return rc < 0 ? command_complain(&err, call.hint) : rc;
+	return rc < 0 ? complain(&call, &err) : rc;
 }

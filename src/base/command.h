@@ -42,16 +42,19 @@ struct command_option {
 };
 
 struct command;
+struct command_program;
 
 /* One call of a command. Everything in it lives until run() returns. */
 struct command_call {
+	const struct command_program *program;
 	const struct command *command;
 	void *options; /* the command's options struct, filled */
 	const char **args;
 	size_t arg_count;
 	size_t args_before_dashes; /* how many of them stood before "--"; arg_count where there was none */
 	struct arena *arena;
-	const char *hint; /* what to do about the error that is returned; NULL: what its code says */
+	const char *hint;	/* what to do about the error that is returned; NULL: what its code says */
+	const char *request_id; /* under which a server's log has more about it; or NULL */
 };
 
 struct command {
@@ -95,5 +98,5 @@ int command_parse(const struct command_program *program, int argc, char *const *
 /* Parses, runs, prints help or the error: the whole of main(). Gives the exit status. */
 int command_main(const struct command_program *program, int argc, char *const *argv);
 
-/* "error: ...\nhint: ...\n" on standard error; gives the exit status of the code. hint NULL: the code's own. */
-int command_complain(const struct err *err, const char *hint);
+/* Appends the help of one command, as --help shows it. */
+void command_explain(const struct command_program *program, const struct command *c, struct buf *out);

@@ -227,13 +227,68 @@ struct variable {
 	const char *value; /* NULL: not ours to say */
 };
 
-static bool is_set(const struct variable *variables, size_t count, struct str name)
+/* Names to values, the first of a name counts. */
+struct environment {
+	struct arena *arena;
+	const char **list; /* NULL-terminated */
+	size_t count;
+	size_t capacity;
+};
+
+static bool has(const struct environment *e, struct str name)
 {
-	for (size_t i = 0; i < count; i++) {
-		if (variables[i].value != NULL && str_eq(name, str_c(variables[i].name)))
+	for (size_t i = 0; i < e->count; i++) {
+		struct str rest = str_c(e->list[i]);
+		if (str_eq(str_cut(&rest, '='), name))
 			return true;
 	}
 	return false;
+}
+
+static void add(struct environment *e, const char *name, const char *value)
+{
+	if (value == NULL || has(e, str_c(name)))
+		return;
+	if (e->count + 1 >= e->capacity) {
+		const char **wider = arena_calloc(e->arena, 2 * e->capacity + 2, sizeof(*wider));
+		if (e->count > 0)
+			memcpy(wider, e->list, e->count * sizeof(*wider));
+		e->list = wider;
+		e->capacity = 2 * e->capacity + 2;
+	}
+	e->list[e->count++] = arena_printf(e->arena, "%s=%s", name, value);
+}
+
+/* What stands in files that the service user may not see or would look for elsewhere: what we read, the roles get. */
+static void add_from_files(const struct layout *l, struct environment *e)
+{
+	for (size_t t = 0; t < settings_table_count; t++) {
+		for (size_t k = 0; k < settings_tables[t]->count; k++) {
+			const char *name = settings_tables[t]->keys[k].name;
+			const char *file = arena_printf(l->arena, "%s_FILE", name);
+			add(e, name, config_source_get(l->role.source, name, NULL));
+			add(e, file, config_source_get(l->role.source, file, NULL));
+		}
+	}
+}
+
+static void add_inherited(const struct layout *l, struct environment *e)
+{
+	static const char *const ours_alone[] = {"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"};
+
+	if (l->user.change) {
+		add(e, "HOME", l->role.data_dir);
+		add_from_files(l, e);
+	}
+	for (size_t i = 0; environ[i] != NULL; i++) {
+		struct str value = str_c(environ[i]);
+		const char *name = arena_str(l->arena, str_cut(&value, '='));
+		bool skip = value.data == NULL;
+		for (size_t n = 0; n < ARRAY_LEN(ours_alone); n++)
+			skip = skip || (l->user.change && strcmp(name, ours_alone[n]) == 0);
+		if (!skip)
+			add(e, name, value.data);
+	}
 }
 
 /* A secret that a variable gave is read from there by the role too. */
@@ -244,58 +299,6 @@ static const char *secret_file(const struct layout *l, const char *variable, con
 		     config_source_get(l->role.source, file, NULL) != NULL;
 
 	return given ? NULL : arena_printf(l->arena, "%s/secrets/%s", l->role.data_dir, name);
-}
-
-/* A NULL-terminated list in the arena. */
-struct words {
-	const char **items;
-	size_t count;
-	size_t room;
-};
-
-static void words_add(const struct layout *l, struct words *w, const char *word)
-{
-	if (w->count + 2 > w->room) {
-		size_t room = w->room == 0 ? 64 : w->room * 2;
-		const char **items = arena_calloc(l->arena, room, sizeof(*items));
-		for (size_t i = 0; i < w->count; i++)
-			items[i] = w->items[i];
-		w->items = items;
-		w->room = room;
-	}
-	w->items[w->count++] = word;
-}
-
-/* What names the starting user's own folders: nothing there is for the service user. */
-static bool is_personal(struct str name)
-{
-	return str_eq(name, STR("HOME")) || str_starts_with(name, STR("XDG_"));
-}
-
-static void keep_environment(const struct layout *l, const struct variable *variables, size_t count, struct words *list)
-{
-	for (size_t i = 0; environ[i] != NULL; i++) {
-		struct str rest = str_c(environ[i]);
-		struct str name = str_cut(&rest, '=');
-		if (!is_set(variables, count, name) && !(l->user.change && is_personal(name)))
-			words_add(l, list, environ[i]);
-	}
-}
-
-/* The service user may not be able to read the files that gave them. Environment wins over files, so it is no harm
- * where it can. */
-static void pass_files(const struct layout *l, const struct variable *variables, size_t count, struct words *list)
-{
-	for (size_t t = 0; t < settings_table_count; t++) {
-		for (size_t k = 0; k < settings_tables[t]->count; k++) {
-			const char *name = settings_tables[t]->keys[k].name;
-			const char *origin = NULL;
-			const char *value = config_source_get(l->role.source, name, &origin);
-			if (value != NULL && strcmp(origin, CONFIG_ORIGIN_ENVIRONMENT) != 0 &&
-			    !is_set(variables, count, str_c(name)))
-				words_add(l, list, arena_printf(l->arena, "%s=%s", name, value));
-		}
-	}
 }
 
 const char *const *layout_environment(const struct layout *l)
@@ -314,14 +317,10 @@ const char *const *layout_environment(const struct layout *l)
 		 secret_file(l, "NIMBUS_GITHUB_WEBHOOK_SECRET", "github-webhook-secret")},
 		{"NIMBUS_CONTROL_PLANE_TOKEN_FILE", secret_file(l, "NIMBUS_CONTROL_PLANE_TOKEN", "agent-token")},
 	};
-	struct words list = {0};
+	struct environment e = {.arena = l->arena};
 
-	keep_environment(l, variables, ARRAY_LEN(variables), &list);
-	if (l->user.change)
-		pass_files(l, variables, ARRAY_LEN(variables), &list);
-	for (size_t i = 0; i < ARRAY_LEN(variables); i++) {
-		if (variables[i].value != NULL)
-			words_add(l, &list, arena_printf(l->arena, "%s=%s", variables[i].name, variables[i].value));
-	}
-	return list.items;
+	for (size_t i = 0; i < ARRAY_LEN(variables); i++)
+		add(&e, variables[i].name, variables[i].value);
+	add_inherited(l, &e);
+	return e.list;
 }

@@ -1,0 +1,93 @@
+/*
+ * nimbus auth: a token for a host agent.
+ */
+#include <inttypes.h>
+
+#include "auth/token.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "cli/commands.h"
+#include "cli/session.h"
+
+struct auth_options {
+	struct cli_flags cli;
+	const char *agent_id;
+	const char *secret;
+	int64_t ttl_ns;
+};
+
+/* Without a server, by the shared secret: HS256, generation 0, as one is that no server has counted. */
+static int mint_offline(const struct auth_options *o, struct js **ret, struct err *err)
+{
+	autoptr(secret) key = secret_new(o->secret, strlen(o->secret));
+	struct claims claims = {.audience = TOKEN_AGENT};
+	autoptr(secret) token = NULL;
+
+	(void)snprintf(claims.subject, sizeof(claims.subject), "%s", o->agent_id);
+	int rc = token_mint_shared(key, &claims, clock_unix_ns(), o->ttl_ns, &token, err);
+	if (rc < 0)
+		return rc;
+	struct js *answer = js_new_object();
+	js_set(answer, "agent_id", js_new_text(o->agent_id));
+	js_set(answer, "token", js_new_str(secret_reveal(token) /* to whom asked for it */));
+	js_set(answer, "ttl_seconds", js_new_int(o->ttl_ns / NS_PER_S));
+	*ret = answer;
+	return 0;
+}
+
+static int mint(struct command_call *call, struct js **ret, struct err *err)
+{
+	const struct auth_options *o = call->options;
+	autovar(session) s = {0};
+	autoptr(js) body = js_new_object();
+
+	js_set(body, "agent_id", js_new_text(o->agent_id));
+	js_set(body, "ttl_seconds", js_new_int(o->ttl_ns / NS_PER_S));
+	int rc = session_open(call, &s, err);
+	return rc < 0 ? rc : session_ask(&s, "POST", "/api/agents/token", body, ret, err);
+}
+
+static int run(struct command_call *call, struct err *err)
+{
+	const struct auth_options *o = call->options;
+	autoptr(js) answer = NULL;
+	autovar(buf) out = {0};
+
+	if (o->agent_id == NULL || o->agent_id[0] == '\0')
+		return err_set(err, ERR_INVALID, "say whose token: --agent-id NAME");
+	int rc = o->secret != NULL ? mint_offline(o, &answer, err) : mint(call, &answer, err);
+	if (rc < 0)
+		return rc;
+	if (o->cli.json)
+		return print_js(answer, err);
+	buf_printf(&out, "%s\n", js_text(js_get(answer, "token"), ""));
+	rc = print_text(&out, err);
+	secret_wipe(out.data, out.len);
+	return rc;
+}
+
+static const struct command_option options[] = {
+	{"agent-id", 'a', OPTION_TEXT, offsetof(struct auth_options, agent_id), .value = "NAME",
+	 .help = "The agent that the token is for."},
+	{"ttl", 0, OPTION_SECONDS, offsetof(struct auth_options, ttl_ns), .value = "S",
+	 .help = "How long it is valid (3600).", .otherwise = 3600 * NS_PER_S},
+	{"secret", 0, OPTION_TEXT, offsetof(struct auth_options, secret), .value = "SECRET",
+	 .help = "Make it here from NIMBUS_AGENT_TOKEN_SECRET's value, without a server."},
+};
+
+const struct command auth_command = {
+	.path = "auth",
+	.summary = "Make a token for a host agent",
+	.about =
+		"A new token voids the agent's older ones. On the agent's host, give it as NIMBUS_CONTROL_PLANE_TOKEN\n"
+		"or by NIMBUS_CONTROL_PLANE_TOKEN_FILE.\n",
+	.examples = "  nimbus auth --agent-id host-2\n"
+		    "  nimbus auth --agent-id host-2 --ttl 30d --json\n"
+		    "  (umask 077; nimbus auth --agent-id host-2 > agent-token)\n",
+	.options = options,
+	.option_count = ARRAY_LEN(options),
+	.shared = cli_options,
+	.shared_count = CLI_OPTION_COUNT,
+	.options_size = sizeof(struct auth_options),
+	.run = run,
+};

@@ -1,0 +1,15 @@
+#include "cli/cli.h"
+
+#include "cli/commands.h"
+
+static const struct command *const jobs[] = {
+	&jobs_submit_command, &jobs_recent_command, &jobs_show_command,
+	&jobs_cancel_command, &jobs_status_command, &job_logs_command,
+};
+const struct command_table jobs_commands = {"Jobs", jobs, ARRAY_LEN(jobs)};
+
+static const struct command *const tools[] = {
+	&doctor_command,  &auth_command,       &github_simulate_command, &config_show_command,
+	&version_command, &exit_codes_command, &environment_command,	 &reference_command,
+};
+const struct command_table tool_commands = {"Tools", tools, ARRAY_LEN(tools)};

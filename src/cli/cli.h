@@ -1,0 +1,10 @@
+/*
+ * The commands that people and scripts use: each a row of a table, in a file of its own kind. They find server and
+ * credential by themselves (cli/session), and end with the exit codes of `nimbus help exit-codes`.
+ */
+#pragma once
+
+#include "base/command.h"
+
+extern const struct command_table jobs_commands;
+extern const struct command_table tool_commands;

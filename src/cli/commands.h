@@ -1,0 +1,21 @@
+/*
+ * The rows, for the tables in cli.c.
+ */
+#pragma once
+
+#include "base/command.h"
+
+extern const struct command jobs_submit_command;     /* submit.c */
+extern const struct command jobs_recent_command;     /* jobs.c */
+extern const struct command jobs_status_command;     /* jobs.c */
+extern const struct command jobs_show_command;	     /* jobs.c */
+extern const struct command jobs_cancel_command;     /* jobs.c */
+extern const struct command job_logs_command;	     /* logs.c */
+extern const struct command auth_command;	     /* auth.c */
+extern const struct command doctor_command;	     /* doctor.c */
+extern const struct command github_simulate_command; /* simulate.c */
+extern const struct command version_command;	     /* about.c */
+extern const struct command config_show_command;     /* about.c */
+extern const struct command exit_codes_command;	     /* about.c */
+extern const struct command environment_command;     /* about.c */
+extern const struct command reference_command;	     /* about.c */

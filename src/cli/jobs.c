@@ -1,0 +1,312 @@
+/*
+ * nimbus jobs recent | status | show | cancel
+ */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "cli/commands.h"
+#include "cli/session.h"
+#include "cli/table.h"
+
+/* --- recent --- */
+
+struct recent_options {
+	struct cli_flags cli;
+	int64_t limit;
+	const char *label;
+	const char *status;
+	const char *meta_key;
+	const char *meta_value;
+	bool with_metadata;
+	bool quiet;
+};
+
+static void put_row(struct table *t, const struct js *job, const struct screen *screen)
+{
+	const char *state = js_text(js_get(job, "state"), "");
+	const char *name = js_text(js_get(job, "name"), NULL);
+	const char *repo = js_text(js_get(job, "repo_full_name"), "");
+	const struct js *code = js_get(job, "exit_code");
+	autovar(buf) queued = {0};
+	autofree char *exit_text = js_type(code) == JS_INT ? xasprintf("%" PRId64, js_int(code, 0)) : NULL;
+
+	put_time(screen, js_text(js_get(job, "queued_at"), NULL), clock_unix_ns(), &queued);
+	table_cell_i64(t, js_int(js_get(job, "id"), 0));
+	table_cell(t, state, state_style(state));
+	table_cell_i64(t, js_int(js_get(job, "attempt"), 0));
+	table_cell(t, exit_text, STYLE_PLAIN);
+	table_cell(t, queued.data, STYLE_PLAIN);
+	table_cell(t, js_text(js_get(job, "image"), NULL), STYLE_PLAIN);
+	table_cell(t, js_text(js_get(job, "agent_id"), NULL), STYLE_PLAIN);
+	table_cell(t, name != NULL ? name : repo, STYLE_PLAIN);
+	table_cell(t, js_text(js_get(job, "last_message"), NULL), STYLE_DIM);
+}
+
+static void put_metadata(const struct js *job, struct buf *out)
+{
+	const struct js *value = NULL;
+	const char *key = NULL;
+	void *iter = NULL;
+	bool any = false;
+
+	while (js_each(js_get(job, "metadata"), &iter, &key, &value)) {
+		buf_printf(out, "%s%s=%s", any ? ", " : "", key, js_text(value, ""));
+		any = true;
+	}
+}
+
+static int print_recent(const struct js *jobs, const struct recent_options *o, struct err *err)
+{
+	static const char *const titles[] = {"ID",    "STATE", "ATTEMPT", "EXIT",    "QUEUED",
+					     "IMAGE", "AGENT", "NAME",	  "MESSAGE", "META"};
+	const struct screen screen = screen_find();
+	size_t columns = ARRAY_LEN(titles) - (o->with_metadata ? 0 : 1);
+	autoptr(table) t = table_new(titles, columns);
+	autovar(buf) out = {0};
+
+	for (size_t i = 0; i < js_len(jobs); i++) {
+		const struct js *job = js_at(jobs, i);
+		if (o->quiet) {
+			buf_printf(&out, "%" PRId64 "\n", js_int(js_get(job, "id"), 0));
+			continue;
+		}
+		put_row(t, job, &screen);
+		if (o->with_metadata) {
+			autovar(buf) meta = {0};
+			put_metadata(job, &meta);
+			table_cell(t, meta.data, STYLE_PLAIN);
+		}
+	}
+	if (!o->quiet)
+		table_print(t, &screen, &out);
+	return print_text(&out, err);
+}
+
+static int run_recent(struct command_call *call, struct err *err)
+{
+	const struct recent_options *o = call->options;
+	autovar(session) s = {0};
+	autovar(buf) path = {0};
+	autoptr(js) jobs = NULL;
+
+	buf_printf(&path, "/api/jobs/recent?limit=%" PRId64, o->limit);
+	path_add(&path, "label", o->label);
+	path_add(&path, "status", o->status);
+	path_add(&path, "meta_key", o->meta_key);
+	path_add(&path, "meta_value", o->meta_value);
+	int rc = session_open(call, &s, err);
+	if (rc == 0)
+		rc = session_ask(&s, "GET", path.data, NULL, &jobs, err);
+	if (rc < 0)
+		return rc;
+	return o->cli.json ? print_js(jobs, err) : print_recent(jobs, o, err);
+}
+
+#define OPTION(long_name, short_name, kind, member, ...)                                                   \
+	{                                                                                                  \
+		long_name, short_name, OPTION_##kind, offsetof(struct recent_options, member), __VA_ARGS__ \
+	}
+
+static const struct command_option recent_options[] = {
+	OPTION("limit", 'n', INT, limit, .value = "N", .help = "At most so many (20).", .min = 1, .max = 200,
+	       .otherwise = 20),
+	OPTION("status", 's', TEXT, status, .value = "STATE", .help = "Only those in this state."),
+	OPTION("label", 'l', TEXT, label, .value = "LABEL", .help = "Only those with this label."),
+	OPTION("metadata-key", 0, TEXT, meta_key, .value = "KEY", .help = "Only those with this metadata."),
+	OPTION("metadata-value", 0, TEXT, meta_value, .value = "VALUE", .help = "And this value of it."),
+	OPTION("with-metadata", 0, FLAG, with_metadata, .help = "Show metadata too."),
+	OPTION("quiet", 'q', FLAG, quiet, .help = "Ids only."),
+};
+
+#define SHARED .shared = cli_options, .shared_count = CLI_OPTION_COUNT
+
+const struct command jobs_recent_command = {
+	.path = "jobs recent",
+	.summary = "List jobs, the newest first",
+	.examples = "  nimbus jobs recent\n"
+		    "  nimbus jobs recent --status failed --limit 5\n"
+		    "  nimbus jobs recent --json | jq '.[].state'\n",
+	.options = recent_options,
+	.option_count = ARRAY_LEN(recent_options),
+	SHARED,
+	.options_size = sizeof(struct recent_options),
+	.run = run_recent,
+};
+
+/* --- status --- */
+
+static int run_status(struct command_call *call, struct err *err)
+{
+	const struct cli_flags *flags = call->options;
+	autovar(session) s = {0};
+	autoptr(js) status = NULL;
+	autovar(buf) out = {0};
+	const struct js *count = NULL;
+	const char *state = NULL;
+	void *iter = NULL;
+
+	int rc = session_open(call, &s, err);
+	if (rc == 0)
+		rc = session_ask(&s, "GET", "/api/status", NULL, &status, err);
+	if (rc < 0)
+		return rc;
+	if (flags->json)
+		return print_js(status, err);
+	buf_printf(&out, "Queue length: %" PRId64 "\nJobs by status:\n", js_int(js_get(status, "queue_length"), 0));
+	while (js_each(js_get(status, "jobs_by_status"), &iter, &state, &count))
+		buf_printf(&out, "  %s: %" PRId64 "\n", state, js_int(count, 0));
+	return print_text(&out, err);
+}
+
+const struct command jobs_status_command = {
+	.path = "jobs status",
+	.summary = "Count jobs by state",
+	.examples = "  nimbus jobs status\n  nimbus jobs status --json\n",
+	SHARED,
+	.options_size = sizeof(struct cli_flags),
+	.run = run_status,
+};
+
+/* --- show --- */
+
+static void put_value(const struct js *v, struct buf *out)
+{
+	if (js_type(v) == JS_STRING)
+		buf_puts(out, js_text(v, ""));
+	else
+		js_write(v, out);
+}
+
+/* A shell would take it apart again; for reading it is enough. */
+static void put_words(const struct js *list, struct buf *out)
+{
+	for (size_t i = 0; i < js_len(list); i++)
+		buf_printf(out, "%s%s", i > 0 ? " " : "", js_text(js_at(list, i), ""));
+}
+
+static void put_field(const struct js *job, const char *key, const char *title, struct buf *out)
+{
+	const struct js *v = js_get(job, key);
+	autovar(buf) value = {0};
+
+	if (v == NULL || js_type(v) == JS_NULL)
+		return;
+	if (js_type(v) == JS_ARRAY)
+		put_words(v, &value);
+	else
+		put_value(v, &value);
+	for (size_t i = 0; i < value.len; i++) {
+		if ((unsigned char)value.data[i] < ' ' || value.data[i] == 0x7f)
+			value.data[i] = '?';
+	}
+	if (value.len > 0)
+		buf_printf(out, "%-10s %s\n", title, value.data);
+}
+
+static int print_job(const struct js *job, struct err *err)
+{
+	static const struct {
+		const char *key;
+		const char *title;
+	} fields[] = {
+		{"id", "id"},
+		{"name", "name"},
+		{"state", "state"},
+		{"why", "waits"},
+		{"reason", "reason"},
+		{"last_message", "message"},
+		{"exit_code", "exit code"},
+		{"signal", "signal"},
+		{"attempt", "attempt"},
+		{"max_attempts", "of"},
+		{"image", "image"},
+		{"argv", "command"},
+		{"labels", "labels"},
+		{"agent_id", "agent"},
+		{"vcpus", "vcpus"},
+		{"memory_mb", "memory"},
+		{"disk_mb", "disk"},
+		{"timeout_seconds", "timeout"},
+		{"repo_full_name", "repo"},
+		{"github_job_id", "github"},
+		{"created_at", "created"},
+		{"leased_at", "leased"},
+		{"started_at", "started"},
+		{"completed_at", "completed"},
+	};
+	autovar(buf) out = {0};
+
+	for (size_t i = 0; i < ARRAY_LEN(fields); i++)
+		put_field(job, fields[i].key, fields[i].title, &out);
+	return print_text(&out, err);
+}
+
+/* One by one; the first that fails ends it. */
+static int for_each_job(struct command_call *call, const char *method, const char *suffix,
+			int (*tell)(const struct js *job, struct err *err), struct err *err)
+{
+	const struct cli_flags *flags = call->options;
+	autovar(session) s = {0};
+
+	int rc = session_open(call, &s, err);
+	for (size_t i = 0; i < call->arg_count && rc == 0; i++) {
+		autoptr(js) job = NULL;
+		int64_t id = 0;
+		rc = parse_job_id(call->args[i], &id, err);
+		if (rc < 0)
+			return rc;
+		autofree char *path = xasprintf("/api/jobs/%" PRId64 "%s", id, suffix);
+		rc = session_ask(&s, method, path, NULL, &job, err);
+		if (rc == 0)
+			rc = flags->json ? print_js(job, err) : tell(job, err);
+	}
+	return rc;
+}
+
+static int run_show(struct command_call *call, struct err *err)
+{
+	return for_each_job(call, "GET", "", print_job, err);
+}
+
+const struct command jobs_show_command = {
+	.path = "jobs show",
+	.args = "ID",
+	.summary = "Show one job, and why it waits",
+	.examples = "  nimbus jobs show 7\n  nimbus jobs show 7 --json\n",
+	SHARED,
+	.options_size = sizeof(struct cli_flags),
+	.min_args = 1,
+	.max_args = 1,
+	.run = run_show,
+};
+
+/* --- cancel --- */
+
+static int print_cancelled(const struct js *job, struct err *err)
+{
+	autovar(buf) out = {0};
+	bool over = js_type(js_get(job, "completed_at")) == JS_STRING;
+
+	buf_printf(&out, "job %" PRId64 " %s\n", js_int(js_get(job, "id"), 0),
+		   over ? js_text(js_get(job, "state"), "") : "is being cancelled");
+	return print_text(&out, err);
+}
+
+static int run_cancel(struct command_call *call, struct err *err)
+{
+	return for_each_job(call, "POST", "/cancel", print_cancelled, err);
+}
+
+const struct command jobs_cancel_command = {
+	.path = "jobs cancel",
+	.args = "ID...",
+	.summary = "Cancel jobs: SIGTERM, then the end of the VM",
+	.examples = "  nimbus jobs cancel 7\n  nimbus jobs cancel 7 8 9\n",
+	SHARED,
+	.options_size = sizeof(struct cli_flags),
+	.min_args = 1,
+	.max_args = SIZE_MAX,
+	.run = run_cancel,
+};

@@ -1,0 +1,44 @@
+#include "cli/outcome.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/mem.h"
+#include "model/job_state.h"
+
+static int interrupted(int64_t job_id, const struct follow_end *end)
+{
+	(void)fprintf(stderr,
+		      "job %" PRId64 " is %s and goes on; see it with: nimbus logs -f %" PRId64
+		      ", end it with: nimbus jobs cancel %" PRId64 "\n",
+		      job_id, end->state, job_id, job_id);
+	return EXIT_INTERRUPTED;
+}
+
+static void say_failure(int64_t job_id, const struct js *job)
+{
+	const char *message = js_text(js_get(job, "last_message"), "");
+
+	(void)fprintf(stderr, "job %" PRId64 " %s%s%s\n", job_id, js_text(js_get(job, "state"), "did not succeed"),
+		      message[0] != '\0' ? ": " : "", message);
+}
+
+int outcome(struct session *s, int64_t job_id, const struct follow_end *end, bool json, struct err *err)
+{
+	autofree char *path = xasprintf("/api/jobs/%" PRId64, job_id);
+	bool succeeded = strcmp(end->state, job_state_text(JOB_SUCCEEDED)) == 0;
+	autoptr(js) job = NULL;
+
+	if (end->interrupted)
+		return interrupted(job_id, end);
+	if (succeeded && !json)
+		return 0;
+	int rc = session_ask(s, "GET", path, NULL, &job, err);
+	if (rc == 0 && json)
+		rc = print_js(job, err);
+	if (rc < 0)
+		return rc;
+	if (!succeeded)
+		say_failure(job_id, job);
+	return succeeded ? 0 : EXIT_JOB_FAILED;
+}

@@ -1,0 +1,13 @@
+/*
+ * What a command that waited for a job says and exits with.
+ */
+#pragma once
+
+#include "cli/follow.h"
+
+/* The exit statuses that no error code gives. */
+enum { EXIT_JOB_FAILED = 5, EXIT_INTERRUPTED = 130 };
+
+/* A sentence on standard error where the job did not succeed; with `json` the job on standard output. Gives the exit
+ * status. */
+int outcome(struct session *s, int64_t job_id, const struct follow_end *end, bool json, struct err *err) must_check;

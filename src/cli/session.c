@@ -1,0 +1,244 @@
+#include "cli/session.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+#include "model/limits.h"
+#include "proto/endpoints.h"
+
+enum { SMALL_FILE_MAX = 65536 };
+#define ASK_TIMEOUT_NS (30 * INT64_C(1000000000))
+
+const struct command_option cli_options[CLI_OPTION_COUNT] = {
+	{"json", 'j', OPTION_FLAG, offsetof(struct cli_flags, json), .help = "Print JSON."},
+	{"url", 0, OPTION_TEXT, offsetof(struct cli_flags, url), .value = "URL",
+	 .help = "Control plane (NIMBUS_URL); otherwise the one of the data directory."},
+	{"logs-url", 0, OPTION_TEXT, offsetof(struct cli_flags, logs_url), .value = "URL",
+	 .help = "Logging pipeline (NIMBUS_LOGS_URL); otherwise as above."},
+	{"data", 'd', OPTION_TEXT, offsetof(struct cli_flags, role.data_dir), .value = "DIR",
+	 .help = "Data directory (NIMBUS_DATA_DIR)."},
+	{"env-file", 0, OPTION_TEXT, offsetof(struct cli_flags, role.env_file), .value = "FILE",
+	 .help = "Further variables, one NAME=value a line."},
+	{"token", 0, OPTION_TEXT, offsetof(struct cli_flags, token), .value = "TOKEN",
+	 .help = "Better NIMBUS_TOKEN or NIMBUS_TOKEN_FILE: others can read arguments."},
+	/* As the Python Nimbus called them. */
+	{"base-url", 0, OPTION_TEXT, offsetof(struct cli_flags, url), .value = "URL", .hidden = true},
+	{"admin-token", 0, OPTION_TEXT, offsetof(struct cli_flags, token), .value = "TOKEN", .hidden = true},
+};
+
+void session_fini(struct session *s)
+{
+	http_client_free(TAKE(s->client));
+	secret_free(TAKE(s->token));
+	config_unload(&cli_config, &s->settings);
+	role_fini(&s->role);
+}
+
+int session_open(struct command_call *call, struct session *ret, struct err *err)
+{
+	const struct cli_flags *flags = call->options;
+	autovar(session) s = {.call = call};
+
+	if (flags->token != NULL)
+		(void)fputs("warning: everybody on this machine can read a token in arguments; "
+			    "NIMBUS_TOKEN_FILE keeps it from them\n",
+			    stderr);
+	int rc = role_open(&flags->role, true, &s.role, err);
+	if (rc == 0)
+		rc = config_load(s.role.source, &cli_config, &s.settings, err);
+	if (rc == 0)
+		rc = http_client_new(NULL, &s.client, err);
+	if (rc < 0)
+		return rc;
+	*ret = s;
+	s = (struct session){0};
+	return 0;
+}
+
+/* --- where --- */
+
+static int no_server(struct session *s, const char *why, struct err *err)
+{
+	s->call->hint = "start one with 'nimbus up', or say where it is: --url URL or NIMBUS_URL";
+	return err_set(err, ERR_UNAVAILABLE, "no Nimbus found here: %s", why);
+}
+
+static int read_endpoints(struct session *s, struct endpoints *ret, struct err *err)
+{
+	autofree char *path = xasprintf("%s/" ENDPOINTS_FILE, s->role.data_dir);
+	autovar(buf) text = {0};
+
+	if (access(path, R_OK) != 0)
+		return no_server(s, arena_printf(s->call->arena, "%s: %s", path, strerrordesc_np(errno)), err);
+	int rc = file_read(AT_FDCWD, path, SMALL_FILE_MAX, &text, err);
+	if (rc == 0)
+		rc = endpoints_decode(buf_str(&text), s->call->arena, ret, err);
+	return rc < 0 ? err_wrap(err, "%s", path) : 0;
+}
+
+static int find_url(struct session *s, const char *flag, const char *set, bool logs, const char **ret, struct err *err)
+{
+	struct endpoints found = {0};
+	const char *said = flag != NULL ? flag : set;
+
+	if (said != NULL) {
+		*ret = said;
+		return http_url_check(said, logs ? "--logs-url" : "--url", err);
+	}
+	int rc = read_endpoints(s, &found, err);
+	if (rc == 0)
+		*ret = logs ? found.logging_pipeline : found.control_plane;
+	return rc;
+}
+
+int session_control_url(struct session *s, const char **ret, struct err *err)
+{
+	const struct cli_flags *flags = s->call->options;
+
+	return find_url(s, flags->url, s->settings.url, false, ret, err);
+}
+
+int session_logs_url(struct session *s, const char **ret, struct err *err)
+{
+	const struct cli_flags *flags = s->call->options;
+
+	return find_url(s, flags->logs_url, s->settings.logs_url, true, ret, err);
+}
+
+/* --- with what --- */
+
+static int read_token(struct session *s, struct err *err)
+{
+	autofree char *path = xasprintf("%s/" ADMIN_TOKEN_FILE, s->role.data_dir);
+	autovar(buf) text = {0};
+
+	if (access(path, R_OK) != 0) {
+		s->call->hint = "set NIMBUS_TOKEN or NIMBUS_TOKEN_FILE, or run this as the user who runs 'nimbus up'";
+		return err_set(err, ERR_UNAUTH, "no token: %s: %s", path, strerrordesc_np(errno));
+	}
+	int rc = file_read(AT_FDCWD, path, SMALL_FILE_MAX, &text, err);
+	struct str token = str_trim(buf_str(&text));
+	if (rc == 0)
+		s->token = secret_new(token.data, token.len);
+	secret_wipe(text.data, text.len);
+	return rc;
+}
+
+int session_token(struct session *s, const struct secret **ret, struct err *err)
+{
+	const struct cli_flags *flags = s->call->options;
+	int rc = 0;
+
+	if (s->token == NULL && flags->token != NULL)
+		s->token = secret_new(flags->token, strlen(flags->token));
+	else if (s->token == NULL && s->settings.token != NULL)
+		s->token = secret_dup(s->settings.token);
+	else if (s->token == NULL)
+		rc = read_token(s, err);
+	*ret = s->token;
+	return rc;
+}
+
+/* --- asking --- */
+
+void session_blame(struct session *s, const struct http_reply *reply, const struct err *err)
+{
+	struct command_call *call = s->call;
+
+	if (reply->hint != NULL)
+		call->hint = arena_strdup(call->arena, reply->hint);
+	else if (reply->status == 0 && err->code == ERR_UNAVAILABLE)
+		call->hint = "is the server running? 'nimbus doctor' says what is and what is not";
+	if (reply->request_id[0] != '\0')
+		call->request_id = arena_strdup(call->arena, reply->request_id);
+}
+
+int session_ask_url(struct session *s, const struct http_call *call, struct js **ret, struct err *err)
+{
+	autovar(http_reply) reply = {0};
+
+	int rc = http_client_do(s->client, call, &reply, err);
+	if (rc < 0) {
+		session_blame(s, &reply, err);
+		return rc;
+	}
+	if (reply.body.len == 0) {
+		*ret = js_new_null();
+		return 0;
+	}
+	rc = js_parse(buf_str(&reply.body), ret, err);
+	return rc < 0 ? err_wrap(err, "the answer of %s", call->url) : 0;
+}
+
+int session_ask(struct session *s, const char *method, const char *path, const struct js *body, struct js **ret,
+		struct err *err)
+{
+	const struct secret *token = NULL;
+	const char *base = NULL;
+	autovar(buf) text = {0};
+
+	int rc = session_control_url(s, &base, err);
+	if (rc == 0)
+		rc = session_token(s, &token, err);
+	if (rc < 0)
+		return rc;
+	autofree char *url = http_url(base, path);
+	if (body != NULL)
+		js_write(body, &text);
+	rc = session_ask_url(s,
+			     &(struct http_call){
+				     .method = method,
+				     .url = url,
+				     .token = token,
+				     .body = buf_str(&text),
+				     .timeout_ns = ASK_TIMEOUT_NS,
+				     .max_reply = 64 << 20,
+				     .retries = 2,
+			     },
+			     ret, err);
+	secret_wipe(text.data, text.len); /* secret environment may be in it */
+	return rc;
+}
+
+void path_add(struct buf *path, const char *key, const char *value)
+{
+	if (value == NULL)
+		return;
+	buf_printf(path, "%c%s=", path->data != NULL && strchr(path->data, '?') != NULL ? '&' : '?', key);
+	for (; *value != '\0'; value++) {
+		unsigned char c = (unsigned char)*value;
+		if (isalnum(c) || strchr("-._~", c) != NULL)
+			buf_putc(path, (char)c);
+		else
+			buf_printf(path, "%%%02X", c);
+	}
+}
+
+/* --- telling --- */
+
+int print_text(const struct buf *text, struct err *err)
+{
+	return file_write_fd(STDOUT_FILENO, buf_str(text), err);
+}
+
+int print_js(const struct js *v, struct err *err)
+{
+	autovar(buf) text = {0};
+
+	js_write_pretty(v, &text);
+	buf_putc(&text, '\n');
+	return print_text(&text, err);
+}
+
+int parse_job_id(const char *text, int64_t *ret, struct err *err)
+{
+	int rc = str_to_i64(str_c(text), "job id", 1, JOB_ID_MAX, ret, err);
+
+	return rc < 0 ? err_set(err, ERR_INVALID, "'%s' is not a job id", text) : 0;
+}

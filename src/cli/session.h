@@ -1,0 +1,59 @@
+/*
+ * What every command that speaks to a server needs: where it is, what credential to send, and how to say what went
+ * wrong. A command with the same data directory as a running `nimbus up` finds both by itself.
+ */
+#pragma once
+
+#include "base/command.h"
+#include "base/js.h"
+#include "base/secret.h"
+#include "net/http_client.h"
+#include "role/role.h"
+
+/* The first member of the options struct of a command. */
+struct cli_flags {
+	struct role_flags role;
+	const char *url;
+	const char *logs_url;
+	const char *token;
+	bool json;
+};
+
+enum { CLI_OPTION_COUNT = 8 };
+/* For struct command's `shared`. */
+extern const struct command_option cli_options[CLI_OPTION_COUNT];
+
+struct session {
+	struct command_call *call;
+	struct role role;
+	struct cli_settings settings;
+	struct secret *token;
+	struct http_client *client;
+};
+void session_fini(struct session *s);
+AUTOVAR_DEFINE(session)
+
+int session_open(struct command_call *call, struct session *ret, struct err *err) must_check;
+
+/* Where it is, by flag, variable, or endpoints.json; ERR_UNAVAILABLE with what to do. Lives as long as the call. */
+int session_control_url(struct session *s, const char **ret, struct err *err) must_check;
+int session_logs_url(struct session *s, const char **ret, struct err *err) must_check;
+/* The credential: by flag, variable, or from the data directory. Borrowed; ERR_UNAUTH with what to do. */
+int session_token(struct session *s, const struct secret **ret, struct err *err) must_check;
+
+/* A call of the control plane's API with the session's token; body NULL: none. The answer as JSON. */
+int session_ask(struct session *s, const char *method, const char *path, const struct js *body, struct js **ret,
+		struct err *err) must_check;
+/* The same of any URL and token (NULL: none). */
+int session_ask_url(struct session *s, const struct http_call *call, struct js **ret, struct err *err) must_check;
+/* Takes over what a failed answer advised. */
+void session_blame(struct session *s, const struct http_reply *reply, const struct err *err);
+
+/* Appends ?KEY=VALUE or &KEY=VALUE to a path, encoded; nothing where value is NULL. */
+void path_add(struct buf *path, const char *key, const char *value);
+
+/* Pretty JSON and a newline on standard output. */
+int print_js(const struct js *v, struct err *err) must_check;
+int print_text(const struct buf *text, struct err *err) must_check;
+/* A job's number; ERR_INVALID. */
+int parse_job_id(const char *text, int64_t *ret, struct err *err) must_check;

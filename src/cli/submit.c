@@ -1,0 +1,227 @@
+/*
+ * nimbus jobs submit
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "cli/commands.h"
+#include "cli/follow.h"
+#include "cli/outcome.h"
+#include "model/limits.h"
+
+struct submit_options {
+	struct cli_flags cli;
+	const char *image;
+	const char *cmd;
+	const char *name;
+	struct option_texts env;
+	struct option_texts secret_env;
+	struct option_texts labels;
+	int64_t vcpus;
+	int64_t memory_mb;
+	int64_t disk_mb;
+	int64_t timeout_ns;
+	int64_t max_attempts;
+	const char *idempotency_key;
+	bool wait;
+	bool follow;
+	int64_t wait_timeout_ns;
+};
+
+enum { NOT_GIVEN = -1 };
+
+/* "N=V". */
+static int put_variable(struct js *env, const char *text, const char *flag, struct err *err)
+{
+	struct str value = str_c(text);
+	struct str name = str_cut(&value, '=');
+
+	if (value.data == NULL || name.len == 0)
+		return err_set(err, ERR_INVALID, "--%s '%.*s': write it as NAME=VALUE", flag, STR_ARG(name));
+	if (!str_is_utf8(str_c(text)))
+		return err_set(err, ERR_INVALID, "--%s %.*s: its value is not UTF-8 text", flag, STR_ARG(name));
+	autofree char *key = xmemdup0(name.data, name.len);
+	js_set(env, key, js_new_str(value));
+	return 0;
+}
+
+/* "N" takes the value of this process's own variable, so that it does not stand in arguments. */
+static int put_secret(struct js *env, const char *text, struct err *err)
+{
+	if (strchr(text, '=') != NULL)
+		return put_variable(env, text, "secret-env", err);
+	const char *value = getenv(text);
+	if (value == NULL)
+		return err_set(err, ERR_INVALID, "--secret-env %s: there is no such variable here to take it from",
+			       text);
+	autofree char *both = xasprintf("%s=%s", text, value);
+	int rc = put_variable(env, both, "secret-env", err);
+	secret_wipe(both, strlen(both));
+	return rc;
+}
+
+static int put_environment(struct js *body, const struct submit_options *o, struct err *err)
+{
+	struct js *env = js_new_object();
+	struct js *secrets = js_new_object();
+	int rc = 0;
+
+	js_set(body, "env", env);
+	js_set(body, "secret_env", secrets);
+	for (size_t i = 0; i < o->env.count && rc == 0; i++)
+		rc = put_variable(env, o->env.items[i], "env", err);
+	for (size_t i = 0; i < o->secret_env.count && rc == 0; i++)
+		rc = put_secret(secrets, o->secret_env.items[i], err);
+	return rc;
+}
+
+static struct js *texts(const char *const *items, size_t count)
+{
+	struct js *list = js_new_array();
+
+	for (size_t i = 0; i < count; i++)
+		js_push(list, js_new_text(items[i]));
+	return list;
+}
+
+static int put_command(struct js *body, const struct command_call *call, struct err *err)
+{
+	const struct submit_options *o = call->options;
+
+	if ((o->cmd != NULL) == (call->arg_count > 0))
+		return err_set(err, ERR_INVALID, "say what to run: -- CMD ARGS, or --cmd 'A SHELL LINE'");
+	if (o->cmd != NULL)
+		js_set(body, "command", js_new_text(o->cmd));
+	else
+		js_set(body, "argv", texts(call->args, call->arg_count));
+	return 0;
+}
+
+static void put_number(struct js *body, const char *key, int64_t value)
+{
+	if (value != NOT_GIVEN)
+		js_set(body, key, js_new_int(value));
+}
+
+static void put_text(struct js *body, const char *key, const char *value)
+{
+	if (value != NULL)
+		js_set(body, key, js_new_text(value));
+}
+
+static int make_body(const struct command_call *call, struct js *body, struct err *err)
+{
+	const struct submit_options *o = call->options;
+
+	int rc = put_command(body, call, err);
+	if (rc == 0)
+		rc = put_environment(body, o, err);
+	if (rc < 0)
+		return rc;
+	js_set(body, "labels", texts(o->labels.items, o->labels.count));
+	put_text(body, "image", o->image);
+	put_text(body, "name", o->name);
+	put_text(body, "idempotency_key", o->idempotency_key);
+	put_number(body, "vcpus", o->vcpus);
+	put_number(body, "memory_mb", o->memory_mb);
+	put_number(body, "disk_mb", o->disk_mb);
+	put_number(body, "max_attempts", o->max_attempts);
+	if (o->timeout_ns != NOT_GIVEN)
+		put_number(body, "timeout_seconds", (o->timeout_ns + NS_PER_S - 1) / NS_PER_S);
+	return 0;
+}
+
+static int say_submitted(const struct js *job, const struct submit_options *o, struct err *err)
+{
+	if (o->cli.json && !o->wait && !o->follow)
+		return print_js(job, err);
+	if (!o->wait && !o->follow)
+		(void)printf("%" PRId64 "\n", js_int(js_get(job, "id"), 0));
+	else if (isatty(STDERR_FILENO) == 1)
+		(void)fprintf(stderr, "job %" PRId64 "\n", js_int(js_get(job, "id"), 0));
+	return 0;
+}
+
+static int wait_for(struct session *s, int64_t job_id, struct err *err)
+{
+	const struct submit_options *o = s->call->options;
+	struct follow_end end = {.exit_code = -1};
+
+	int rc = follow(
+		&(struct follow_opts){
+			.session = s,
+			.job_id = job_id,
+			.output = o->follow,
+			.timeout_ns = o->wait_timeout_ns,
+		},
+		&end, err);
+	return rc < 0 ? rc : outcome(s, job_id, &end, o->cli.json && !o->follow, err);
+}
+
+static int run(struct command_call *call, struct err *err)
+{
+	const struct submit_options *o = call->options;
+	autovar(session) s = {0};
+	autoptr(js) body = js_new_object();
+	autoptr(js) job = NULL;
+
+	int rc = make_body(call, body, err);
+	if (rc == 0)
+		rc = session_open(call, &s, err);
+	if (rc == 0)
+		rc = session_ask(&s, "POST", "/api/jobs", body, &job, err);
+	if (rc == 0)
+		rc = say_submitted(job, o, err);
+	if (rc < 0 || (!o->wait && !o->follow))
+		return rc;
+	return wait_for(&s, js_int(js_get(job, "id"), 0), err);
+}
+
+#define OPTION(long_name, short_name, kind, member, ...)                                                   \
+	{                                                                                                  \
+		long_name, short_name, OPTION_##kind, offsetof(struct submit_options, member), __VA_ARGS__ \
+	}
+
+static const struct command_option options[] = {
+	OPTION("image", 'i', TEXT, image, .value = "NAME", .help = "Rootfs to run in (demo)."),
+	OPTION("cmd", 0, TEXT, cmd, .value = "LINE", .help = "A line for the shell instead of -- CMD ARGS."),
+	OPTION("env", 'e', TEXTS, env, .value = "N=V", .help = "Environment variable; may be given again."),
+	OPTION("secret-env", 0, TEXTS, secret_env, .value = "N[=V]",
+	       .help = "Secret one: masked in the log, kept encrypted; without =V taken from here."),
+	OPTION("timeout", 't', SECONDS, timeout_ns, .value = "S",
+	       .help = "Limit of the job; it then ends as timed_out.", .otherwise = NOT_GIVEN),
+	OPTION("wait", 'w', FLAG, wait, .help = "Wait for its end; exit 5 unless it succeeds."),
+	OPTION("follow", 'f', FLAG, follow, .help = "Print its output as it comes, and wait."),
+	OPTION("wait-timeout", 0, SECONDS, wait_timeout_ns, .value = "S",
+	       .help = "Wait at most so long (exit 6); the job goes on."),
+	OPTION("name", 'n', TEXT, name, .value = "NAME", .help = "What lists call it."),
+	OPTION("label", 'l', TEXTS, labels, .value = "LABEL", .help = "What its agent must offer; may be given again."),
+	OPTION("vcpus", 0, INT, vcpus, .value = "N", .help = "Virtual CPUs (1).", .otherwise = NOT_GIVEN),
+	OPTION("memory", 'm', INT, memory_mb, .value = "MIB", .help = "Memory in MiB (256).", .otherwise = NOT_GIVEN),
+	OPTION("disk", 0, INT, disk_mb, .value = "MIB", .help = "Scratch disk in MiB (1024).", .otherwise = NOT_GIVEN),
+	OPTION("max-attempts", 0, INT, max_attempts, .value = "N", .help = "How often a lost lease may restart it (3).",
+	       .otherwise = NOT_GIVEN),
+	OPTION("idempotency-key", 0, TEXT, idempotency_key, .value = "KEY",
+	       .help = "The same key again gives the same job, not a second one."),
+};
+
+const struct command jobs_submit_command = {
+	.path = "jobs submit",
+	.args = "-- CMD ARGS",
+	.summary = "Run a command in a microVM",
+	.about = "Prints the id of the job, or, with --follow, exactly what the job prints.\n"
+		 "Exit codes: 0 it succeeded, 5 it did not, 6 --wait-timeout passed, 130 Ctrl-C (the job goes on).\n",
+	.examples = "  nimbus jobs submit --wait --follow -- uname -a\n"
+		    "  nimbus jobs submit --env CI=1 --secret-env NPM_TOKEN --timeout 10m -- npm test\n"
+		    "  nimbus jobs submit --json --cmd 'make && make test'\n",
+	.options = options,
+	.option_count = ARRAY_LEN(options),
+	.shared = cli_options,
+	.shared_count = CLI_OPTION_COUNT,
+	.options_size = sizeof(struct submit_options),
+	.max_args = SIZE_MAX,
+	.run = run,
+};
