@@ -1,0 +1,367 @@
+#!/usr/bin/env python3
+"""Measures a whole Nimbus on this machine, each figure beside its floor or its budget from the same run.
+
+Prints a table; writes the same as JSON to BUILD/bench.json. Starts its own systems in /var/tmp (a real disk) and leaves
+nothing behind. A part that cannot be measured here says why and does not stop the others.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import pathlib
+import platform
+import select
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "blackbox"))
+
+WEBHOOK_SECRET = "a webhook secret of the benchmark, 0123456789"
+ROLES = ["control-plane", "logging-pipeline", "host-agent"]
+SCHEMA = ROOT / "src" / "store" / "migrations" / "control" / "0001_init.sql"
+# What the numbers have to keep: docs/architecture.md.
+BUDGETS = {
+    "webhook p99 at 2,000/s": 10.0,
+    "accepted to leased p50": 5.0,
+    "accepted to leased p99": 25.0,
+    "cold boot": 1300.0,
+    "log lines": 500_000.0,
+    "memory of a role": 10.0,
+    "memory of a shim": 4.0,
+    "start-up": 300.0,
+}
+
+
+class Report:
+    def __init__(self):
+        self.rows = []
+
+    def add(self, what, value, unit, floor=None, floor_is="", budget=None, at_least=False, **more):
+        row = {"what": what, "value": value, "unit": unit, **more}
+        if floor is not None:
+            row |= {"floor": floor, "floor_is": floor_is, "ratio": value / floor if floor else None}
+        if budget is not None:
+            row |= {"budget": budget, "kept": value >= budget if at_least else value <= budget}
+        self.rows.append(row)
+        print(".", end="", flush=True, file=sys.stderr)
+
+    def skip(self, what, why):
+        self.rows.append({"what": what, "skipped": why})
+
+    def table(self):
+        lines = [["", "measured", "floor", "ratio", "budget", ""]]
+        for row in self.rows:
+            if "skipped" in row:
+                lines.append([row["what"], "-", "", "", "", row["skipped"]])
+                continue
+            lines.append([
+                row["what"], f"{number(row['value'])} {row['unit']}",
+                number(row["floor"]) if "floor" in row else "", f"{row['ratio']:.2f}" if row.get("ratio") else "",
+                number(row["budget"]) if "budget" in row else "",
+                ("kept" if row["kept"] else "MISSED") if "kept" in row else row.get("floor_is", "")])
+        widths = [max(len(line[i]) for line in lines) for i in range(5)]
+        for line in lines:
+            cells = [line[0].ljust(widths[0])] + [line[i].rjust(widths[i]) for i in range(1, 5)]
+            print("  ".join(cells + [line[5]]).rstrip())
+
+
+def number(value):
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def quantile(values, q):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * q))]
+
+
+# --- talking to it ---
+
+
+def port_of(url):
+    return urllib.parse.urlsplit(url).port
+
+
+class Api:
+    """One kept connection to the control plane."""
+
+    def __init__(self, system, token):
+        self.connection = http.client.HTTPConnection("127.0.0.1", port_of(system.endpoints["control_plane"]))
+        self.connection.connect()
+        self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
+
+    def send(self, path, body):
+        self.connection.request("POST", path, json.dumps(body), self.headers)
+
+    def receive(self):
+        answer = self.connection.getresponse()
+        text = answer.read()
+        if answer.status >= 300:
+            raise RuntimeError(f"{answer.status}: {text.decode()}")
+        return json.loads(text)
+
+    def call(self, path, body):
+        self.send(path, body)
+        return self.receive()
+
+
+def private_dirty_mb(pid):
+    for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Private_Dirty:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("no Private_Dirty")
+
+
+def healthy(port):
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+
+
+# --- the parts ---
+
+
+def measure_start(report, harness):
+    """From the command to the control plane's first answer, on a directory that was used before."""
+    times = []
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="nimbus-bench-") as folder:
+        os.chmod(folder, 0o755)
+        base = free_port_base()
+        for _ in range(6):
+            log = open(pathlib.Path(folder) / "up.log", "ab")
+            begun = time.perf_counter()
+            process = subprocess.Popen([harness.NIMBUS, "up", "--data", folder, "--port-base", str(base)],
+                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=bare_environment())
+            try:
+                while not healthy(base):
+                    if process.poll() is not None or time.perf_counter() - begun > 60:
+                        raise RuntimeError("`up` did not start: " + log_tail(folder))
+                    time.sleep(0.002)
+                times.append((time.perf_counter() - begun) * 1000)
+            finally:
+                process.terminate()
+                process.wait(60)
+                log.close()
+    report.add("`up` to first answer, median of 5", statistics.median(times[1:]), "ms", budget=BUDGETS["start-up"],
+               first_ms=times[0])
+
+
+def log_tail(folder):
+    return (pathlib.Path(folder) / "up.log").read_text(errors="replace")[-2000:]
+
+
+def bare_environment():
+    return {k: v for k, v in os.environ.items() if not k.startswith("NIMBUS_")}
+
+
+def free_port_base():
+    for base in range(21000, 29000, 10):
+        try:
+            for port in range(base, base + 5):
+                with socket.socket() as s:
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    s.bind(("127.0.0.1", port))
+            return base
+        except OSError:
+            continue
+    raise RuntimeError("no five free ports in a row")
+
+
+def measure_idle_memory(report, system):
+    time.sleep(3)  # what starting up used and gave back is not idle
+    for role in ROLES:
+        pid = system.role_pid(role)
+        report.add(f"memory, idle {role}", private_dirty_mb(pid), "MB", budget=BUDGETS["memory of a role"])
+
+
+def workflow_job(folder):
+    """Of the shape and size that GitHub sends; the number of the job is replaced for each delivery."""
+    mark = 7700000000000000
+    owner = {"login": "octo-org", "id": 6811672, "node_id": "MDEyOk9yZ2FuaXphdGlvbjY4MTE2NzI=", "type": "Organization"}
+    owner |= {f"{name}_url": f"https://api.github.com/users/octo-org/{name}" for name in (
+        "followers", "following", "gists", "starred", "subscriptions", "organizations", "repos", "events",
+        "received_events")}
+    repository = {"id": 186853002, "name": "hello-world", "full_name": "octo-org/hello-world", "private": False,
+                  "html_url": "https://github.com/octo-org/hello-world", "owner": owner, "default_branch": "main"}
+    repository |= {f"{name}_url": f"https://api.github.com/repos/octo-org/hello-world/{name}{{/sha}}" for name in (
+        "archive", "assignees", "blobs", "branches", "collaborators", "comments", "commits", "compare", "contents",
+        "contributors", "deployments", "downloads", "events", "forks", "git_commits", "git_refs", "git_tags", "hooks",
+        "issue_comment", "issue_events", "issues", "keys", "labels", "languages", "merges", "milestones",
+        "notifications", "pulls", "releases", "stargazers", "statuses", "subscribers", "subscription", "tags", "teams",
+        "trees")}
+    job = {"id": mark, "run_id": mark, "run_attempt": 1, "node_id": "MDg6Q2hlY2tSdW4y",
+           "head_sha": "c1d4f8e4a7f4a5b9d3ed14a5e6d7f7a7b86be1a9", "head_branch": "main",
+           "url": f"https://api.github.com/repos/octo-org/hello-world/actions/jobs/{mark}",
+           "html_url": f"https://github.com/octo-org/hello-world/runs/{mark}", "status": "queued", "conclusion": None,
+           "started_at": "2026-01-01T12:00:00Z", "completed_at": None, "name": "build (ubuntu, 3.11)", "steps": [],
+           "labels": ["nimbus", "benchmark"], "runner_id": None, "runner_name": None, "workflow_name": "CI",
+           "runner_group_id": None, "runner_group_name": None}
+    path = pathlib.Path(folder) / "payload.json"
+    path.write_text(json.dumps({"action": "queued", "workflow_job": job, "repository": repository,
+                                "organization": owner, "sender": owner}))
+    return path
+
+
+def measure_webhooks(report, build, system, folder):
+    port = str(port_of(system.endpoints["control_plane"]))
+    payload = workflow_job(folder)
+
+    def load(total, rate, connections, first):
+        done = subprocess.run([build / "bench" / "bench_webhook_load", port, WEBHOOK_SECRET, payload, str(total),
+                               str(rate), str(connections), str(first)], capture_output=True, check=False, timeout=120)
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr.decode())
+        found = json.loads(done.stdout)
+        if found["refused"]:
+            raise RuntimeError(f"{found['refused']} webhooks were refused")
+        return found
+
+    load(200, 0, 8, 10**15)  # warm
+    flat_out = load(10000, 0, 64, 2 * 10**15)
+    paced = load(10000, 2000, 64, 3 * 10**15)
+    floor = json.loads(subprocess.run([build / "bench" / "bench_insert_floor", folder, SCHEMA, payload, "10000", "2000"],
+                                      capture_output=True, check=True, timeout=120).stdout)
+    report.add("webhooks accepted", flat_out["per_second"], "/s", floor["grouped"]["per_second"],
+               "bare INSERTs, 64 a commit", bytes_each=flat_out["bytes_each"],
+               single_inserts_per_second=floor["single"]["per_second"])
+    report.add("webhook p50 at 2,000/s", paced["p50_ms"], "ms", floor["paced"]["p50_ms"], "bare INSERTs at 2,000/s",
+               reached_per_second=paced["per_second"], floor_reached_per_second=floor["paced"]["per_second"])
+    report.add("webhook p99 at 2,000/s", paced["p99_ms"], "ms", floor["paced"]["p99_ms"], "bare INSERTs at 2,000/s",
+               budget=BUDGETS["webhook p99 at 2,000/s"])
+
+
+def measure_lease(report, system, rounds=200):
+    """An agent waits; a job is submitted; until the agent has it. `accepted` is when the submitter has its answer."""
+    admin = (system.data / "secrets" / "admin-token").read_text().strip()
+    submitter = Api(system, admin)
+    agent_id = "bench-agent"
+    token = submitter.call("/api/agents/token", {"agent_id": agent_id, "ttl_seconds": 3600})["token"]
+    agent = Api(system, token)
+    sent_to_leased, accepted_to_leased = [], []
+    for _ in range(rounds):
+        agent.send("/api/jobs/lease", {"agent_id": agent_id, "agent_version": "bench", "capabilities": ["firecracker"],
+                                       "hardware": {}, "labels": ["bench-lease"], "wait_seconds": 30,
+                                       "vcpus_free": 64, "memory_mb_free": 65536})
+        time.sleep(0.01)  # idle, and the agent waits
+        begun = time.perf_counter()
+        submitter.send("/api/jobs", {"image": "demo", "argv": ["true"], "labels": ["bench-lease"]})
+        times = {}
+        sockets = {submitter.connection.sock: "accepted", agent.connection.sock: "leased"}
+        while len(times) < 2:
+            for ready in select.select([s for s, name in sockets.items() if name not in times], [], [], 30)[0]:
+                times[sockets[ready]] = time.perf_counter()
+        submitter.receive()
+        lease = agent.receive()
+        sent_to_leased.append((times["leased"] - begun) * 1000)
+        accepted_to_leased.append(max(0.0, times["leased"] - times["accepted"]) * 1000)
+        agent.call("/api/jobs/status", {"agent_id": agent_id, "job_id": lease["job"]["job_id"], "status": "succeeded",
+                                        "fence_token": lease["fence_token"], "exit_code": 0, "last_seq": 0})
+    for q, name in ((0.5, "p50"), (0.99, "p99")):
+        report.add(f"accepted to leased, {name}", quantile(accepted_to_leased, q), "ms",
+                   budget=BUDGETS[f"accepted to leased {name}"])
+        report.add(f"submitted to leased, {name}", quantile(sent_to_leased, q), "ms")
+
+
+def measure_boot(report, system, boots=10):
+    parts = {"vmm": [], "kernel": [], "hello": [], "job": []}
+    accel = "?"
+    for _ in range(boots):
+        job = system.wait_final(system.submit("true"))
+        if job["state"] != "succeeded":
+            raise RuntimeError(f"a job {job['state']}: {job.get('reason')} {job.get('last_message')}")
+        accel = job["metadata"]["boot.accel"]
+        for part, values in parts.items():
+            values.append(float(job["metadata"][f"boot.{part}_ms"]))
+    whole = [v + h + j for v, h, j in zip(parts["vmm"], parts["hello"], parts["job"])]
+    report.add(f"cold boot ({accel}), leased to job started, median of {boots}", statistics.median(whole), "ms",
+               budget=BUDGETS["cold boot"])
+    report.add("  leased to VMM started", statistics.median(parts["vmm"]), "ms")
+    report.add("  VMM started to guest's hello", statistics.median(parts["hello"]), "ms")
+    report.add("    of it, kernel start to PID 1", statistics.median(parts["kernel"]), "ms")
+    report.add("  hello to job started", statistics.median(parts["job"]), "ms")
+
+
+def measure_shim_memory(report, system):
+    job = system.submit("sleep", "60")
+    system.wait_state(job, "running")
+    time.sleep(1)
+    for pid in system.shims()[:1]:
+        report.add("memory, shim of a running VM", private_dirty_mb(pid), "MB", budget=BUDGETS["memory of a shim"])
+    system.cli("jobs", "cancel", str(job))
+    system.wait_final(job)
+
+
+def measure_logs(report, build, folder):
+    found = json.loads(subprocess.run([build / "bench" / "bench_log_ingest", pathlib.Path(folder) / "logs"],
+                                      capture_output=True, check=True, timeout=300).stdout)
+    for name, said in (("store", "parsed before"), ("body", "as NDJSON")):
+        report.add(f"log lines durable, {said}", found[name]["lines_per_s"], "/s", found["floor"]["lines_per_s"],
+                   "bare zstd + fdatasync")
+    report.add("log lines per second of CPU, as NDJSON", found["body"]["lines_per_cpu_s"], "/s",
+               found["floor"]["lines_per_cpu_s"], budget=BUDGETS["log lines"], at_least=True)
+
+
+def attempt(report, what, function, *args):
+    try:
+        function(report, *args)
+    except Exception as e:  # pylint: disable=broad-except
+        report.skip(what, f"not measured: {str(e).strip().splitlines()[0][:160] if str(e) else type(e).__name__}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", default="build", help="the build folder")
+    parser.add_argument("--only", help="the one part to run: start, memory, webhooks, lease, boot, logs")
+    args = parser.parse_args()
+    build = ROOT / args.build
+    os.environ["NIMBUS_BUILD"] = args.build
+    import system as harness  # after the environment says which build
+
+    subprocess.run(["ninja", "-C", build, "--quiet", "bench/bench_webhook_load", "bench/bench_insert_floor",
+                    "bench/bench_log_ingest"], check=True)
+    report = Report()
+
+    def wanted(part):
+        return args.only in (None, part)
+
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="nimbus-bench-") as folder:
+        os.chmod(folder, 0o755)
+        if wanted("start"):
+            attempt(report, "start-up", measure_start, harness)
+        data = pathlib.Path(folder) / "data"
+        data.mkdir(mode=0o755)
+        if any(map(wanted, ("memory", "lease", "boot", "webhooks"))):
+            with harness.System(data=data, env={"NIMBUS_GITHUB_WEBHOOK_SECRET": WEBHOOK_SECRET}) as system:
+                if wanted("memory"):
+                    attempt(report, "idle memory", measure_idle_memory, system)
+                if wanted("lease"):
+                    attempt(report, "accepted to leased", measure_lease, system)
+                if wanted("boot"):
+                    attempt(report, "cold boot", measure_boot, system)
+                if wanted("memory"):
+                    attempt(report, "memory of a shim", measure_shim_memory, system)
+                if wanted("webhooks"):
+                    attempt(report, "webhooks", measure_webhooks, build, system, folder)
+        if wanted("logs"):
+            attempt(report, "log lines", measure_logs, build, folder)
+    machine = {"cores": len(os.sched_getaffinity(0)), "kernel": platform.release(),
+               "qemu": shutil.which("qemu-system-x86_64") is not None}
+    (build / "bench.json").write_text(json.dumps({"machine": machine, "figures": report.rows}, indent=2) + "\n")
+    print(file=sys.stderr)
+    report.table()
+    print(f"\n{machine['cores']} cores, Linux {machine['kernel']}; JSON in {build / 'bench.json'}")
+
+
+if __name__ == "__main__":
+    main()
