@@ -14,7 +14,8 @@ def issuer(tmp_path_factory):
 
 @pytest.fixture
 def make_pipeline(tmp_path, issuer):
-    """Makes pipelines with variables of one's own; what still runs at the end is stopped, by its pid."""
+    """Makes pipelines with variables of one's own; what still runs at the end is stopped, and must end well: that is
+    when sanitizers speak."""
     made = []
 
     def make(env=None, folder=tmp_path / "data"):
@@ -22,8 +23,13 @@ def make_pipeline(tmp_path, issuer):
         return made[-1]
 
     yield make
-    for pipeline in made:
-        pipeline.kill()
+    try:
+        for pipeline in made:
+            assert pipeline.stop() in (None, 0), pipeline.text()
+            assert "Sanitizer" not in pipeline.text(), pipeline.text()
+    finally:
+        for pipeline in made:
+            pipeline.kill()
 
 
 @pytest.fixture
