@@ -418,6 +418,7 @@ static void on_ready(void *ctx, const struct guest_ack *ack)
 	if (l->state != LIFE_BOOTING)
 		return;
 	l->facts.answered = true;
+	machine_forget_words(l->machine);
 	l->booted = (struct shim_booted){.vmm_started_ns = l->launched_ns,
 					 .guest_answered_ns = clock_monotonic_ns(),
 					 .kernel_ns = ack->init_ns,
@@ -515,6 +516,7 @@ static void on_vm_ended(void *ctx, const struct process_exit *exit)
 					      .max_rss_bytes = exit->max_rss_bytes};
 	/* Else by itself; but what its guest said before may be the job's end. */
 	l->facts.vm_ended = l->state != LIFE_ENDING;
+	l->facts.vmm = *exit;
 	if (l->channel != NULL)
 		channel_close(l->channel);
 	end(l);

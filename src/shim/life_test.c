@@ -575,6 +575,7 @@ static void a_vm_that_dies_under_its_job_is_lost(void **state)
 	assert_int_equal(file_write_fd(writer, STR("go\n"), NULL), 0);
 	struct shim_exited e = hear_exited(f, SHIM_REASON_VM_LOST);
 	assert_int_equal(e.last_seq, 2);
+	assert_string_equal(e.message, "the VM ended under its job (exit code 0)");
 }
 
 static void a_start_that_cannot_be_is_a_start_failed(void **state)

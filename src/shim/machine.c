@@ -62,6 +62,13 @@ const char *machine_last_words(struct machine *m)
 	return m->words;
 }
 
+void machine_forget_words(struct machine *m)
+{
+	if (m->console != NULL)
+		read_console(m);
+	buf_clear(&m->tail);
+}
+
 static void on_ended(void *ctx, unsigned events)
 {
 	struct machine *m = ctx;

@@ -24,6 +24,8 @@ int machine_start(struct loop *loop, const struct vm_driver *driver, const struc
 void machine_kill(struct machine *m);
 /* The last line that kernel or VMM printed, made fit to be shown; "" where there was none. */
 const char *machine_last_words(struct machine *m);
+/* What was printed so far is no news any more: the guest is up. */
+void machine_forget_words(struct machine *m);
 /* A VMM that still runs is killed and waited for. */
 void machine_free(struct machine *m);
 AUTOPTR_DEFINE(machine)

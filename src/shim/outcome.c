@@ -52,12 +52,14 @@ static const char *signal_name(int signal)
 
 static void say_vm_ended(const struct outcome_facts *f, char text[static OUTCOME_TEXT_SIZE])
 {
-	const char *what = f->answered ? "the VM ended under the job" : "the VM ended before its guest answered";
+	const char *what = f->answered ? "the VM ended under its job" : "the VM ended before its guest answered";
+	const char *words = f->last_words[0] != '\0' ? "; its last words: " : "";
 
-	if (f->last_words[0] != '\0')
-		say(text, "%s; its last words: %s", what, f->last_words);
+	if (f->vmm.exited)
+		say(text, "%s (exit code %d)%s%s", what, f->vmm.code, words, f->last_words);
 	else
-		say(text, "%s", what);
+		say(text, "%s (killed by signal %d, SIG%s)%s%s", what, f->vmm.signal, signal_name(f->vmm.signal), words,
+		    f->last_words);
 }
 
 static void say_why(const struct outcome_facts *f, enum shim_reason reason, char text[static OUTCOME_TEXT_SIZE])

@@ -8,6 +8,7 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
+#include "base/process.h"
 #include "proto/guest_frame.h"
 #include "proto/shim_msg.h"
 
@@ -24,7 +25,8 @@ struct outcome_facts {
 	bool vm_ended;		 /* by itself */
 	struct err start_failed; /* code 0: none of these */
 	struct err guest_lost;
-	const char *last_words; /* of kernel or VMM; may be "" */
+	struct process_exit vmm; /* how it did */
+	const char *last_words;	 /* of kernel or VMM; may be "" */
 };
 
 /* Fills reason, exit_code, signal; message into `text`, which ret->message then points to. */
