@@ -73,7 +73,7 @@ static void job_free(struct agent_job *j)
 	free(j);
 }
 
-static void show_slots(struct agent *a)
+void jobs_show(struct agent *a)
 {
 	size_t active = 0;
 
@@ -89,7 +89,7 @@ static void take_slot(struct agent_job *j, int64_t vcpus, int64_t memory_mb)
 	j->vcpus = vcpus;
 	j->memory_mb = memory_mb;
 	slots_take(&j->agent->slots, vcpus, memory_mb);
-	show_slots(j->agent);
+	jobs_show(j->agent);
 }
 
 /* The one place where a job moves. */
@@ -105,7 +105,7 @@ static void move(struct agent_job *j, enum job_life to)
 		job_renew_stop(j);
 	if (job_life_has_slot(from) && !job_life_has_slot(to)) {
 		slots_release(&j->agent->slots, j->vcpus, j->memory_mb);
-		show_slots(j->agent);
+		jobs_show(j->agent);
 		j->agent->changed(j->agent);
 	}
 }
@@ -397,7 +397,9 @@ static void on_exited(struct agent_job *j, const struct shim_exited *e)
 	metrics_set(m, M_JOB_MEMORY_BYTES, (double)e->usage.max_rss_bytes);
 	metrics_observe_ns(m, M_JOB_DURATION, e->usage.wall_ns);
 	struct job_result r = result_of(e);
-	autofree char *message = e->message != NULL ? xstrdup(e->message) : NULL;
+	autofree char *message = j->give_back	      ? xstrdup("the agent was stopped")
+				 : e->message != NULL ? xstrdup(e->message)
+						      : NULL;
 	r.message = message;
 	job_end(j, &r);
 }

@@ -92,6 +92,8 @@ size_t jobs_needed(const struct agent *a);
 size_t jobs_count(const struct agent *a);
 /* Those of former agents that have not said yet how far they are, and so what they take. */
 size_t jobs_unclear(const struct agent *a);
+/* Brings the gauges up to date. */
+void jobs_show(struct agent *a);
 /* Lets go of the memory, at the end: what runs, runs on. */
 void jobs_forget(struct agent *a);
 
