@@ -340,12 +340,18 @@ static int check_count(const struct parser *p, struct err *err)
 
 /* --- the whole --- */
 
-static void offer_all(const struct command_program *program, struct suggest *nearest)
+/* Whole paths to `nearest`, their first words to `by_one`. */
+static void offer_all(const struct command_program *program, struct arena *a, struct suggest *nearest,
+		      struct suggest *by_one)
 {
 	for (size_t t = 0; t < program->table_count; t++) {
 		for (size_t i = 0; i < program->tables[t]->count; i++) {
-			if (!program->tables[t]->commands[i]->hidden)
-				suggest_offer(nearest, program->tables[t]->commands[i]->path);
+			const struct command *command = program->tables[t]->commands[i];
+			struct str rest = str_c(command->path);
+			if (command->hidden)
+				continue;
+			suggest_offer(nearest, command->path);
+			suggest_offer(by_one, arena_str(a, str_cut(&rest, ' ')));
 		}
 	}
 }
@@ -357,8 +363,7 @@ static int unknown_command(const struct command_program *program, const char *co
 	struct suggest nearest = {.given = str_c(two)};
 	struct suggest by_one = {.given = str_c(words[0])};
 
-	offer_all(program, &nearest);
-	offer_all(program, &by_one);
+	offer_all(program, call->arena, &nearest, &by_one);
 	const char *meant = suggest_best(&nearest) != NULL ? suggest_best(&nearest) : suggest_best(&by_one);
 	if (meant != NULL)
 		call->hint = arena_printf(call->arena, "did you mean '%s %s'?", program->name, meant);

@@ -28,8 +28,9 @@ def test_version():
                                    ["logs", "-h"], ["doctor", "--help"], ["up", "--help"], ["help", "exit-codes"]])
 def test_help_goes_to_stdout_and_succeeds(words):
     done = nimbus(*words)
-    assert done.returncode == (0 if words else 2) or done.returncode == 0
-    assert b"nimbus" in (done.stdout or done.stderr).lower()
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) > 4
+    assert done.stderr == b""
 
 
 @pytest.mark.parametrize("words, hint", [(["job"], b"jobs"), (["jobs", "sumbit"], b"submit"),
@@ -74,6 +75,8 @@ def test_first_start_makes_private_secrets_and_prints_commands(system):
 
 
 def test_a_port_in_use_is_named(system, tmp_path):
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)  # the service user must get through
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
