@@ -1,0 +1,86 @@
+#include "control/why.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const char *wanted[] = {"gpu", "linux", "nimbus"};
+
+static struct job waiting(void)
+{
+	return (struct job){
+		.state = JOB_QUEUED,
+		.labels = {wanted, ARRAY_LEN(wanted)},
+		.label_key = "gpu,linux,nimbus",
+		.vcpus = 2,
+		.memory_mb = 1024,
+	};
+}
+
+static const struct agent small = {.labels = "gpu,linux", .vcpus = 1, .memory_mb = 4096};
+static const struct agent large = {.labels = "gpu,linux", .vcpus = 8, .memory_mb = 4096};
+static const struct agent plain = {.labels = "linux", .vcpus = 8, .memory_mb = 4096};
+static const struct agent odd = {.labels = "gpu", .vcpus = 8, .memory_mb = 4096};
+
+static void the_reason_fits_the_agents(void **state)
+{
+	(void)state;
+	const struct {
+		struct agent agents[2];
+		size_t count;
+		const char *says;
+	} cases[] = {
+		{{{0}}, 0, "no agent has asked"},      {{plain}, 1, "'gpu'"},
+		{{plain, odd}, 2, "gpu,linux,nimbus"}, {{small}, 1, "vcpus"},
+		{{small, large}, 2, "turn"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		autoptr(arena) a = arena_new();
+		struct job job = waiting();
+		const char *why = why_waiting(&job, cases[i].agents, cases[i].count, a);
+
+		assert_non_null(why);
+		if (strstr(why, cases[i].says) == NULL)
+			fail_msg("case %zu says: %s", i, why);
+	}
+}
+
+static void parked_jobs_say_what_they_wait_for(void **state)
+{
+	(void)state;
+	autoptr(arena) a = arena_new();
+	struct job job = {.state = JOB_PARKED, .reason = "github_app_not_configured"};
+
+	assert_non_null(strstr(why_waiting(&job, NULL, 0, a), "GitHub App"));
+	job.reason = "something new";
+	assert_string_equal(why_waiting(&job, NULL, 0, a), "something new");
+	job.reason = NULL;
+	assert_null(why_waiting(&job, NULL, 0, a));
+}
+
+static void others_do_not_wait(void **state)
+{
+	(void)state;
+	autoptr(arena) a = arena_new();
+
+	for (int s = JOB_LEASED; s < JOB_STATE_COUNT; s++) {
+		struct job job = waiting();
+
+		job.state = (enum job_state)s;
+		assert_null(why_waiting(&job, &small, 1, a));
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_reason_fits_the_agents),
+		cmocka_unit_test(parked_jobs_say_what_they_wait_for),
+		cmocka_unit_test(others_do_not_wait),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
