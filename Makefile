@@ -2,7 +2,7 @@
 BUILD ?= build
 PYTHON ?= /usr/bin/python3
 .DEFAULT_GOAL := help
-.PHONY: help deps build assets run test check test-asan test-tsan bench fuzz lint format clean
+.PHONY: help deps build assets run test check test-asan test-tsan bench fuzz lint docs format clean
 # Two makes in one build folder would race.
 .NOTPARALLEL:
 
@@ -57,6 +57,9 @@ fuzz: ## build the fuzzers and run each for FUZZ_SECONDS (60)
 lint: ## clang-format, clang-tidy, cppcheck, the include table
 	@scripts/deps.sh build test lint
 	@scripts/lint.sh
+
+docs: build ## regenerate docs/reference from the program's own tables
+	@for page in cli configuration errors; do $(BUILD)/nimbus reference $$page >docs/reference/$$page.md; done
 
 format: ## clang-format in place
 	@scripts/deps.sh lint

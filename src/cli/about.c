@@ -150,12 +150,26 @@ static void put_cli_page(const struct command_program *program, struct buf *out)
 	}
 }
 
+static void put_later(struct buf *out)
+{
+	buf_puts(out, "\n## Later\n\nKnown, so that a file written for the Python Nimbus starts every role; without "
+		      "effect today.\n\n| variable | role | meaning |\n|---|---|---|\n");
+	for (size_t i = 0; i < settings_table_count; i++) {
+		const struct config_table *table = settings_tables[i];
+		for (size_t k = 0; k < table->count; k++) {
+			const struct config_key *key = &table->keys[k];
+			if ((key->flags & CONFIG_RESERVED) != 0)
+				buf_printf(out, "| `%s` | %s | %s |\n", key->name,
+					   table->role[0] != '\0' ? table->role : "every role", key->help);
+		}
+	}
+}
+
 static void put_configuration_page(const struct command_program *program, struct buf *out)
 {
 	(void)program;
 	buf_puts(out, "# Configuration\n\nVariables, by the role that reads them. A secret `NIMBUS_X` may come as "
-		      "`NIMBUS_X_FILE`. Names that a later version reads are accepted and listed in\n"
-		      "[compatibility.md](../compatibility.md).\n");
+		      "`NIMBUS_X_FILE`. The last section lists names\nthat are accepted and not read yet.\n");
 	for (size_t i = 0; i < settings_table_count; i++) {
 		const struct config_table *table = settings_tables[i];
 		bool any = false;
@@ -166,6 +180,7 @@ static void put_configuration_page(const struct command_program *program, struct
 		buf_printf(out, "\n## %s\n\n", table->role[0] != '\0' ? table->role : "Every role");
 		config_document(table, out);
 	}
+	put_later(out);
 }
 
 static void put_errors_page(const struct command_program *program, struct buf *out)

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from system import NIMBUS, System, wait_until
+from system import NIMBUS, ROOT, System, wait_until
 
 
 def nimbus(*words, env=None):
@@ -40,6 +40,12 @@ def test_a_misspelt_word_is_a_usage_error_with_a_suggestion(words, hint):
     assert done.returncode == 2
     assert done.stderr.startswith(b"error: ")
     assert hint in done.stderr
+
+
+@pytest.mark.parametrize("page", ["cli", "configuration", "errors"])
+def test_reference_pages_are_what_the_tables_say(page):
+    committed = (ROOT / "docs" / "reference" / f"{page}.md").read_bytes()
+    assert nimbus("reference", page).stdout == committed, "run 'make docs'"
 
 
 def test_no_server_is_exit_7_and_says_what_to_do(tmp_path):
