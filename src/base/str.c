@@ -95,9 +95,24 @@ size_t str_utf8_step(struct str s)
 	return need;
 }
 
+/* ASCII without NUL, eight bytes at once: what most text is. A borrow can only come from a byte that is zero. */
+static bool eight_are_ascii(const char *p)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101);
+	uint64_t word;
+
+	memcpy(&word, p, sizeof(word));
+	return ((word | (word - ones)) & (ones << 7)) == 0;
+}
+
 bool str_is_utf8(struct str s)
 {
 	while (s.len > 0) {
+		if (s.len >= 8 && eight_are_ascii(s.data)) {
+			s.data += 8;
+			s.len -= 8;
+			continue;
+		}
 		size_t step = str_utf8_step(s);
 		if (step == 0)
 			return false;

@@ -338,6 +338,20 @@ static bool unescape(struct scan *s, struct arena *arena, struct str *ret)
 	return true;
 }
 
+/* Whether none of eight bytes is a quote, a backslash or a control: those end a stretch of plain text. */
+static bool eight_are_plain(const char *p)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101);
+	uint64_t word;
+
+	memcpy(&word, p, sizeof(word));
+	uint64_t quote = word ^ ones * '"';
+	uint64_t slash = word ^ ones * '\\';
+	/* x - ONES & ~x: the high bit of a byte that is zero; x - 0x20 & ~x: of one below a blank. */
+	uint64_t found = ((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * ' ') & ~word);
+	return (found & ones << 7) == 0;
+}
+
 /* Behind the opening quote. */
 static bool scan_text(struct scan *s, struct arena *arena, struct str *ret)
 {
@@ -345,6 +359,10 @@ static bool scan_text(struct scan *s, struct arena *arena, struct str *ret)
 	bool escaped = false;
 
 	while (s->at < s->end && *s->at != '"') {
+		if (s->end - s->at >= 8 && eight_are_plain(s->at)) {
+			s->at += 8;
+			continue;
+		}
 		if ((unsigned char)*s->at < 0x20)
 			return false;
 		if (*s->at == '\\') {

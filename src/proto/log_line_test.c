@@ -152,6 +152,37 @@ static void wrong_lines_are_refused_by_name(void **state)
 	}
 }
 
+/* Eight bytes are looked at together: what ends plain text is seen at each of their places. */
+static void what_is_not_plain_is_seen_anywhere(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *json;
+		const char *text; /* NULL: refused */
+	} odd[] = {
+		{"\\\"", "\""},	  {"\\\\", "\\"},	    {"\\n", "\n"},  {"\\u0041", "A"}, {" ", " "},
+		{"\x7f", "\x7f"}, {"\xc3\xa9", "\xc3\xa9"}, {"\x1f", NULL}, {"\x01", NULL},   {"\n", NULL},
+		{"\xff", NULL},
+	};
+	static const char as[] = "aaaaaaaaaaaaaaaaa";
+
+	for (size_t i = 0; i < ARRAY_LEN(odd); i++) {
+		for (int before = 0; before <= 17; before++) {
+			for (int after = 0; after <= 17; after++) {
+				autoptr(arena) arena = arena_new();
+				struct log_line line;
+				char *json = arena_printf(arena, "{\"job_id\":1,\"message\":\"%.*s%s%.*s\"}", before,
+							  as, odd[i].json, after, as);
+				int rc = log_line_decode(str_c(json), arena, &line, NULL);
+				assert_int_equal(rc == 0, odd[i].text != NULL);
+				if (rc == 0)
+					assert_text(line.message, arena_printf(arena, "%.*s%s%.*s", before, as,
+									       odd[i].text, after, as));
+			}
+		}
+	}
+}
+
 static void too_long_a_message_is_refused(void **state)
 {
 	(void)state;
@@ -234,10 +265,15 @@ static void too_many_lines_are_refused(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(comes_back_as_it_was_sent),	 cmocka_unit_test(bytes_that_are_no_text_are_replaced),
-		cmocka_unit_test(absent_fields_have_defaults),	 cmocka_unit_test(wrong_lines_are_refused_by_name),
-		cmocka_unit_test(too_long_a_message_is_refused), cmocka_unit_test(a_body_has_three_forms),
-		cmocka_unit_test(a_wrong_body_says_where),	 cmocka_unit_test(too_many_lines_are_refused),
+		cmocka_unit_test(comes_back_as_it_was_sent),
+		cmocka_unit_test(bytes_that_are_no_text_are_replaced),
+		cmocka_unit_test(absent_fields_have_defaults),
+		cmocka_unit_test(wrong_lines_are_refused_by_name),
+		cmocka_unit_test(what_is_not_plain_is_seen_anywhere),
+		cmocka_unit_test(too_long_a_message_is_refused),
+		cmocka_unit_test(a_body_has_three_forms),
+		cmocka_unit_test(a_wrong_body_says_where),
+		cmocka_unit_test(too_many_lines_are_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
