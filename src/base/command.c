@@ -476,18 +476,33 @@ void command_explain(const struct command_program *program, const struct command
 	put_command_help(program, c, true, out);
 }
 
+/* What the table of codes advises is meant for those who asked a server; about what went wrong right here we know
+ * better. */
+static const char *hint_for(const struct command_call *call, const struct err *err)
+{
+	const struct err_info *info = err_info(err->code);
+
+	if (call->hint != NULL)
+		return call->hint;
+	if (call->request_id != NULL || call->command == NULL)
+		return info->hint;
+	if (info->exit_status == err_info(ERR_INVALID)->exit_status)
+		return arena_printf(call->arena, "see '%s %s --help'", call->program->name, call->command->path);
+	return info->http_status == err_info(ERR_INTERNAL)->http_status ? "'nimbus doctor' checks this machine"
+									: info->hint;
+}
+
 /* Gives the exit status of the code. */
 static int complain(const struct command_call *call, const struct err *err)
 {
-	const struct err_info *info = err_info(err->code);
-	const char *hint = call->hint != NULL ? call->hint : info->hint;
+	const char *hint = hint_for(call, err);
 
 	(void)fprintf(stderr, "error: %s\n", err->msg);
 	if (hint[0] != '\0')
 		(void)fprintf(stderr, "hint: %s\n", hint);
 	if (call->request_id != NULL)
 		(void)fprintf(stderr, "request id: %s\n", call->request_id);
-	return info->exit_status;
+	return err_info(err->code)->exit_status;
 }
 
 int command_main(const struct command_program *program, int argc, char *const *argv)

@@ -135,6 +135,7 @@ static void mistakes_say_what_was_meant(void **state)
 		const char *hint;
 	} cases[] = {
 		{"nimbus jbos submit", "no command 'jbos submit'", "did you mean 'nimbus jobs submit'?"},
+		{"nimbus job", "no command 'job'", "did you mean 'nimbus jobs'?"},
 		{"nimbus upp", "no command 'upp'", "did you mean 'nimbus up'?"},
 		{"nimbus zzzzzz", "no command 'zzzzzz'", "'nimbus --help' lists the commands"},
 		{"nimbus admin", "'admin' alone does nothing", "one of: admin tokens list"},

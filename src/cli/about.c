@@ -57,6 +57,7 @@ static int run_exit_codes(struct command_call *call, struct err *err)
 	autovar(buf) out = {0};
 
 	(void)call;
+	buf_puts(&out, "What nimbus exits with:\n\n");
 	for (size_t i = 0; i < ARRAY_LEN(exit_codes); i++)
 		buf_printf(&out, "%4d  %s\n", exit_codes[i].status, exit_codes[i].meaning);
 	return print_text(&out, err);

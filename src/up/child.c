@@ -17,14 +17,15 @@
 #define RESTART_MAX_NS (10 * NS_PER_S)
 /* One that stood for so long before it fell is started again at once. */
 #define STEADY_NS (10 * NS_PER_S)
-#define PRESSED_STOP_NS (3 * NS_PER_S)
+/* After the second SIGTERM, which asks for haste: an agent ends its VMs and gives leases back meanwhile. */
+#define PRESSED_STOP_NS (15 * NS_PER_S)
 
 enum child_state {
 	CHILD_NEW,
 	CHILD_PROBED,	/* has a process that is not known to be ready */
 	CHILD_SERVING,	/* ready */
 	CHILD_RESTING,	/* no process; the timer starts it again */
-	CHILD_STOPPING, /* has its SIGTERM; the timer kills it */
+	CHILD_STOPPING, /* has its SIGTERM; the timer presses, then kills */
 	CHILD_OVER,
 };
 
@@ -38,6 +39,7 @@ struct child {
 	struct http_pending *probe;
 	unsigned failures;
 	bool refused;
+	bool pressed; /* has had its second SIGTERM */
 	int64_t started_ns;
 };
 
@@ -175,6 +177,8 @@ static void on_timer(void *ctx)
 		probe(c);
 	} else if (c->state == CHILD_RESTING) {
 		start_again(c);
+	} else if (c->state == CHILD_STOPPING && !c->pressed) {
+		child_stop(c);
 	} else if (c->state == CHILD_STOPPING) {
 		log_warn("did not stop in time: killed", F("child", c->opts.name));
 		(void)!process_signal(&c->process, SIGKILL, NULL);
@@ -210,8 +214,6 @@ static void on_end(void *ctx, unsigned events)
 
 void child_stop(struct child *c)
 {
-	bool pressed = c->state == CHILD_STOPPING;
-
 	if (c->state == CHILD_OVER)
 		return;
 	if (c->process.pidfd < 0) {
@@ -221,9 +223,10 @@ void child_stop(struct child *c)
 		c->opts.on_event(c->opts.ctx, c, CHILD_GONE);
 		return;
 	}
+	c->pressed = c->state == CHILD_STOPPING;
 	c->state = CHILD_STOPPING;
 	(void)!process_signal(&c->process, SIGTERM, NULL);
-	rearm(c, pressed ? PRESSED_STOP_NS : c->opts.stop_ns);
+	rearm(c, c->pressed ? PRESSED_STOP_NS : c->opts.stop_ns);
 }
 
 bool child_is_ready(const struct child *c)

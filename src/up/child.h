@@ -30,7 +30,8 @@ struct child_opts {
 	const char *const *envp; /* NULL-terminated */
 	const char *url;	 /* base URL of its /readyz */
 	const struct service_user *user;
-	int64_t stop_ns; /* between SIGTERM and SIGKILL */
+	int64_t stop_ns; /* between the first SIGTERM and a second one, which asks for haste; SIGKILL comes after that
+			  */
 	void (*on_event)(void *ctx, struct child *c, enum child_event event);
 	void *ctx;
 };
@@ -41,7 +42,7 @@ void child_free(struct child *c);
 AUTOPTR_DEFINE(child)
 
 int child_start(struct child *c, struct err *err) must_check;
-/* CHILD_GONE follows, from the loop. A second call presses: SIGTERM again, and a short deadline. */
+/* CHILD_GONE follows, from the loop. A second call presses: SIGTERM again, and SIGKILL 15 s later. */
 void child_stop(struct child *c);
 bool child_is_ready(const struct child *c);
 bool child_is_gone(const struct child *c);

@@ -58,9 +58,7 @@ static int check_as_user(const struct service_user *u, const char *folder, struc
 		if (slash != NULL)
 			*slash = '\0';
 		if (faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) != 0)
-			return err_set(err, ERR_INVALID,
-				       "the service user (uid %u) cannot enter %s: %s; let it through (chmod o+x), or "
-				       "choose another --data",
+			return err_set(err, ERR_INVALID, "the service user (uid %u) cannot enter %s: %s",
 				       (unsigned)u->uid, path, strerrordesc_np(errno));
 		if (slash == NULL)
 			return 0;

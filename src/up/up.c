@@ -18,8 +18,8 @@
 #include "up/child.h"
 #include "up/layout.h"
 
-/* Beyond the drain time that a role gives itself. */
-#define STOP_MARGIN_NS (15 * NS_PER_S)
+/* Beyond the drain time that a server gives itself. */
+#define STOP_MARGIN_NS (5 * NS_PER_S)
 /* How often a role may fall before it was ready once: then it is not the weather. */
 enum { START_TRIES = 3 };
 
@@ -272,7 +272,7 @@ static int make_children(struct up *u, const char *env_file, int exec_fd, struct
 			.envp = environment,
 			.url = roles[i].url,
 			.user = &l->user,
-			.stop_ns = l->role.common.drain + STOP_MARGIN_NS,
+			.stop_ns = l->role.common.drain + (i == AGENT ? 0 : STOP_MARGIN_NS),
 			.on_event = on_child,
 			.ctx = u,
 		};
@@ -330,8 +330,12 @@ static int run(struct command_call *call, struct err *err)
 
 	(void)signal(SIGPIPE, SIG_IGN);
 	int rc = layout_open(&options->role, &u.layout, err);
-	if (rc == 0)
-		rc = layout_make_folders(&u.layout, err);
+	if (rc < 0)
+		return rc;
+	rc = layout_make_folders(&u.layout, err);
+	if (rc < 0)
+		call->hint =
+			"choose another folder with --data, or let the service user through to this one (chmod o+x)";
 	if (rc == 0)
 		rc = lock_folder(&u.layout, &lock, err);
 	if (rc < 0)
