@@ -135,8 +135,8 @@ static int run(struct bench *b, const char *share, struct err *err)
 			b->times[part][i] = times[part];
 	}
 	fd_close(&b->dir_fd);
-	(void)dir_remove(AT_FDCWD, b->dir, NULL);
-	return rc;
+	int remove_rc = dir_remove(AT_FDCWD, b->dir, rc == 0 ? err : NULL);
+	return rc < 0 ? rc : remove_rc;
 }
 
 static int compare(const void *a, const void *b)
