@@ -106,7 +106,7 @@ static void last_words(int console_fd, char *text, size_t size)
 		line = str_cut(&said, '\n');
 	text[0] = '\0';
 	for (size_t i = 0; i < line.len && i + 1 < size && i < 100; i++) {
-		text[i] = line.data[i] >= ' ' && line.data[i] <= '~' ? line.data[i] : '?';
+		text[i] = (char)(line.data[i] >= ' ' && line.data[i] <= '~' ? line.data[i] : '?');
 		text[i + 1] = '\0';
 	}
 }

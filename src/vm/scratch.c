@@ -32,7 +32,7 @@ static int run_mkfs(int image_fd, struct err *err)
 		.no_new_privs = true,
 	};
 	struct process process;
-	struct process_exit end;
+	struct process_exit end = {0};
 
 	int rc = process_spawn(&spec, &process, err);
 	if (rc == 0)
