@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 
-enum { TRIES_MAX = 10 };
+enum { TRIES_MAX = 10, TAKE_BYTES_MAX = 32 << 20 };
 
 struct accept {
 	const char *id;
@@ -38,6 +38,7 @@ struct take {
 	struct arena *arena;
 	struct delivery *items;
 	size_t count;
+	size_t bytes;
 };
 
 static int take_fn(struct sql_tx *tx, void *ctx, struct err *err)
@@ -50,8 +51,10 @@ static int take_fn(struct sql_tx *tx, void *ctx, struct err *err)
 			   SQL_ARGS(sql_i64(take->now), sql_i64(take->limit)), &rows, err);
 
 	take->count = 0;
-	while (rc >= 0 && (rc = sql_next(rows, err)) > 0) {
+	take->bytes = 0;
+	while (rc >= 0 && take->bytes < TAKE_BYTES_MAX && (rc = sql_next(rows, err)) > 0) {
 		struct str body = sql_col_blob(rows, 2);
+		take->bytes += body.len;
 		take->items[take->count++] = (struct delivery){
 			.id = sql_col_dup(rows, 0, take->arena),
 			.event = sql_col_dup(rows, 1, take->arena),
@@ -60,7 +63,7 @@ static int take_fn(struct sql_tx *tx, void *ctx, struct err *err)
 			.tries = sql_col_i64(rows, 4),
 		};
 	}
-	return rc;
+	return rc < 0 ? rc : 0;
 }
 
 int deliveries_db_take(const struct control_db *db, int64_t limit, struct arena *arena, struct delivery **ret,

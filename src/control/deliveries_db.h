@@ -24,8 +24,8 @@ struct delivery {
 int deliveries_db_accept(const struct control_db *db, const char *id, const char *event, struct str body,
 			 struct err *err) must_check;
 
-/* Up to `limit` that are due, oldest first. Taking marks nothing: processing is idempotent, so two takers do no harm.
- */
+/* Up to `limit` that are due and about 32 MiB of bodies, oldest first. Taking marks nothing: processing is idempotent,
+ * so two takers do no harm. */
 int deliveries_db_take(const struct control_db *db, int64_t limit, struct arena *arena, struct delivery **ret,
 		       size_t *ret_count, struct err *err) must_check;
 

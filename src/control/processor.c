@@ -1,13 +1,14 @@
-/*
- * Turns accepted deliveries into jobs or recorded refusals. Every step is idempotent: a delivery that was half done
- * when the process ended is done again.
- */
+#include "control/processor.h"
+
+#include <assert.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/queue.h"
 #include "control/control_metrics.h"
 #include "control/deliveries_db.h"
 #include "control/handlers.h"
@@ -15,7 +16,7 @@
 #include "model/limits.h"
 #include "proto/github_webhook.h"
 
-enum { BATCH = 64 };
+enum { BATCH = 64, HELPERS = 4 };
 #define IDLE_NS (1 * NS_PER_S)
 
 /* What a GitHub job runs while there is no GitHub App to make a runner with: it shows that the way to a VM is open. */
@@ -119,20 +120,99 @@ static bool process_one(struct app *app, const struct delivery *d)
 	return deliveries_db_retry(&app->db, d->id, err.msg, &second) == 0;
 }
 
-int64_t processor_pass(void *ctx)
+struct processor {
+	struct app *app;
+	struct worker *dispatcher;
+	struct queue *todo; /* const struct delivery * */
+	struct queue *done; /* the same, or `stuck` */
+	pthread_t helpers[HELPERS];
+	size_t started;
+};
+
+/* What a helper gives back instead of a delivery with which it got nowhere. */
+static struct delivery stuck;
+
+static void *help(void *arg)
 {
-	struct app *app = ctx;
+	struct processor *p = arg;
+	struct delivery *d;
+
+	while ((d = queue_pop(p->todo, INT64_MAX)) != NULL) {
+		bool pushed = queue_push(p->done, process_one(p->app, d) ? d : &stuck, INT64_MAX);
+
+		assert(pushed);
+	}
+	return NULL;
+}
+
+/* Side by side, so that their transactions share commits. False: the database does not work. */
+static bool process_all(struct processor *p, struct delivery *list, size_t count)
+{
+	bool good = true;
+
+	if (count == 1)
+		return process_one(p->app, list);
+	for (size_t i = 0; i < count; i++) {
+		bool pushed = queue_push(p->todo, &list[i], INT64_MAX);
+
+		assert(pushed);
+	}
+	for (size_t i = 0; i < count; i++)
+		good = queue_pop(p->done, INT64_MAX) != &stuck && good;
+	return good;
+}
+
+static int64_t pass(void *ctx)
+{
+	struct processor *p = ctx;
 	autoptr(arena) a = arena_new();
 	struct delivery *list = NULL;
 	size_t count = 0;
 	struct err err = {0};
 
-	if (deliveries_db_take(&app->db, BATCH, a, &list, &count, &err) < 0) {
+	if (deliveries_db_take(&p->app->db, BATCH, a, &list, &count, &err) < 0) {
 		log_error("deliveries wait: they cannot be read", F("error", &err));
 		return IDLE_NS;
 	}
-	for (size_t i = 0; i < count; i++)
-		if (!process_one(app, &list[i]))
-			return IDLE_NS;
-	return count == BATCH ? 0 : IDLE_NS;
+	return count > 0 && process_all(p, list, count) ? 0 : IDLE_NS;
+}
+
+struct processor *processor_new(struct app *app)
+{
+	struct processor *p = xcalloc(1, sizeof(*p));
+
+	p->app = app;
+	p->dispatcher = worker_new(pass, p);
+	p->todo = queue_new(BATCH);
+	p->done = queue_new(BATCH);
+	return p;
+}
+
+int processor_start(struct processor *p, struct err *err)
+{
+	for (; p->started < HELPERS; p->started++) {
+		int failed = pthread_create(&p->helpers[p->started], NULL, help, p);
+
+		if (failed != 0)
+			return err_set(err, ERR_INTERNAL, "start a thread: error %d", failed);
+	}
+	return worker_start(p->dispatcher, err);
+}
+
+void processor_wake(struct processor *p)
+{
+	worker_wake(p->dispatcher);
+}
+
+void processor_free(struct processor *p)
+{
+	if (p == NULL)
+		return;
+	worker_free(p->dispatcher);
+	queue_close(p->todo);
+	for (size_t i = 0; i < p->started; i++)
+		pthread_join(p->helpers[i], NULL);
+	queue_free(p->todo);
+	queue_free(p->done);
+	free(p);
 }
