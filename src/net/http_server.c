@@ -596,7 +596,7 @@ static void set_defaults(struct http_server_opts *opts)
 {
 	opts->address = opts->address != NULL ? opts->address : "127.0.0.1";
 	opts->io_threads = opts->io_threads > 0 ? opts->io_threads : cores();
-	opts->workers = opts->workers > 0 ? opts->workers : 32;
+	opts->workers = opts->workers > 0 ? opts->workers : 64;
 	opts->queue_max = opts->queue_max > 0 ? opts->queue_max : 1024;
 	opts->connections_max = opts->connections_max > 0 ? opts->connections_max : 12000;
 	opts->idle_timeout_ns = opts->idle_timeout_ns > 0 ? opts->idle_timeout_ns : 60 * NS_PER_S;

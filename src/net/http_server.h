@@ -77,7 +77,7 @@ struct http_server_opts {
 	/* Told of every finished request (route NULL: none matched); for metrics. May be NULL. */
 	void (*observe)(void *ctx, const struct http_route *route, int status, int64_t duration_ns);
 	unsigned io_threads; /* 0: one per core */
-	unsigned workers;    /* 0: 32; they mostly wait for the disk, and those that wait together share a commit */
+	unsigned workers;    /* 0: 64; they mostly wait for the disk, and those that wait together share a commit */
 	size_t queue_max;    /* requests waiting for a worker, beyond which new ones get 503; 0: 1,024 */
 	unsigned connections_max; /* 0: 12,000 */
 	int64_t idle_timeout_ns;  /* a connection on which nothing moves; 0: 60 s */
