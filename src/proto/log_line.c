@@ -32,15 +32,35 @@ const char *log_line_level_name(enum log_line_level l)
 	return (size_t)l < ARRAY_LEN(level_names) ? level_names[l] : "unknown";
 }
 
+/*
+ * How many bytes at p stand in JSON text as they are: printable ASCII but quotes and backslash. Eight at a time: most
+ * of a log is nothing else, and is read and written here more often than anywhere.
+ */
+static size_t plain_run(const char *p, size_t len)
+{
+	const uint64_t ones = UINT64_C(0x0101010101010101);
+	const uint64_t high = ones * 0x80;
+	size_t i = 0;
+
+	/* (w - ones * n) & ~w has a high bit where a byte below 0x80 is less than n, up to the first such byte. */
+	for (; len - i >= 8; i += 8) {
+		uint64_t w;
+		memcpy(&w, p + i, 8);
+		uint64_t quote = w ^ ones * '"';
+		uint64_t backslash = w ^ ones * '\\';
+		uint64_t stop =
+			w | ((w - ones * 0x20) & ~w) | ((quote - ones) & ~quote) | ((backslash - ones) & ~backslash);
+		if ((stop & high) != 0)
+			break;
+	}
+	while (i < len && p[i] >= 0x20 && p[i] < 0x7f && p[i] != '"' && p[i] != '\\')
+		i++;
+	return i;
+}
+
 /* --- encode --- */
 
 static const char replacement[] = "\xef\xbf\xbd"; /* U+FFFD */
-
-/* What stands in JSON text as it is: ASCII but quotes, backslash and controls. */
-static bool is_plain(unsigned char c)
-{
-	return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
-}
 
 static void put_escaped(struct buf *out, char c)
 {
@@ -61,11 +81,9 @@ static void put_text(struct buf *out, struct str s)
 {
 	buf_putc(out, '"');
 	for (size_t i = 0; i < s.len;) {
-		size_t plain = i;
-		while (plain < s.len && is_plain((unsigned char)s.data[plain]))
-			plain++;
-		buf_append(out, s.data + i, plain - i);
-		i = plain;
+		size_t plain = plain_run(s.data + i, s.len - i);
+		buf_append(out, s.data + i, plain);
+		i += plain;
 		if (i == s.len)
 			break;
 		size_t step = str_utf8_step((struct str){s.data + i, s.len - i});
@@ -338,45 +356,26 @@ static bool unescape(struct scan *s, struct arena *arena, struct str *ret)
 	return true;
 }
 
-/* Whether none of eight bytes is a quote, a backslash or a control: those end a stretch of plain text. */
-static bool eight_are_plain(const char *p)
-{
-	const uint64_t ones = UINT64_C(0x0101010101010101);
-	uint64_t word;
-
-	memcpy(&word, p, sizeof(word));
-	uint64_t quote = word ^ ones * '"';
-	uint64_t slash = word ^ ones * '\\';
-	/* x - ONES & ~x: the high bit of a byte that is zero; x - 0x20 & ~x: of one below a blank. */
-	uint64_t found = ((quote - ones) & ~quote) | ((slash - ones) & ~slash) | ((word - ones * ' ') & ~word);
-	return (found & ones << 7) == 0;
-}
-
 /* Behind the opening quote. */
 static bool scan_text(struct scan *s, struct arena *arena, struct str *ret)
 {
 	const char *start = s->at;
 	bool escaped = false;
+	bool ascii = true;
 
-	while (s->at < s->end && *s->at != '"') {
-		if (s->end - s->at >= 8 && eight_are_plain(s->at)) {
-			s->at += 8;
-			continue;
-		}
-		if ((unsigned char)*s->at < 0x20)
-			return false;
-		if (*s->at == '\\') {
-			escaped = true;
-			s->at++;
-		}
-		if (s->at < s->end)
-			s->at++;
+	for (;;) {
+		s->at += plain_run(s->at, (size_t)(s->end - s->at));
+		if (s->end - s->at < 2 || (unsigned char)*s->at < 0x20)
+			return false; /* there is a quote and something behind it, at least the object's end */
+		if (*s->at == '"')
+			break;
+		ascii = ascii && (unsigned char)*s->at < 0x80;
+		escaped = escaped || *s->at == '\\';
+		s->at += *s->at == '\\' ? 2 : 1;
 	}
-	if (s->at >= s->end)
-		return false;
 	*ret = (struct str){start, (size_t)(s->at - start)};
 	s->at++;
-	if (!str_is_utf8(*ret))
+	if (!ascii && !str_is_utf8(*ret))
 		return false;
 	return !escaped || unescape(&(struct scan){start, s->at - 1}, arena, ret);
 }
