@@ -584,7 +584,7 @@ static void prepare(void *ctx)
 static void end_unprepared(struct agent_job *j, const struct err *err)
 {
 	bool own = err->code == ERR_NOT_FOUND || err->code == ERR_INVALID || err->code == ERR_INVALID_FIELD ||
-		   err->code == ERR_TOO_LARGE;
+		   err->code == ERR_TOO_LARGE || err->code == ERR_UNSUPPORTED;
 
 	log_error("a job cannot be started here", F("job", j->job_id), F("error", err));
 	if (own)

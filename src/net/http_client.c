@@ -320,7 +320,7 @@ static int transport_error(const struct transfer *t, CURLcode code, const char *
 /* For answers that are not from our services, or older. */
 static enum err_code code_by_status(int status)
 {
-	for (int code = ERR_NONE + 1; code < ERR_CODE_COUNT; code++)
+	for (int code = ERR_NONE + 1; code < ERR_CODE_COUNT && status != 500; code++)
 		if (err_info(code)->http_status == status)
 			return (enum err_code)code;
 	if (status == 502)

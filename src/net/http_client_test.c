@@ -185,6 +185,8 @@ static void an_error_answer_becomes_an_err(void **state)
 		 ERR_STALE_FENCE, "too late", "stop"},
 		{ANSWER("404 Not Found", "", "{\"detail\":\"Job not found\"}"), ERR_NOT_FOUND, "Job not found", NULL},
 		{ANSWER("502 Bad Gateway", "", "<html>"), ERR_UNAVAILABLE, "answered 502: <html>", NULL},
+		{ANSWER("500 Oops", "", "Internal Server Error"), ERR_INTERNAL, "answered 500: Internal", NULL},
+		{ANSWER("500 Oops", "", "{\"detail\":\"no disk\",\"code\":\"io_error\"}"), ERR_IO, "no disk", NULL},
 		{ANSWER("418 Teapot", "", ""), ERR_INVALID, "answered 418", NULL},
 		{ANSWER("422 Bad", "", "{\"detail\":[{\"msg\":\"x\"}]}"), ERR_INVALID_FIELD, "answered 422", NULL},
 		{ANSWER("301 Moved", "Location: http://example.com/\r\n", ""), ERR_INTERNAL, "answered 301", NULL},
