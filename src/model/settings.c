@@ -18,7 +18,7 @@ static const struct config_key common_keys[] = {
 	     .help = "Address that every server binds."),
 	LIVE(common_settings, "DATA_DIR", CONFIG_TEXT, data_dir,
 	     .help = "Data directory. As root /var/lib/nimbus, else $XDG_STATE_HOME/nimbus."),
-	LIVE(common_settings, "LOG_LEVEL", CONFIG_TEXT, log_level, .flags = CONFIG_RELOADABLE, .fallback = "INFO",
+	LIVE(common_settings, "LOG_LEVEL", CONFIG_TEXT, log_level, .fallback = "INFO",
 	     .help = "Least level that is logged: DEBUG, INFO, WARNING, ERROR."),
 	LIVE(common_settings, "MIN_FREE_DISK", CONFIG_SIZE, min_free_disk, .fallback = "64M",
 	     .help = "Free disk space below which writes are refused before they are accepted."),
