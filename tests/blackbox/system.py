@@ -60,15 +60,21 @@ def descendants(pid):
     return found
 
 
+def open_folder():
+    """A temporary folder that the service user may enter, which pytest's own are not."""
+    folder = tempfile.TemporaryDirectory(prefix="nimbus-test-")
+    os.chmod(folder.name, 0o755)
+    return folder
+
+
 class System:
     """Starts on `start()`, and is wholly gone after `stop()`."""
 
     def __init__(self, data=None, env=None):
         self.temporary = None
         if data is None:
-            self.temporary = tempfile.TemporaryDirectory(prefix="nimbus-test-")
+            self.temporary = open_folder()
             data = self.temporary.name
-            os.chmod(data, 0o755)  # the service user must get to its folders
         self.data = pathlib.Path(data)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("NIMBUS_")}
         self.env["NIMBUS_DATA_DIR"] = str(self.data)
@@ -209,7 +215,7 @@ class System:
 
     def cli_start(self, *words):
         return subprocess.Popen([NIMBUS, *words], env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE)
+                                stderr=subprocess.PIPE, bufsize=0)
 
     def cli_json(self, *words):
         return json.loads(self.cli(*words, "--json").stdout)

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from system import NIMBUS, ROOT, System, wait_until
+from system import NIMBUS, ROOT, System, open_folder, wait_until
 
 
 def nimbus(*words, env=None):
@@ -80,14 +80,12 @@ def test_first_start_makes_private_secrets_and_prints_commands(system):
     assert "jobs submit" in system.log()
 
 
-def test_a_port_in_use_is_named(system, tmp_path):
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)  # the service user must get through
-    with socket.socket() as taken:
+def test_a_port_in_use_is_named(system):
+    with open_folder() as data, socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = nimbus("up", "--data", tmp_path, "--port-base", str(port))
+        done = nimbus("up", "--data", data, "--port-base", str(port))
         assert done.returncode != 0
         assert str(port).encode() in done.stderr and b"in use" in done.stderr
 
