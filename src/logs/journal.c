@@ -25,11 +25,16 @@ static char *file_name(uint64_t generation, char name[static NAME_SIZE])
 
 static bool parse_name(const char *name, uint64_t *ret)
 {
+	static const char digits[] = "0123456789abcdef";
 	char again[NAME_SIZE];
 	uint64_t generation = 0;
 
-	if (sscanf(name, "%16" SCNx64 ".journal", &generation) != 1)
-		return false;
+	for (const char *at = name; *at != '\0' && *at != '.'; at++) {
+		const char *digit = strchr(digits, *at);
+		if (digit == NULL)
+			return false;
+		generation = generation << 4 | (uint64_t)(digit - digits);
+	}
 	*ret = generation;
 	return strcmp(file_name(generation, again), name) == 0;
 }

@@ -7,11 +7,13 @@
 #include "base/mem.h"
 
 /* How far the clock that stamped a line may be ahead of the one that stamped its file. */
-#define CLOCK_SLACK_NS (60 * 60 * NS_PER_S)
+#define CLOCK_SLACK_NS (3600 * NS_PER_S)
 
-static char lower(char c)
+static unsigned lower(char c)
 {
-	return c >= 'A' && c <= 'Z' ? (char)(c + ('a' - 'A')) : c;
+	unsigned byte = (unsigned char)c;
+
+	return byte - 'A' < 26 ? byte | 0x20 : byte;
 }
 
 static bool begins_with(const char *text, struct str wanted)
