@@ -145,8 +145,11 @@ int job_lose(struct control_tx *t, struct job *job, bool counted, const char *re
 		return job_move(t, job, JOB_CANCELLED, "cancelled", err);
 	if (!counted)
 		return job_move(t, job, JOB_QUEUED, reason, err);
-	if (job->attempt >= job->max_attempts)
+	if (job->attempt >= job->max_attempts) {
+		job->message = arena_printf(t->arena, "all %" PRId64 " attempts were lost; the last one: %s",
+					    job->max_attempts, reason);
 		return job_move(t, job, JOB_DEAD, reason, err);
+	}
 	int rc = seal_add(t, job->id, job->attempt, job->org_id, -1, err);
 	if (rc < 0)
 		return rc;

@@ -203,6 +203,8 @@ static int report_live(struct control_tx *t, const struct job_report *in, struct
 	if (rc < 0)
 		return rc;
 	if (in->lost) {
+		if (in->message != NULL)
+			job->message = in->message;
 		rc = job_lose(t, job, true, in->reason != NULL ? in->reason : "lost", err);
 		return rc < 0 ? rc : LEASES_DB_RETRY;
 	}
