@@ -126,9 +126,9 @@ static void listen_to_agent(struct fake_shim *f)
 {
 	autovar(buf) in = {0};
 	autovar(msg_fds) fds = {0};
+	autoptr(arena) arena = arena_new();
 	autovar(shim_msg) m = {0};
 	struct err err = {0};
-	autoptr(arena) arena = arena_new();
 
 	int rc = msg_recv(f->agent, &in, &fds, &err);
 	if (rc == MSG_CLOSED) {
@@ -170,7 +170,7 @@ struct plane {
 	unsigned secrets_given;
 	unsigned refuse_renewal; /* the n-th, from 1; 0: none */
 	unsigned busy;		 /* so many statuses get a 503 first */
-	bool cancel;		 /* renewals bring that command */
+	unsigned cancel;	 /* not 0: renewals bring that command */
 };
 
 static int on_renew(void *ctx, struct http_request *req, struct err *err)
@@ -188,7 +188,7 @@ static int on_renew(void *ctx, struct http_request *req, struct err *err)
 	bool refused = ++p->renewals == p->refuse_renewal || q.fence_token != 9;
 	if (!refused && q.want_secrets)
 		p->secrets_given++;
-	bool wants_cancel = p->cancel;
+	bool wants_cancel = p->cancel != 0;
 	(void)pthread_mutex_unlock(&p->lock);
 	if (refused)
 		return err_set(err, ERR_STALE_FENCE, "that lease is over");
@@ -228,6 +228,21 @@ static const struct http_route routes[] = {
 	{"POST", "/api/jobs/lease/renew", HTTP_WORKER, .handle = on_renew},
 	{"POST", "/api/jobs/status", HTTP_WORKER, .handle = on_status},
 };
+
+static unsigned peek(struct plane *p, const unsigned *number)
+{
+	(void)pthread_mutex_lock(&p->lock);
+	unsigned value = *number;
+	(void)pthread_mutex_unlock(&p->lock);
+	return value;
+}
+
+static void poke(struct plane *p, unsigned *number, unsigned value)
+{
+	(void)pthread_mutex_lock(&p->lock);
+	*number = value;
+	(void)pthread_mutex_unlock(&p->lock);
+}
 
 static char *told(struct plane *p)
 {
@@ -303,6 +318,7 @@ static void stop_agent(struct world *w)
 static int begin(void **state)
 {
 	static struct world w;
+	static char id[] = "a";
 
 	w = (struct world){.path = "/tmp/nimbus-job-XXXXXX",
 			   .server_opts = {.routes = routes,
@@ -311,7 +327,7 @@ static int begin(void **state)
 					   .io_threads = 1,
 					   .workers = 1},
 			   .settings = {.job_timeout = 60 * NS_PER_S, .vm_shutdown_grace = NS_PER_S},
-			   .agent = {.settings = &w.settings, .id = (char[]){"a"}, .changed = nothing}};
+			   .agent = {.settings = &w.settings, .id = id, .changed = nothing}};
 	assert_non_null(mkdtemp(w.path));
 	(void)pthread_mutex_init(&w.plane.lock, NULL);
 	w.plane.server = http_server_new(&w.server_opts);
@@ -412,15 +428,15 @@ static void a_job_runs_with_its_secrets_and_its_end_is_told(void **state)
 	autofree char *text = told(&w->plane);
 	assert_non_null(strstr(text, "starting "));
 	assert_non_null(strstr(text, "failed(7) "));
-	assert_int_equal(w->plane.secrets_given, 1);
-	assert_true(w->plane.renewals >= 2);
+	assert_int_equal(peek(&w->plane, &w->plane.secrets_given), 1);
+	assert_true(peek(&w->plane, &w->plane.renewals) >= 2);
 }
 
 static void a_stale_fence_starts_nothing(void **state)
 {
 	struct world *w = *state;
 
-	w->plane.refuse_renewal = 1;
+	poke(&w->plane, &w->plane.refuse_renewal, 1);
 	(void)lease(w, "exit-by-secret", "demo");
 	run_to_end(w);
 	assert_told(w, "");
@@ -432,10 +448,10 @@ static void a_fence_that_is_stale_after_the_boot_gives_no_secret(void **state)
 {
 	struct world *w = *state;
 
-	w->plane.refuse_renewal = 2;
+	poke(&w->plane, &w->plane.refuse_renewal, 2);
 	(void)lease(w, "exit-by-secret", "demo");
 	run_to_end(w);
-	assert_int_equal(w->plane.secrets_given, 0);
+	assert_int_equal(peek(&w->plane, &w->plane.secrets_given), 0);
 	autofree char *text = told(&w->plane);
 	assert_null(strstr(text, "failed"));
 	assert_null(strstr(text, "lost"));
@@ -483,7 +499,7 @@ static void a_job_that_is_cancelled_at_once_needs_no_vm(void **state)
 {
 	struct world *w = *state;
 
-	w->plane.cancel = true;
+	poke(&w->plane, &w->plane.cancel, 1);
 	(void)lease(w, "runs", "demo");
 	run_to_end(w);
 	assert_told(w, "cancelled ");
@@ -509,7 +525,7 @@ static void a_booting_job_is_cancelled(void **state)
 	run_to_end(w);
 	autofree char *text = told(&w->plane);
 	assert_non_null(strstr(text, "cancelled "));
-	assert_int_equal(w->plane.secrets_given, 0);
+	assert_int_equal(peek(&w->plane, &w->plane.secrets_given), 0);
 }
 
 static void lines_that_a_dead_shim_left_are_shipped_by_another(void **state)
@@ -532,9 +548,7 @@ static void a_refused_renewal_destroys_a_running_vm(void **state)
 
 	struct agent_job *j = lease(w, "runs", "demo");
 	run_to(w, j, LIFE_RUNNING);
-	(void)pthread_mutex_lock(&w->plane.lock);
-	w->plane.refuse_renewal = w->plane.renewals + 1;
-	(void)pthread_mutex_unlock(&w->plane.lock);
+	poke(&w->plane, &w->plane.refuse_renewal, peek(&w->plane, &w->plane.renewals) + 1);
 	job_renew(j, false);
 	run_to_end(w);
 	autofree char *text = told(&w->plane);
@@ -547,13 +561,11 @@ static void the_end_is_told_until_it_is_heard(void **state)
 
 	struct agent_job *j = lease(w, "exit-by-secret", "demo");
 	run_to(w, j, LIFE_CHECKING);
-	(void)pthread_mutex_lock(&w->plane.lock);
-	w->plane.busy = 3;
-	(void)pthread_mutex_unlock(&w->plane.lock);
+	poke(&w->plane, &w->plane.busy, 3);
 	run_to_end(w);
 	autofree char *text = told(&w->plane);
 	assert_non_null(strstr(text, "failed(7) "));
-	assert_int_equal(w->plane.busy, 0);
+	assert_int_equal(peek(&w->plane, &w->plane.busy), 0);
 }
 
 static void given_back_is_lost(void **state)
@@ -642,16 +654,12 @@ static void the_next_agent_reports_a_result_that_was_not_heard(void **state)
 {
 	struct world *w = *state;
 
-	(void)pthread_mutex_lock(&w->plane.lock);
-	w->plane.busy = 1000;
-	(void)pthread_mutex_unlock(&w->plane.lock);
+	poke(&w->plane, &w->plane.busy, 1000);
 	struct agent_job *j = lease(w, "exit-by-secret", "demo");
 	run_to(w, j, LIFE_REPORTING);
 	stop_agent(w);
 	assert_told(w, "");
-	(void)pthread_mutex_lock(&w->plane.lock);
-	w->plane.busy = 0;
-	(void)pthread_mutex_unlock(&w->plane.lock);
+	poke(&w->plane, &w->plane.busy, 0);
 	start_agent(w);
 	resume_from_row(w);
 	run_to_end(w);

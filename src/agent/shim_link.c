@@ -18,7 +18,8 @@ static void on_readable(void *ctx, unsigned events)
 {
 	struct shim_link *l = ctx;
 	struct err err = {0};
-	autovar(shim_msg) m = {0};
+	autoptr(arena) arena = arena_new();
+	autovar(shim_msg) m = {0}; /* released before the arena that it points into */
 
 	(void)events;
 	int rc = msg_recv(l->socket, &l->in, NULL, &err);
@@ -28,7 +29,6 @@ static void on_readable(void *ctx, unsigned events)
 		l->ops->gone(l->ctx, NULL);
 		return;
 	}
-	autoptr(arena) arena = arena_new();
 	if (rc == 0)
 		rc = shim_msg_decode(buf_str(&l->in), arena, &m, &err);
 	if (rc < 0)
