@@ -106,6 +106,14 @@ static bool take_date_time(struct str *s, struct tm *tm)
 	       take_char(s, ':', ':') && take_number(s, 2, &tm->tm_sec);
 }
 
+static int days_in(int year, int month)
+{
+	static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+	bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+
+	return days[month - 1] + (month == 2 && leap ? 1 : 0);
+}
+
 int clock_parse(struct str text, int64_t *ret_unix_ns, struct err *err)
 {
 	struct str s = text;
@@ -116,18 +124,15 @@ int clock_parse(struct str text, int64_t *ret_unix_ns, struct err *err)
 	if (!take_date_time(&s, &tm) || (take_char(&s, '.', '.') && !take_fraction(&s, &fraction)) ||
 	    !take_offset(&s, &offset) || s.len != 0)
 		return err_set(err, ERR_INVALID_FIELD, "'%.*s' is not a time like 2026-11-21T12:40:00Z", STR_ARG(text));
-	/* What fits an int64_t of nanoseconds ends in 2262. */
-	int mday = tm.tm_mday;
-	int month = tm.tm_mon - 1;
-	tm.tm_mon = month;
-	tm.tm_year -= 1900;
-	bool in_range = tm.tm_year >= 70 && tm.tm_year < 300 && tm.tm_hour < 24 && tm.tm_min < 60 && tm.tm_sec <= 60;
-	time_t seconds = in_range ? timegm(&tm) : 0;
-	/* timegm() normalises 30 February to March: then the day it gives back differs. A leap second may roll over. */
-	if (!in_range || month < 0 || month > 11 || mday < 1 || (tm.tm_mon != month && tm.tm_mday != 1) ||
-	    (tm.tm_mday != mday && tm.tm_sec != 0))
+	/* What fits an int64_t of nanoseconds ends in 2262. Second 60 is a leap second: the first of the next minute.
+	 */
+	if (tm.tm_year < 1970 || tm.tm_year > 2200 || tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 ||
+	    tm.tm_mday > days_in(tm.tm_year, tm.tm_mon) || tm.tm_hour > 23 || tm.tm_min > 59 || tm.tm_sec > 60)
 		return err_set(err, ERR_INVALID_FIELD, "'%.*s' is not a real time between 1970 and 2200",
 			       STR_ARG(text));
+	tm.tm_year -= 1900;
+	tm.tm_mon -= 1;
+	time_t seconds = timegm(&tm);
 	*ret_unix_ns = ((int64_t)seconds - offset) * NS_PER_S + fraction;
 	return 0;
 }

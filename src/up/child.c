@@ -99,7 +99,9 @@ int child_start(struct child *c, struct err *err)
 		.envp = c->opts.envp,
 		.fds = fds,
 		.fd_count = ARRAY_LEN(fds),
-		.parent_death_signal = SIGTERM,
+		/* Where `up` itself is killed, all go at once: each survives that, and what a next start needs (ports,
+		 * locks, the shims of running jobs) is free for it. */
+		.parent_death_signal = SIGKILL,
 		.new_session = true, /* Ctrl-C is for `up` alone, which stops the others in order */
 		.no_core = true,     /* secrets are in there */
 	};

@@ -1,0 +1,147 @@
+#include "base/file.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+static char folder[64];
+static int at = -1;
+
+static int make_folder(void **state)
+{
+	(void)state;
+	(void)snprintf(folder, sizeof(folder), "/tmp/nimbus-file-XXXXXX");
+	return mkdtemp(folder) != NULL ? dir_open(folder, &at, NULL) : -1;
+}
+
+static int remove_folder(void **state)
+{
+	(void)state;
+	fd_close(&at);
+	return dir_remove(AT_FDCWD, folder, NULL);
+}
+
+static void descriptors_move_and_close(void **state)
+{
+	(void)state;
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int taken = fd_take(&fd);
+
+	assert_int_equal(fd, -1);
+	errno = EINTR;
+	fd_close(&taken);
+	assert_int_equal(errno, EINTR);
+	assert_int_equal(taken, -1);
+	fd_close(&taken);
+}
+
+static void a_file_is_written_whole_with_its_mode(void **state)
+{
+	(void)state;
+	autovar(buf) got = {0};
+	struct stat st;
+	mode_t before = umask(077);
+
+	assert_int_equal(file_write_atomic(at, "a", STR("first"), 0644, NULL), 0);
+	assert_int_equal(file_write_atomic(at, "a", STR("second"), 0600, NULL), 0);
+	(void)umask(before);
+	assert_int_equal(fstatat(at, "a", &st, 0), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	assert_int_equal(file_read(at, "a", 6, &got, NULL), 0);
+	assert_string_equal(got.data, "second");
+}
+
+static void a_write_that_fails_leaves_nothing(void **state)
+{
+	(void)state;
+	struct err err = {0};
+	struct stat st;
+
+	assert_true(file_write_atomic(at, "missing/a", STR("x"), 0600, &err) < 0);
+	assert_non_null(strstr(err.msg, "missing/a"));
+	assert_int_equal(mkdirat(at, "busy", 0700), 0);
+	assert_true(file_write_atomic(at, "busy", STR("x"), 0600, &err) < 0);
+	assert_int_equal(fstatat(at, "busy", &st, 0), 0);
+	assert_true(S_ISDIR(st.st_mode));
+	assert_int_equal(dir_remove(at, "busy", NULL), 0);
+}
+
+static void reading_has_a_bound(void **state)
+{
+	(void)state;
+	autovar(buf) got = {0};
+	struct err err = {0};
+
+	assert_int_equal(file_write_atomic(at, "b", STR("12345"), 0600, NULL), 0);
+	assert_int_equal(file_read(at, "b", 4, &got, &err), -ERR_TOO_LARGE);
+	assert_int_equal(file_read(at, "none", 4, &got, &err), -ERR_IO);
+	assert_non_null(strstr(err.msg, "open none: No such file"));
+}
+
+static void folders_are_made_and_removed_whole(void **state)
+{
+	(void)state;
+	autofree char *deep = xasprintf("%s/x/y/z", folder);
+	autofree char *file = xasprintf("%s/x/file", folder);
+	autofree char *below = xasprintf("%s/x/file/y", folder);
+	struct err err = {0};
+	struct stat st;
+
+	assert_int_equal(dir_make(deep, 0700, NULL), 0);
+	assert_int_equal(dir_make(deep, 0700, NULL), 0);
+	assert_int_equal(file_write_atomic(AT_FDCWD, file, STR(""), 0600, NULL), 0);
+	assert_true(dir_make(file, 0700, &err) < 0);
+	assert_non_null(strstr(err.msg, "in the way"));
+	assert_true(dir_make(below, 0700, &err) < 0);
+	assert_int_equal(dir_remove(at, "x", NULL), 0);
+	assert_int_not_equal(fstatat(at, "x", &st, 0), 0);
+	assert_int_equal(dir_remove(at, "x", NULL), 0);
+}
+
+static void removing_follows_no_link(void **state)
+{
+	(void)state;
+	struct stat st;
+
+	assert_int_equal(mkdirat(at, "kept", 0700), 0);
+	assert_int_equal(file_write_atomic(at, "kept/file", STR("x"), 0600, NULL), 0);
+	assert_int_equal(mkdirat(at, "gone", 0700), 0);
+	assert_int_equal(symlinkat("../kept", at, "gone/link"), 0);
+	assert_int_equal(dir_remove(at, "gone", NULL), 0);
+	assert_int_equal(fstatat(at, "kept/file", &st, 0), 0);
+	assert_int_equal(symlinkat("kept", at, "link"), 0);
+	assert_int_equal(dir_remove(at, "link", NULL), 0);
+	assert_int_equal(fstatat(at, "kept/file", &st, 0), 0);
+}
+
+static void free_space_is_told(void **state)
+{
+	(void)state;
+	uint64_t bytes = 0;
+
+	assert_int_equal(disk_free(at, &bytes, NULL), 0);
+	assert_true(bytes > 0);
+	assert_true(disk_free(-1, &bytes, NULL) < 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(descriptors_move_and_close),
+		cmocka_unit_test(a_file_is_written_whole_with_its_mode),
+		cmocka_unit_test(a_write_that_fails_leaves_nothing),
+		cmocka_unit_test(reading_has_a_bound),
+		cmocka_unit_test(folders_are_made_and_removed_whole),
+		cmocka_unit_test(removing_follows_no_link),
+		cmocka_unit_test(free_space_is_told),
+	};
+	return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
