@@ -258,7 +258,9 @@ static int on_fault(struct channel *c, const struct guest_frame *frame, struct e
 	(void)c;
 	for (size_t i = 0; i < len; i++) {
 		char byte = frame->payload.data[i];
-		text[i] = byte >= ' ' && byte <= '~' ? byte : '?';
+		if (byte < ' ' || byte > '~')
+			byte = '?';
+		text[i] = byte;
 	}
 	return err_set(err, ERR_UNAVAILABLE, "the guest says: %.*s", (int)len, text);
 }

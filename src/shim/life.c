@@ -14,6 +14,7 @@
 #include "base/secret.h"
 #include "net/http_client.h"
 #include "shim/channel.h"
+#include "shim/job.h"
 #include "shim/link.h"
 #include "shim/machine.h"
 #include "shim/outcome.h"
@@ -279,6 +280,8 @@ static bool log_is_durable(struct life *l)
 		return true;
 	if (!write_spool(l))
 		return false;
+	if (all_shipped(l) && l->shipper != NULL)
+		return true;
 	int rc = spool_sync(l->spool, &err);
 	if (rc == 0)
 		rc = keep_for_resume(l, &err);
@@ -614,76 +617,16 @@ static void on_resume(struct life *l, struct shim_msg *m, struct arena **arena, 
 	maybe_stop(l);
 }
 
-static bool is_overridden(const struct shim_go *go, const char *name)
-{
-	for (size_t i = 0; i < go->count; i++) {
-		if (strcmp(go->items[i].name, name) == 0)
-			return true;
-	}
-	return false;
-}
-
-static void add_env(struct guest_job *job, struct buf *text, const char *name, struct str value)
-{
-	if (job->envc == GUEST_ENV_MAX)
-		return;
-	job->env[job->envc++] = text->data + text->len;
-	buf_puts(text, name);
-	buf_putc(text, '=');
-	buf_append_str(text, value);
-	buf_putc(text, '\0');
-}
-
-/* What every job finds in its environment, unless it says otherwise. */
-static const struct js_pair default_env[] = {
-	{"PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
-	{"HOME", "/root"},
-	{"CI", "true"},
-	{"NIMBUS", "true"},
-};
-
-static bool is_set(const struct shim_start *start, const char *name)
-{
-	for (size_t i = 0; i < start->env.count; i++) {
-		if (strcmp(start->env.items[i].key, name) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* `text` never grows while pointers into it are taken, and so leaves no copy of a secret behind. */
-static void make_env(const struct shim_start *start, const struct shim_go *go, struct guest_job *job, struct buf *text)
-{
-	(void)buf_reserve(text, 4 * SHIM_MSG_MAX);
-	for (size_t i = 0; i < ARRAY_LEN(default_env); i++) {
-		const char *name = default_env[i].key;
-		if (!is_set(start, name) && !is_overridden(go, name))
-			add_env(job, text, name, str_c(default_env[i].value));
-	}
-	for (size_t i = 0; i < start->env.count; i++) {
-		if (!is_overridden(go, start->env.items[i].key))
-			add_env(job, text, start->env.items[i].key, str_c(start->env.items[i].value));
-	}
-	/* Into the guest, which is what a job's secrets are for. */
-	for (size_t i = 0; i < go->count; i++)
-		add_env(job, text, go->items[i].name, secret_reveal(go->items[i].value));
-}
-
 static int send_job(struct life *l, const struct shim_go *go, struct err *err)
 {
-	const struct shim_start *start = job_of(l);
 	autofree struct guest_job *job = xcalloc(1, sizeof(*job));
 	autovar(buf) text = {0};
 
-	job->cwd = start->workdir != NULL ? start->workdir : "";
-	if (start->argv.count > GUEST_ARGS_MAX || start->env.count + go->count + ARRAY_LEN(default_env) > GUEST_ENV_MAX)
-		return err_set(err, ERR_TOO_LARGE, "a job has at most %d arguments and %d variables", GUEST_ARGS_MAX,
-			       GUEST_ENV_MAX - (int)ARRAY_LEN(default_env));
-	for (size_t i = 0; i < start->argv.count; i++)
-		job->argv[job->argc++] = start->argv.items[i];
-	make_env(start, go, job, &text);
-	int rc = channel_send_job(l->channel, job, err);
-	secret_wipe(text.data, text.cap);
+	int rc = job_compose(job_of(l), go, job, &text, err);
+	if (rc == 0)
+		rc = channel_send_job(l->channel, job, err);
+	if (text.data != NULL)
+		secret_wipe(text.data, text.cap);
 	return rc;
 }
 

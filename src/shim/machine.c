@@ -56,8 +56,12 @@ const char *machine_last_words(struct machine *m)
 	while (rest.data != NULL)
 		line = str_cut(&rest, '\n');
 	line = str_trim(line);
-	for (; len < line.len && len < WORDS_MAX; len++)
-		m->words[len] = line.data[len] >= ' ' && line.data[len] <= '~' ? line.data[len] : '?';
+	for (; len < line.len && len < WORDS_MAX; len++) {
+		char byte = line.data[len];
+		if (byte < ' ' || byte > '~')
+			byte = '?';
+		m->words[len] = byte;
+	}
 	m->words[len] = '\0';
 	return m->words;
 }

@@ -1,0 +1,77 @@
+#include "shim/job.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+
+static void assert_env(const struct guest_job *job, const char *const *want, size_t count)
+{
+	assert_int_equal(job->envc, count);
+	for (size_t i = 0; i < count; i++)
+		assert_string_equal(job->env[i], want[i]);
+}
+
+static void secrets_go_before_variables_before_defaults(void **state)
+{
+	static const char *argv[] = {"make", "test"};
+	static struct js_pair env[] = {{"A", "1"}, {"TOKEN", "plain"}, {"HOME", "/here"}, {"EMPTY", ""}};
+	static const char *const want[] = {
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"NIMBUS=true",
+		"A=1",
+		"HOME=/here",
+		"EMPTY=",
+		"TOKEN=s3cr3t=x",
+		"CI=false",
+	};
+	autoptr(secret) token = secret_new("s3cr3t=x", 8);
+	autoptr(secret) ci = secret_new("false", 5);
+	struct shim_secret_env secrets[] = {{"TOKEN", token}, {"CI", ci}};
+	const struct shim_start start = {.argv = {argv, 2}, .env = {env, 4}};
+	autofree struct guest_job *job = xcalloc(1, sizeof(*job));
+	autovar(buf) text = {0};
+
+	(void)state;
+	assert_int_equal(job_compose(&start, &(struct shim_go){secrets, 2}, job, &text, NULL), 0);
+	assert_int_equal(job->argc, 2);
+	assert_string_equal(job->argv[1], "test");
+	assert_string_equal(job->cwd, "");
+	assert_env(job, want, ARRAY_LEN(want));
+}
+
+static void what_is_too_much_is_refused(void **state)
+{
+	static const char *argv[GUEST_ARGS_MAX + 1];
+	static struct js_pair env[GUEST_ENV_MAX];
+	const struct shim_go none = {NULL, 0};
+	autofree struct guest_job *job = xcalloc(1, sizeof(*job));
+	autovar(buf) text = {0};
+	autovar(buf) again = {0};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(env); i++)
+		env[i] = (struct js_pair){"N", "v"};
+	struct shim_start start = {.argv = {argv, GUEST_ARGS_MAX + 1}};
+	assert_int_equal(job_compose(&start, &none, job, &text, NULL), -ERR_TOO_LARGE);
+	start = (struct shim_start){.argv = {argv, 1}, .env = {env, GUEST_ENV_MAX - 3}};
+	assert_int_equal(job_compose(&start, &none, job, &text, NULL), -ERR_TOO_LARGE);
+	start.env.count--;
+	assert_int_equal(job_compose(&start, &none, job, &again, NULL), 0);
+	assert_int_equal(job->envc, GUEST_ENV_MAX);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(secrets_go_before_variables_before_defaults),
+		cmocka_unit_test(what_is_too_much_is_refused),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
