@@ -64,9 +64,10 @@ class Report:
                 continue
             lines.append([
                 row["what"], f"{number(row['value'])} {row['unit']}",
-                number(row["floor"]) if "floor" in row else "", f"{row['ratio']:.2f}" if row.get("ratio") else "",
+                number(row["floor"]) if "floor" in row else "",
+                f"{row['ratio']:.2f}" if row.get("ratio") else "",
                 number(row["budget"]) if "budget" in row else "",
-                ("kept" if row["kept"] else "MISSED") if "kept" in row else row.get("floor_is", "")])
+                "; ".join(filter(None, [{True: "kept", False: "MISSED"}.get(row.get("kept")), row.get("floor_is")]))])
         widths = [max(len(line[i]) for line in lines) for i in range(5)]
         for line in lines:
             cells = [line[0].ljust(widths[0])] + [line[i].rjust(widths[i]) for i in range(1, 5)]
