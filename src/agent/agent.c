@@ -340,6 +340,7 @@ static int open_all(struct host_agent *r, struct err *err)
 	a->slots = slots_make(s->vcpus, s->memory_mb, sysconf(_SC_NPROCESSORS_ONLN), host_memory_mb());
 	a->metrics = agent_metrics_new();
 	a->tsc_khz = tsc_khz();
+	a->min_free_disk = r->role->common.min_free_disk;
 	jobs_show(a);
 	int rc = name_check(str_c(a->id), "NIMBUS_AGENT_ID", err);
 	if (rc == 0)

@@ -26,9 +26,10 @@ struct agent {
 	struct state *state;
 	struct chores *chores;
 	struct metrics *metrics;
-	struct vm_host host; /* read by the worker; changed by nobody */
-	int64_t accel;	     /* enum vm_accel; set before the first job */
-	int64_t tsc_khz;     /* vm/tsc.h */
+	struct vm_host host;   /* read by the worker; changed by nobody */
+	int64_t accel;	       /* enum vm_accel; set before the first job */
+	int64_t tsc_khz;       /* vm/tsc.h */
+	int64_t min_free_disk; /* bytes; with less there are no new jobs */
 	struct slots slots;
 	struct agent_job *jobs;
 	/* Called when a slot is free again, or a job is closing or gone. */

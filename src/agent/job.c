@@ -17,6 +17,8 @@
 #include "net/http_client.h"
 #include "net/loop.h"
 
+/* How much longer than its limit a job may take before its shim, which should have ended it, counts as hung. */
+static const int64_t overdue_ns = 300 * NS_PER_S;
 static const int64_t guard_ns = 10 * NS_PER_S; /* for a shim that was told to go */
 enum { REVIVALS_MAX = 3 };
 
@@ -162,6 +164,8 @@ static void job_end(struct agent_job *j, const struct job_result *r)
 		 F("reason", r->reason), F("exit_code", r->exit_code), F("signal", r->signal),
 		 F("last_seq", r->last_seq), F("message", r->message != NULL ? r->message : ""));
 	count_end(j);
+	if (j->link != NULL) /* that it was not overdue is clear now; a shim that is to go keeps its guard */
+		loop_source_free(TAKE(j->guard));
 	move(j, LIFE_ENDED);
 	write_row(j, STATE_ENDED, on_result_written);
 }
@@ -294,11 +298,15 @@ void job_lease_extended(struct agent_job *j)
 			 &(struct shim_msg){.type = SHIM_DEADLINE, .deadline = {.deadline_ns = j->lease.deadline_ns}});
 }
 
+static int64_t timeout_of(const struct agent_job *j)
+{
+	return j->order->timeout_seconds > 0 ? j->order->timeout_seconds * NS_PER_S : j->agent->settings->job_timeout;
+}
+
 static int start_shim(struct agent_job *j, struct err *err)
 {
 	const struct job_assignment *o = j->order;
 	const struct agent_settings *s = j->agent->settings;
-	int64_t timeout_ns = o->timeout_seconds > 0 ? o->timeout_seconds * NS_PER_S : s->job_timeout;
 	autofree char *log_url = s->log_sink_url != NULL ? http_url(s->log_sink_url, "/logs") : NULL;
 	struct shim_msg m = {
 		.type = SHIM_START,
@@ -317,7 +325,7 @@ static int start_shim(struct agent_job *j, struct err *err)
 				.accel = j->agent->accel,
 				.tsc_khz = j->agent->tsc_khz,
 				.vmm = s->qemu_bin,
-				.timeout_ns = timeout_ns,
+				.timeout_ns = timeout_of(j),
 				.grace_ns = s->vm_shutdown_grace,
 				.deadline_ns = j->lease.deadline_ns,
 				.log_url = log_url,
@@ -593,6 +601,14 @@ static void end_unprepared(struct agent_job *j, const struct err *err)
 		end_plainly(j, "lost", "start_failed", err->msg);
 }
 
+static void on_overdue(void *ctx)
+{
+	struct agent_job *j = ctx;
+
+	log_error("a job is far over its limit: its shim hangs, killing it", F("job", j->job_id));
+	kill_shim(j);
+}
+
 static void give_orders(struct agent_job *j)
 {
 	struct err err = {0};
@@ -600,6 +616,7 @@ static void give_orders(struct agent_job *j)
 	if (start_shim(j, &err) == 0) {
 		metrics_inc(j->agent->metrics, M_JOBS_STARTED);
 		move(j, LIFE_BOOTING);
+		arm_guard(j, on_overdue, timeout_of(j) + j->agent->settings->vm_shutdown_grace + overdue_ns);
 		job_report(j, REPORT_STARTING);
 	} else {
 		drop_link(j);

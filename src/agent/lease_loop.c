@@ -4,6 +4,7 @@
 #include "agent/job.h"
 #include "agent/metrics.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "model/limits.h"
@@ -14,6 +15,8 @@ enum { WAIT_S = LEASE_WAIT_S_MAX };
 
 static const int64_t call_timeout_ns = (WAIT_S + 10) * NS_PER_S;
 
+static const int64_t disk_wait_ns = 5 * NS_PER_S;
+
 struct lease_loop {
 	struct agent *agent;
 	struct control_call *call;
@@ -22,6 +25,7 @@ struct lease_loop {
 	struct loop_source *timer; /* when to ask again */
 	bool waits;		   /* the timer is armed */
 	unsigned failures;
+	bool disk_full; /* said once, until there is room again */
 	bool stopped;
 };
 
@@ -124,12 +128,33 @@ static void ask(struct lease_loop *l)
 			       on_answer, l);
 }
 
+/* A job takes disk for its scratch and its log. Better asked before it is leased than found out by it. */
+static bool has_disk(struct lease_loop *l)
+{
+	struct err err = {0};
+	uint64_t left = 0;
+
+	bool full = disk_free(l->agent->host.vms_fd, &left, &err) == 0 && left < (uint64_t)l->agent->min_free_disk;
+	if (full && !l->disk_full)
+		log_error("too little disk space is left for jobs: none are taken until there is more",
+			  F("bytes_left", left), F("bytes_needed", l->agent->min_free_disk));
+	if (!full && l->disk_full)
+		log_info("there is disk space for jobs again", F("bytes_left", left));
+	l->disk_full = full;
+	return !full;
+}
+
 void lease_loop_kick(struct lease_loop *l)
 {
 	const struct slots *s = &l->agent->slots;
 
 	if (l->stopped || l->waits || !slots_any(s))
 		return;
+	if (!has_disk(l)) {
+		control_cancel(TAKE(l->call));
+		ask_later(l, disk_wait_ns);
+		return;
+	}
 	if (l->call != NULL) {
 		/* A larger offer may get a job that waits for it. A lease that crosses this goes back by itself. */
 		if (slots_vcpus_free(s) <= l->vcpus_offered && slots_memory_mb_free(s) <= l->memory_mb_offered)
