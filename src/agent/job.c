@@ -882,8 +882,9 @@ size_t jobs_unclear(const struct agent *a)
 
 void jobs_forget(struct agent *a)
 {
-	while (a->jobs != NULL) {
-		vm_shim_fini(&a->jobs->prepared);
-		job_free(a->jobs);
+	for (struct agent_job *j = a->jobs, *next = NULL; j != NULL; j = next) {
+		next = j->next;
+		vm_shim_fini(&j->prepared);
+		job_free(j);
 	}
 }

@@ -694,8 +694,10 @@ void http_client_free(struct http_client *c)
 {
 	if (c == NULL)
 		return;
-	while (c->pending != NULL)
-		http_pending_cancel(c->pending);
+	for (struct http_pending *p = c->pending, *next = NULL; p != NULL; p = next) {
+		next = p->next;
+		http_pending_cancel(p);
+	}
 	if (c->multi != NULL)
 		(void)curl_multi_cleanup(c->multi);
 	loop_source_free(c->timer);
