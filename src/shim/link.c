@@ -129,7 +129,11 @@ void link_send(struct link *l, const struct shim_msg *m)
 		rc = msg_send(l->fd, buf_str(&bytes), NULL, 0, &err);
 	if (rc == 0)
 		return;
-	log_warn("the agent could not be told: dropping the connection", F("error", &err));
+	if (rc == MSG_AGAIN)
+		rc = err_set(&err, ERR_UNAVAILABLE, "it does not read");
+	/* One that is gone is no news: it comes again, and is told everything. */
+	if (rc < 0)
+		log_warn("the agent could not be told: dropping the connection", F("error", &err));
 	close_agent(l);
 	loop_timer_set(l->drop_timer, clock_monotonic_ns());
 }
