@@ -115,10 +115,12 @@ static void adopt(struct jwks *j, struct jwks_set *set)
 	for (size_t i = 0; i < set->count; i++) {
 		struct known_key *known = find_locked(j, jwt_key_kid(set->keys[i]));
 
+		if (known == NULL && j->count < KEYS_MAX) {
+			known = &j->keys[j->count++];
+			known->key = TAKE(set->keys[i]);
+		}
 		if (known != NULL)
 			known->listed = true;
-		else if (j->count < KEYS_MAX)
-			j->keys[j->count++] = (struct known_key){TAKE(set->keys[i]), true};
 	}
 	pthread_mutex_unlock(&j->lock);
 }

@@ -35,7 +35,7 @@ int renew_post(void *ctx, struct http_request *req, struct err *err)
 	struct app *app = ctx;
 	autoptr(js) secrets = NULL;
 	autovar(buf) sealed = {0};
-	struct renew_request q;
+	struct renew_request q = {0};
 	bool cancel = false;
 	int r = http_body_decode(req, &renew_request_shape, &q, err);
 
@@ -72,19 +72,19 @@ static const enum job_state reportable[] = {
 	JOB_STARTING, JOB_RUNNING, JOB_SUCCEEDED, JOB_FAILED, JOB_CANCELLED, JOB_TIMED_OUT,
 };
 
-static int read_state(const char *status, struct job_report *report, struct err *err)
+static int read_state(struct str status, struct job_report *report, struct err *err)
 {
-	if (strcmp(status, "lost") == 0) {
+	if (str_eq(status, STR("lost"))) {
 		report->lost = true;
 		return 0;
 	}
 	for (size_t i = 0; i < ARRAY_LEN(reportable); i++) {
-		if (strcmp(status, job_state_text(reportable[i])) == 0) {
+		if (str_eq(status, str_c(job_state_text(reportable[i])))) {
 			report->state = reportable[i];
 			return 0;
 		}
 	}
-	return err_set(err, ERR_INVALID_FIELD, "status: '%.32s' is not one that an agent reports", status);
+	return err_set(err, ERR_INVALID_FIELD, "status: '%.*s' is not one that an agent reports", STR_ARG(status));
 }
 
 int status_post(void *ctx, struct http_request *req, struct err *err)
@@ -92,7 +92,7 @@ int status_post(void *ctx, struct http_request *req, struct err *err)
 	struct app *app = ctx;
 	const struct js *body = NULL;
 	struct job_report report;
-	struct status_report q;
+	struct status_report q = {0};
 	int r = http_body_js(req, &body, err);
 
 	if (r == 0)
@@ -113,7 +113,7 @@ int status_post(void *ctx, struct http_request *req, struct err *err)
 		.metadata = q.metadata,
 		.ttl_ns = app->settings->lease_ttl,
 	};
-	r = read_state(q.status, &report, err);
+	r = read_state(str_c(q.status), &report, err);
 	if (r == 0)
 		r = leases_db_report(&app->db, &report, err);
 	return r < 0 ? r : http_reply_null(req, 202);
@@ -132,7 +132,7 @@ struct commands_wait {
 static int read_commands_call(struct app *app, struct http_request *req, struct commands_wait **ret, struct err *err)
 {
 	struct commands_wait *w = arena_alloc(http_arena(req), sizeof(*w));
-	struct commands_request q;
+	struct commands_request q = {0};
 	int r = http_body_decode(req, &commands_request_shape, &q, err);
 
 	if (r == 0)

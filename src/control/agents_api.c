@@ -43,7 +43,7 @@ int agent_token(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
 	autoptr(secret) token = NULL;
-	struct token_request q;
+	struct token_request q = {0};
 	int64_t version = 0;
 	int64_t now_at = clock_unix_ns();
 	struct js *o;

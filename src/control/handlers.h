@@ -28,12 +28,12 @@ int require_agent(struct app *app, const struct http_request *req, const char *a
 /* ERR_INVALID_FIELD. */
 int path_id(const struct http_request *req, int64_t *ret, struct err *err) must_check;
 
-http_handle_fn webhook_post;					 /* webhook.c */
-http_handle_fn job_submit, job_cancel;				 /* submit_api.c */
-http_handle_fn jobs_recent, job_get, job_history;		 /* jobs_api.c */
-http_handle_fn lease_post;					 /* lease_api.c */
-http_handle_fn renew_post, status_post, commands_post;		 /* agent_api.c */
-http_handle_fn agent_token, agents_list, agents_audit;		 /* agents_api.c */
+http_handle_fn webhook_post;					  /* webhook.c */
+http_handle_fn job_submit, job_cancel;				  /* submit_api.c */
+http_handle_fn jobs_recent, job_get, job_history;		  /* jobs_api.c */
+http_handle_fn lease_post;					  /* lease_api.c */
+http_handle_fn renew_post, status_post, commands_post;		  /* agent_api.c */
+http_handle_fn agent_token, agents_list, agents_audit;		  /* agents_api.c */
 http_handle_fn status_get, health, ready, metrics_show, jwks_get; /* status_api.c */
 
 /* Tells waiting calls and counters what has happened; `ctx` is the app. */
@@ -42,5 +42,5 @@ void control_event(void *ctx, const struct job_event *event); /* events.c */
 bool lease_wait_matches(void *event, const void *tag) must_check; /* lease_api.c */
 
 /* Passes of the background workers; `ctx` is the app. */
-int64_t expirer_pass(void *ctx);   /* expirer.c */
-int64_t sealing_pass(void *ctx);   /* sealing.c */
+int64_t expirer_pass(void *ctx); /* expirer.c */
+int64_t sealing_pass(void *ctx); /* sealing.c */

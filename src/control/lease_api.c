@@ -91,7 +91,7 @@ static int read_call(struct app *app, struct http_request *req, struct lease_wai
 	struct arena *a = http_arena(req);
 	struct lease_wait *w = arena_alloc(a, sizeof(*w));
 	const struct js *body = NULL;
-	struct lease_request q;
+	struct lease_request q = {0};
 	int r = http_body_js(req, &body, err);
 
 	if (r == 0)

@@ -184,7 +184,7 @@ static int submit(struct app *app, const struct submit *s, const struct label_se
 int job_submit(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
-	struct submit s;
+	struct submit s = {0};
 	struct label_set labels;
 	struct job job;
 	int r = http_body_decode(req, &submit_shape, &s, err);
@@ -203,7 +203,7 @@ int job_submit(void *ctx, struct http_request *req, struct err *err)
 int job_cancel(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
-	struct job job;
+	struct job job = {0};
 	int64_t id = 0;
 	int r = path_id(req, &id, err);
 
