@@ -82,7 +82,9 @@ static void only_the_named_descriptors_arrive(void **state)
 	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
 	assert_int_equal(pipe(other), 0); /* inheritable on purpose: must not arrive */
 	const struct process_fd fds[] = {{out[1], 1}, {other[0], out[1]}, {out[1], other[0]}};
-	struct process_spec spec = shell("ls /proc/$$/fd | sort -n | tr '\\n' ' '");
+	struct process_spec spec =
+		shell("n=0; while [ $n -lt 64 ]; do [ -e /proc/$$/fd/$n ] && printf '%s ' $n; n=$((n + 1)); "
+		      "done; exit 0");
 	spec.fds = fds;
 	spec.fd_count = ARRAY_LEN(fds);
 	spec.envp = (const char *[]){"PATH=/usr/bin:/bin", NULL};
@@ -96,7 +98,6 @@ static void only_the_named_descriptors_arrive(void **state)
 	int low = other[0] < out[1] ? other[0] : out[1];
 	int high = other[0] < out[1] ? out[1] : other[0];
 	autofree char *expected = xasprintf("0 1 2 %d %d ", low, high);
-	/* dash may keep a copy of its script's descriptor at 10 or above; there is none with -c. */
 	assert_string_equal(to, expected);
 	(void)close(out[0]);
 	(void)close(other[0]);
