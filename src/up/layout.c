@@ -15,6 +15,7 @@
 #include "up/secrets.h"
 #include "vm/assets.h"
 
+#define LAST_PORTS_FILE "run/ports"
 enum { FREE_PORT_FIRST = 20000, FREE_PORT_LAST = 31999, FREE_PORT_TRIES = 200 };
 /* Tokens are made anew at every start, so they only have to outlive the longest one. */
 #define TOKEN_LIFE_NS (10 * 365 * 86400 * NS_PER_S)
@@ -111,6 +112,42 @@ static int check_or_choose(const struct layout *l, struct ports *ports, struct e
 	return rc;
 }
 
+/* Free ports are the same at the next start where that can be: shims of running jobs remember where to send lines. */
+static struct ports last_ports(const struct layout *l)
+{
+	struct ports ports = {0};
+	uint16_t *const all[] = {&ports.control, &ports.logging, &ports.metrics};
+	autovar(buf) text = {0};
+
+	if (file_read(AT_FDCWD, below(l, LAST_PORTS_FILE), 64, &text, NULL) < 0)
+		return ports;
+	struct str rest = str_trim(buf_str(&text));
+	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+		int64_t port = 0;
+		if (str_to_i64(str_cut(&rest, ' '), "port", 1, UINT16_MAX, &port, NULL) < 0)
+			return (struct ports){0};
+		*all[i] = (uint16_t)port;
+	}
+	return ports;
+}
+
+static int remember_ports(const struct layout *l, const struct ports *p, struct err *err)
+{
+	const char *text = arena_printf(l->arena, "%u %u %u\n", p->control, p->logging, p->metrics);
+
+	return file_write_atomic(AT_FDCWD, below(l, LAST_PORTS_FILE), str_c(text), 0644, err);
+}
+
+static int choose_free(const struct layout *l, struct ports *ports, struct err *err)
+{
+	*ports = last_ports(l);
+	int rc = check_or_choose(l, ports, err);
+	if (rc != -ERR_CONFLICT)
+		return rc;
+	*ports = (struct ports){0};
+	return check_or_choose(l, ports, err);
+}
+
 static const char *base_url(const struct layout *l, uint16_t port)
 {
 	const char *listen = l->role.common.listen;
@@ -124,18 +161,16 @@ static const char *base_url(const struct layout *l, uint16_t port)
 int layout_choose_ports(struct layout *l, int64_t port_base, bool fallback, struct err *err)
 {
 	struct ports ports = {(uint16_t)l->control.port, (uint16_t)l->logging.port, (uint16_t)l->agent.metrics_port};
-	struct ports none = {0};
 
-	if (port_base == 0)
-		ports = none;
-	else if (port_base != PORT_BASE_UNSET)
+	if (port_base != PORT_BASE_UNSET)
 		ports = (struct ports){(uint16_t)port_base, (uint16_t)(port_base + 2), (uint16_t)(port_base + 4)};
-	int rc = check_or_choose(l, &ports, err);
+	int rc = port_base == 0 ? choose_free(l, &ports, err) : check_or_choose(l, &ports, err);
 	if (rc == -ERR_CONFLICT && fallback) {
 		(void)fprintf(stderr, "%s; taking free ports instead\n", err->msg);
-		ports = none;
-		rc = check_or_choose(l, &ports, err);
+		rc = choose_free(l, &ports, err);
 	}
+	if (rc == 0)
+		rc = remember_ports(l, &ports, err);
 	if (rc < 0)
 		return rc;
 	l->ports = ports;

@@ -338,6 +338,8 @@ static int run(struct command_call *call, struct err *err)
 			"choose another folder with --data, or let the service user through to this one (chmod o+x)";
 	if (rc == 0)
 		rc = lock_folder(&u.layout, &lock, err);
+	if (rc == -ERR_CONFLICT)
+		call->hint = "use that one, or stop it first: Ctrl-C where it runs";
 	if (rc < 0)
 		return rc;
 	forget_endpoints(&u);
