@@ -42,14 +42,16 @@ int log_level_parse(struct str name, enum log_level *ret, struct err *err) must_
 
 void log_emit(enum log_level level, const char *message, const struct log_field *fields);
 
+/* The first of the fields is a place-holder, so that there may be none: , ##__VA_ARGS__ takes its comma along. */
 #define LOG_WITH(level, message, ...) \
-	log_emit((level), (message), (const struct log_field[]){__VA_ARGS__ __VA_OPT__(, ){.type = LOG_END}})
-#define log_debug(message, ...) LOG_WITH(LOG_LEVEL_DEBUG, message __VA_OPT__(, ) __VA_ARGS__)
-#define log_info(message, ...) LOG_WITH(LOG_LEVEL_INFO, message __VA_OPT__(, ) __VA_ARGS__)
+	log_emit((level), (message),  \
+		 (const struct log_field[]){{.type = LOG_END}, ##__VA_ARGS__, {.type = LOG_END}} + 1)
+#define log_debug(message, ...) LOG_WITH(LOG_LEVEL_DEBUG, message, ##__VA_ARGS__)
+#define log_info(message, ...) LOG_WITH(LOG_LEVEL_INFO, message, ##__VA_ARGS__)
 /* Degraded: the message says what happens instead. */
-#define log_warn(message, ...) LOG_WITH(LOG_LEVEL_WARN, message __VA_OPT__(, ) __VA_ARGS__)
+#define log_warn(message, ...) LOG_WITH(LOG_LEVEL_WARN, message, ##__VA_ARGS__)
 /* Somebody must act. */
-#define log_error(message, ...) LOG_WITH(LOG_LEVEL_ERROR, message __VA_OPT__(, ) __VA_ARGS__)
+#define log_error(message, ...) LOG_WITH(LOG_LEVEL_ERROR, message, ##__VA_ARGS__)
 
 unused_fn static inline struct log_field log_field_text(const char *key, const char *v)
 {

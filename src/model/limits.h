@@ -23,7 +23,7 @@ enum {
 	JOB_ATTEMPTS_MAX = 10,
 
 	JOB_ARGV_MAX = 1024,
-	JOB_ARGV_BYTES_MAX = 131072, /* argv and env together: they travel in one message and become one execve() */
+	JOB_ARGV_BYTES_MAX = 49152, /* argv and env together: they travel in one guest frame (64 KiB) */
 	JOB_ENV_MAX = 256,
 	IDEMPOTENCY_KEY_MAX = 200,
 
