@@ -5,8 +5,8 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "control/db/leases_db.h"
 #include "control/handlers.h"
-#include "control/leases_db.h"
 #include "proto/agent_api.h"
 
 static struct agent_command cancel_command(int64_t job_id, int64_t fence)

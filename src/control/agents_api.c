@@ -5,7 +5,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "control/agents_db.h"
+#include "control/db/agents_db.h"
 #include "control/handlers.h"
 #include "model/labels.h"
 #include "model/names.h"

@@ -11,7 +11,7 @@
 #include "auth/token.h"
 #include "base/compiler.h"
 #include "base/err.h"
-#include "control/db.h"
+#include "control/db/db.h"
 #include "control/processor.h"
 #include "control/told.h"
 #include "control/worker.h"

@@ -4,8 +4,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "control/control_metrics.h"
+#include "control/db/leases_db.h"
 #include "control/handlers.h"
-#include "control/leases_db.h"
 
 #define PERIOD_NS (250 * NS_PER_MS)
 

@@ -5,7 +5,7 @@
 
 #include "base/compiler.h"
 #include "base/js.h"
-#include "control/job_row.h"
+#include "control/db/job_row.h"
 #include "proto/agent_api.h"
 
 /* The Python Nimbus's JobRecord, with our fields beside its own. */

@@ -7,10 +7,10 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "control/agents_db.h"
+#include "control/db/agents_db.h"
+#include "control/db/jobs_db.h"
 #include "control/handlers.h"
 #include "control/job_json.h"
-#include "control/jobs_db.h"
 #include "control/why.h"
 
 enum { RECENT_DEFAULT = 50, RECENT_MAX = 200, AGENTS_MAX = 1000 };

@@ -7,11 +7,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "control/agents_db.h"
 #include "control/control_metrics.h"
+#include "control/db/agents_db.h"
+#include "control/db/leases_db.h"
 #include "control/handlers.h"
 #include "control/job_json.h"
-#include "control/leases_db.h"
 #include "model/limits.h"
 #include "proto/agent_api.h"
 

@@ -10,9 +10,9 @@
 #include "base/mem.h"
 #include "base/queue.h"
 #include "control/control_metrics.h"
-#include "control/deliveries_db.h"
+#include "control/db/deliveries_db.h"
+#include "control/db/jobs_db.h"
 #include "control/handlers.h"
-#include "control/jobs_db.h"
 #include "model/limits.h"
 #include "proto/github_webhook.h"
 

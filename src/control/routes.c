@@ -3,8 +3,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "control/agents_db.h"
 #include "control/control_metrics.h"
+#include "control/db/agents_db.h"
 #include "control/handlers.h"
 #include "model/limits.h"
 

@@ -7,8 +7,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "control/db/seals_db.h"
 #include "control/handlers.h"
-#include "control/seals_db.h"
 
 enum { BATCH = 32 };
 #define IDLE_NS (1 * NS_PER_S)

@@ -3,10 +3,10 @@
  */
 #include "base/buf.h"
 #include "control/control_metrics.h"
-#include "control/deliveries_db.h"
+#include "control/db/deliveries_db.h"
+#include "control/db/jobs_db.h"
+#include "control/db/seals_db.h"
 #include "control/handlers.h"
-#include "control/jobs_db.h"
-#include "control/seals_db.h"
 
 static struct js *states(const struct jobs_counts *counts)
 {

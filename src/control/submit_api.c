@@ -6,9 +6,9 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "control/db/jobs_db.h"
 #include "control/handlers.h"
 #include "control/job_json.h"
-#include "control/jobs_db.h"
 #include "model/limits.h"
 #include "model/names.h"
 

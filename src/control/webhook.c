@@ -7,7 +7,7 @@
 #include "base/crypto.h"
 #include "base/encoding.h"
 #include "control/control_metrics.h"
-#include "control/deliveries_db.h"
+#include "control/db/deliveries_db.h"
 #include "control/handlers.h"
 
 enum { DELIVERY_ID_MAX = 200 };

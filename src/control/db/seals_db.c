@@ -1,4 +1,4 @@
-#include "control/seals_db.h"
+#include "control/db/seals_db.h"
 
 #include "base/clock.h"
 

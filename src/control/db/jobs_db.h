@@ -8,8 +8,8 @@
 #include "base/err.h"
 #include "base/js.h"
 #include "base/secret.h"
-#include "control/db.h"
-#include "control/job_row.h"
+#include "control/db/db.h"
+#include "control/db/job_row.h"
 #include "model/labels.h"
 #include "proto/github_webhook.h"
 

@@ -1,7 +1,7 @@
-#include "control/jobs_db.h"
+#include "control/db/jobs_db.h"
 
-#include "control/db_test.h"
-#include "control/deliveries_db.h"
+#include "control/db/db_test.h"
+#include "control/db/deliveries_db.h"
 
 static int submit(struct fixture *f, const struct job_spec *spec, struct job *ret)
 {

@@ -1,11 +1,11 @@
-#include "control/leases_db.h"
+#include "control/db/leases_db.h"
 
 #include <assert.h>
 #include <inttypes.h>
 
 #include "base/clock.h"
-#include "control/job_move.h"
-#include "control/label_rows.h"
+#include "control/db/job_move.h"
+#include "control/db/label_rows.h"
 
 /* How sure we are of a lease; the numbers are stored. */
 enum stage {

@@ -18,10 +18,10 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "control/db.h"
-#include "control/jobs_db.h"
-#include "control/leases_db.h"
-#include "control/seals_db.h"
+#include "control/db/db.h"
+#include "control/db/jobs_db.h"
+#include "control/db/leases_db.h"
+#include "control/db/seals_db.h"
 #include "store/migrate.h"
 
 enum { TOLD_MAX = 64 };

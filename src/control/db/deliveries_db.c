@@ -1,4 +1,4 @@
-#include "control/deliveries_db.h"
+#include "control/db/deliveries_db.h"
 
 #include "base/clock.h"
 

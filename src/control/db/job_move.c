@@ -1,10 +1,10 @@
-#include "control/job_move.h"
+#include "control/db/job_move.h"
 
 #include <assert.h>
 #include <inttypes.h>
 
 #include "base/buf.h"
-#include "control/seals_db.h"
+#include "control/db/seals_db.h"
 
 static int write_history(struct control_tx *t, const struct job *job, const char *from, const char *agent_id,
 			 struct err *err)

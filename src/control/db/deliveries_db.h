@@ -7,7 +7,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/str.h"
-#include "control/db.h"
+#include "control/db/db.h"
 
 enum { DELIVERIES_DB_DOUBLED = 1 };
 

@@ -1,4 +1,4 @@
-#include "control/jobs_db.h"
+#include "control/db/jobs_db.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -6,9 +6,9 @@
 #include "base/buf.h"
 #include "base/crypto.h"
 #include "base/encoding.h"
-#include "control/deliveries_db.h"
-#include "control/job_move.h"
-#include "control/label_rows.h"
+#include "control/db/deliveries_db.h"
+#include "control/db/job_move.h"
+#include "control/db/label_rows.h"
 
 /* --- submit --- */
 

@@ -1,4 +1,4 @@
-#include "control/agents_db.h"
+#include "control/db/agents_db.h"
 
 #include "base/clock.h"
 

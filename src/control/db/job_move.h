@@ -6,8 +6,8 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "control/db.h"
-#include "control/job_row.h"
+#include "control/db/db.h"
+#include "control/db/job_row.h"
 
 /*
  * Moves *job, and writes whatever else of it the caller has changed. `reason` may be NULL. The move must be allowed:

@@ -1,4 +1,4 @@
-#include "control/db.h"
+#include "control/db/db.h"
 
 #include "base/clock.h"
 #include "base/mem.h"

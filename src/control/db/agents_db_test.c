@@ -1,6 +1,6 @@
-#include "control/agents_db.h"
+#include "control/db/agents_db.h"
 
-#include "control/db_test.h"
+#include "control/db/db_test.h"
 
 static int64_t version_of(struct fixture *f, const char *agent)
 {

@@ -1,4 +1,4 @@
-#include "control/job_row.h"
+#include "control/db/job_row.h"
 
 /* Reads columns in the order of JOB_SELECT. */
 struct reader {

@@ -6,7 +6,7 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "control/db.h"
+#include "control/db/db.h"
 #include "model/labels.h"
 
 int label_set_store(struct control_tx *t, const struct label_set *set, int64_t *ret_id, struct err *err) must_check;

@@ -1,8 +1,8 @@
-#include "control/leases_db.h"
+#include "control/db/leases_db.h"
 
 #include <pthread.h>
 
-#include "control/db_test.h"
+#include "control/db/db_test.h"
 
 #define TTL_NS (300 * NS_PER_S)
 

@@ -6,7 +6,7 @@
 #include "base/arena.h"
 #include "base/compiler.h"
 #include "base/err.h"
-#include "control/db.h"
+#include "control/db/db.h"
 
 struct agent {
 	const char *agent_id;

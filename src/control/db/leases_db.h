@@ -8,8 +8,8 @@
 #include "base/buf.h"
 #include "base/compiler.h"
 #include "base/err.h"
-#include "control/db.h"
-#include "control/job_row.h"
+#include "control/db/db.h"
+#include "control/db/job_row.h"
 #include "model/labels.h"
 
 enum {

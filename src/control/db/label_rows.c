@@ -1,4 +1,4 @@
-#include "control/label_rows.h"
+#include "control/db/label_rows.h"
 
 #include "base/crypto.h"
 #include "base/encoding.h"

@@ -7,7 +7,7 @@
 #include "base/arena.h"
 #include "base/compiler.h"
 #include "base/err.h"
-#include "control/db.h"
+#include "control/db/db.h"
 
 struct seal {
 	int64_t job_id;
