@@ -29,6 +29,7 @@ struct masker {
 	int32_t first[256]; /* the root's children, by byte */
 	size_t values;
 	uint64_t generation; /* grows with every value added */
+	uint64_t work;	     /* of link_nodes(), in steps */
 	bool linked;	     /* fail and match are up to date */
 };
 
@@ -350,6 +351,8 @@ int masker_add(struct masker *m, struct str value, struct err *err)
 		value.len--;
 	if (value.len < MASKER_VALUE_MIN)
 		return MASKER_TOO_SHORT;
+	if (m->work > MASKER_WORK_MAX)
+		return err_set(err, ERR_LIMIT, "mask a value: those before it made too much work");
 	if (m->values == MASKER_VALUES_MAX)
 		return err_set(err, ERR_LIMIT, "mask a value: more than %d values", MASKER_VALUES_MAX);
 	m->values++;
@@ -374,6 +377,19 @@ static int32_t step(const struct masker *m, int32_t node, unsigned char byte)
 	}
 }
 
+/* step(), and how many nodes it looked at. */
+static int32_t step_counted(struct masker *m, int32_t node, unsigned char byte)
+{
+	for (;; node = m->nodes[node].fail) {
+		int32_t next = node == 0 ? m->first[byte] : m->nodes[node].child;
+
+		for (m->work++; node != 0 && next != 0 && m->nodes[next].byte != byte; m->work++)
+			next = m->nodes[next].sibling;
+		if (next != 0 || node == 0)
+			return next;
+	}
+}
+
 /* Breadth first, so that a node's fail is done before the node. */
 static void link_nodes(struct masker *m)
 {
@@ -386,7 +402,7 @@ static void link_nodes(struct masker *m)
 		for (int32_t c = m->nodes[parent].child; c != 0; c = m->nodes[c].sibling) {
 			struct node *n = &m->nodes[c];
 
-			n->fail = parent == 0 ? 0 : step(m, m->nodes[parent].fail, n->byte);
+			n->fail = parent == 0 ? 0 : step_counted(m, m->nodes[parent].fail, n->byte);
 			/* A pattern's own end keeps its depth: it is longer than any of its suffixes. */
 			if (n->match < n->depth)
 				n->match = m->nodes[n->fail].match;

@@ -17,6 +17,8 @@
 #include "base/str.h"
 
 enum { MASKER_VALUE_MIN = 4, MASKER_VALUES_MAX = 4096, MASKER_NODES_MAX = 1 << 20 };
+/* Steps, all values together, of making the set ready for text after values came: some seconds. */
+#define MASKER_WORK_MAX (UINT64_C(1) << 27)
 
 struct masker;
 
@@ -30,7 +32,8 @@ enum { MASKER_TOO_SHORT = 1 };
 /*
  * Adds a value in every form in which it is likely to be printed: raw, base64 and base64url at each of the three
  * alignments, hex, URL-encoded, JSON-escaped, and each line of a value of several lines. Streams that are under way
- * look for it from their next byte on, and in the bytes they still hold back. ERR_LIMIT when the set is full.
+ * look for it from their next byte on, and in the bytes they still hold back. ERR_LIMIT when the set is full, or when
+ * values and text took turns too often.
  */
 int masker_add(struct masker *m, struct str value, struct err *err) must_check;
 

@@ -98,6 +98,24 @@ static void put_text(struct buf *out, struct str s)
 	buf_putc(out, '"');
 }
 
+size_t log_line_fit(struct str bytes)
+{
+	const size_t replaced = sizeof(replacement) - 1;
+	size_t text = 0;
+	size_t i = 0;
+
+	if (bytes.len <= LOG_LINE_MAX / replaced)
+		return bytes.len;
+	while (i < bytes.len) {
+		size_t step = str_utf8_step((struct str){bytes.data + i, bytes.len - i});
+		text += step > 0 ? step : replaced;
+		if (text > LOG_LINE_MAX)
+			break;
+		i += step > 0 ? step : 1;
+	}
+	return i;
+}
+
 static void put_i64(struct buf *out, const char *key, int64_t value)
 {
 	char digits[24];

@@ -72,6 +72,9 @@ struct log_batch {
 	size_t count;
 };
 
+/* How much of `bytes`, from its start, is a message whose text is at most LOG_LINE_MAX bytes: a byte that is no text
+ * becomes three. */
+size_t log_line_fit(struct str bytes);
 /* Appends the object and a newline. The message is at most LOG_LINE_MAX bytes. */
 void log_line_encode(const struct log_line *line, struct buf *out);
 /* One object. Text is borrowed from `json` or lies in `arena`. The message names the field. */

@@ -262,9 +262,34 @@ static void too_many_lines_are_refused(void **state)
 	assert_int_equal(log_batch_decode(buf_str(&body), arena, &batch, &err), -ERR_TOO_LARGE);
 }
 
+/* Whatever a job writes: what fits is accepted by the pipeline as it was sent. */
+static void what_fits_is_never_refused(void **state)
+{
+	(void)state;
+	static const struct str fillings[] = {STR("x"),	       STR("\xff"),	STR("\0"),
+					      STR("\xc3\xa9"), STR("\x01\x80"), STR("\xf0\x9f\x98")};
+
+	for (size_t i = 0; i < ARRAY_LEN(fillings); i++) {
+		autoptr(arena) arena = arena_new();
+		autovar(buf) bytes = {0};
+		autovar(buf) json = {0};
+		struct log_line line = {0};
+
+		while (bytes.len + fillings[i].len <= LOG_LINE_MAX)
+			buf_append_str(&bytes, fillings[i]);
+		size_t fit = log_line_fit(buf_str(&bytes));
+		assert_true(fit >= LOG_LINE_MAX / 3 && fit <= bytes.len);
+		log_line_encode(&(struct log_line){.job_id = 1, .message = {bytes.data, fit}}, &json);
+		assert_int_equal(log_line_decode(buf_str(&json), arena, &line, NULL), 0);
+		assert_true(line.message.len >= fit && line.message.len <= LOG_LINE_MAX);
+	}
+	assert_int_equal(log_line_fit(STR("")), 0);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_fits_is_never_refused),
 		cmocka_unit_test(comes_back_as_it_was_sent),
 		cmocka_unit_test(bytes_that_are_no_text_are_replaced),
 		cmocka_unit_test(absent_fields_have_defaults),

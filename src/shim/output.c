@@ -71,13 +71,27 @@ void output_free(struct output *o)
 
 /* --- lines --- */
 
-static void emit(struct output *o, enum log_stream stream, enum log_line_level level, struct str message)
+static void append(struct output *o, enum log_stream stream, enum log_line_level level, struct str message)
 {
 	spool_append(o->spool, &(struct spool_record){.seq = ++o->seq,
 						      .timestamp = clock_unix_ns(),
 						      .stream = stream,
 						      .level = level,
 						      .message = message});
+}
+
+/* Bytes that are no text grow on their way: a line of them that would then be too long for the pipeline is split too,
+ * or it would be refused there again and again, and hold up all behind it. */
+static void emit(struct output *o, enum log_stream stream, enum log_line_level level, struct str message)
+{
+	for (;;) {
+		size_t fit = log_line_fit(message);
+		append(o, stream, level, (struct str){message.data, fit});
+		if (fit == message.len)
+			return;
+		message.data += fit;
+		message.len -= fit;
+	}
 }
 
 /* Where a line that is full is cut: not within a character, where the bytes are text. */
@@ -146,6 +160,14 @@ static void feed_masker(struct output *o, enum log_stream stream, struct str byt
 	split(o, stream, buf_str(&masked));
 }
 
+static void flush_masker(struct output *o, enum log_stream stream)
+{
+	autovar(buf) rest = {0};
+
+	masker_flush(o->streams[stream].masked, &rest);
+	split(o, stream, buf_str(&rest));
+}
+
 /* --- commands --- */
 
 /* The runner's escapes in a command's data: %25, %0D, %0A. */
@@ -206,7 +228,10 @@ static void run_command(struct output *o, enum log_stream stream, struct str lin
 	if (str_ends_with(data, STR("\r")))
 		data.len--;
 	unescape(data, &value);
-	feed_masker(o, stream, shown);
+	/* No secret goes on across this line, and there is none in it: so it needs no masks, and many in a row do not
+	 * make the masker ready again for each. */
+	flush_masker(o, stream);
+	split(o, stream, shown);
 	output_mask(o, "of ::add-mask::", buf_str(&value));
 	if (value.data != NULL)
 		secret_wipe(value.data, value.cap);
@@ -266,12 +291,10 @@ void output_feed(struct output *o, enum log_stream stream, struct str bytes)
 void output_end(struct output *o, enum log_stream stream)
 {
 	struct stream *st = &o->streams[stream];
-	autovar(buf) rest = {0};
 
 	if (st->start.len > 0)
 		settle(o, stream, true);
-	masker_flush(st->masked, &rest);
-	split(o, stream, buf_str(&rest));
+	flush_masker(o, stream);
 	if (st->line.len > 0)
 		end_line(o, stream);
 	st->kind = LINE_UNDECIDED;

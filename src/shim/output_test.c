@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "auth/masker.h"
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/mem.h"
@@ -185,10 +186,11 @@ static void long_lines_are_split_between_characters(void **state)
 static void a_line_without_end_is_bounded(void **state)
 {
 	struct fixture *f = *state;
-	static char zeros[65536];
+	static char text[65536];
 
+	memset(text, 'x', sizeof(text));
 	for (int i = 0; i < 64; i++) {
-		output_feed(f->output, LOG_STREAM_STDOUT, (struct str){zeros, sizeof(zeros)});
+		output_feed(f->output, LOG_STREAM_STDOUT, (struct str){text, sizeof(text)});
 		assert_int_equal(spool_write(f->spool, NULL), 0);
 	}
 	assert_int_equal(spool_last_seq(f->spool), 15);
@@ -204,14 +206,74 @@ static void numbering_goes_on_behind_the_spool(void **state)
 	assert_string_equal(lines(f), "o|one\ns|two\n");
 }
 
+/* A pipeline refuses a line over its limit for good, and with it all that follows. */
+static void a_long_line_of_binary_bytes_does_not_grow_over_the_limit(void **state)
+{
+	struct fixture *f = *state;
+	autofree char *bytes = xcalloc(1, LOG_LINE_MAX);
+
+	memset(bytes, 0xff, LOG_LINE_MAX);
+	output_feed(f->output, LOG_STREAM_STDOUT, (struct str){bytes, LOG_LINE_MAX});
+	feed(f, LOG_STREAM_STDOUT, "\nnext\n");
+	(void)lines(f);
+	struct str got = buf_str(&f->lines);
+	size_t total = 0;
+	while (str_starts_with(got, STR("o|\xff"))) {
+		struct str line = str_cut(&got, '\n');
+		assert_true(3 * (line.len - 2) <= LOG_LINE_MAX);
+		total += line.len - 2;
+	}
+	assert_int_equal(total, LOG_LINE_MAX);
+	assert_true(str_eq(got, STR("o|next\n")));
+}
+
+/* Each mask between two lines of text costs a pass over all masks: a guest must not make a minute's work of one read.
+ */
+static void masks_without_end_become_refused_not_slow(void **state)
+{
+	struct fixture *f = *state;
+	bool refused = false;
+
+	for (uint32_t i = 0; i < MASKER_VALUES_MAX && !refused; i++) {
+		uint32_t n = i * 2654435761U; /* no common beginnings */
+		autofree char *text = xasprintf("::add-mask::%08x%08x%08x%08x\ntext\n", n, ~n, n ^ i, n + 1);
+		feed(f, LOG_STREAM_STDOUT, text);
+		refused = strstr(lines(f), "too much work") != NULL;
+	}
+	assert_true(refused);
+	feed(f, LOG_STREAM_STDOUT, "00000000ffffffff0000000000000001\n");
+	assert_string_equal(lines(f), "o|***\n");
+}
+
+/* They need no pass each: nothing between them is looked at. */
+static void many_masks_in_a_row_are_all_taken(void **state)
+{
+	struct fixture *f = *state;
+
+	for (int i = 0; i < 1000; i++) {
+		autofree char *text = xasprintf("::add-mask::token-%08d\n", i);
+		feed(f, LOG_STREAM_STDOUT, text);
+	}
+	assert_null(strstr(lines(f), "not masked"));
+	feed(f, LOG_STREAM_STDOUT, "token-00000000 token-00000999\n");
+	assert_string_equal(lines(f), "o|*** ***\n");
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	static const struct CMUnitTest tests[] = {
-		TEST(lines_end_with_newlines_or_the_stream), TEST(chunks_do_not_matter),
-		TEST(a_secret_is_masked_in_both_streams),    TEST(what_is_held_back_is_given_out_at_the_end),
-		TEST(a_value_too_short_to_mask_is_said),     TEST(long_lines_are_split_between_characters),
-		TEST(a_line_without_end_is_bounded),	     TEST(numbering_goes_on_behind_the_spool),
+		TEST(lines_end_with_newlines_or_the_stream),
+		TEST(chunks_do_not_matter),
+		TEST(a_secret_is_masked_in_both_streams),
+		TEST(what_is_held_back_is_given_out_at_the_end),
+		TEST(a_value_too_short_to_mask_is_said),
+		TEST(long_lines_are_split_between_characters),
+		TEST(a_line_without_end_is_bounded),
+		TEST(numbering_goes_on_behind_the_spool),
+		TEST(a_long_line_of_binary_bytes_does_not_grow_over_the_limit),
+		TEST(masks_without_end_become_refused_not_slow),
+		TEST(many_masks_in_a_row_are_all_taken),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
