@@ -34,6 +34,7 @@ test: ## set up, build and run every test
 
 check: # the tests alone, on what is built
 	@$(PYTHON) tests/style/includes.py
+	@$(PYTHON) tests/style/symbols.py $(BUILD)
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --quiet
 	@NIMBUS_BUILD=$(BUILD) $(PYTHON) -m pytest -q -p no:cacheprovider tests/blackbox
 

@@ -34,7 +34,7 @@ WRAPPERS = {
     r"systemd/": {"net/loop.c"},
     r"sqlite3\.h": {"store/sql_sqlite.c"},
     r"cjose/": {"auth/jwt.c"},
-    r"(lz4|lz4frame|zlib|lzma)\.h": {"vm/kernel.c"},
+    r"lz4": {"vm/kernel.c"},
     r"zstd\.h": {"logs/segment.c"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.M)
