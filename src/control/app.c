@@ -83,8 +83,8 @@ static struct http_server *make_server(struct app *app)
 
 static int start(struct app *app, struct err *err)
 {
-	struct worker *const workers[] = {app->expirer, app->log_sealer};
-	int r = processor_start(app->processor, err);
+	struct worker *const workers[] = {app->processor, app->expirer, app->log_sealer};
+	int r = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(workers) && r == 0; i++)
 		r = worker_start(workers[i], err);
@@ -95,7 +95,7 @@ static void app_free(struct app *app)
 {
 	if (app == NULL)
 		return;
-	processor_free(app->processor);
+	worker_free(app->processor);
 	worker_free(app->expirer);
 	worker_free(app->log_sealer);
 	http_wait_list_free(app->lease_waits);
@@ -126,7 +126,7 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 							  : xasprintf("%s/assets", o->data_dir);
 	app->metrics = metrics_new(control_metrics, CONTROL_METRIC_COUNT);
 	app->told = told_new();
-	app->processor = processor_new(app);
+	app->processor = worker_new(processing_pass, app);
 	app->expirer = worker_new(expirer_pass, app);
 	app->log_sealer = worker_new(sealing_pass, app);
 	app->server = make_server(app);

@@ -12,7 +12,6 @@
 #include "base/compiler.h"
 #include "base/err.h"
 #include "control/db/db.h"
-#include "control/processor.h"
 #include "control/told.h"
 #include "control/worker.h"
 #include "model/settings.h"
@@ -38,7 +37,7 @@ struct app {
 	struct http_wait_list *lease_waits;   /* tags: struct lease_wait, of lease_api.c */
 	struct http_wait_list *command_waits; /* tags: the agent's id */
 	struct told *told;		      /* commands that agents got a moment ago */
-	struct processor *processor;
+	struct worker *processor;	      /* of deliveries */
 	struct worker *expirer;
 	struct worker *log_sealer;
 };

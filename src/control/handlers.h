@@ -42,5 +42,6 @@ void control_event(void *ctx, const struct job_event *event); /* events.c */
 bool lease_wait_matches(void *event, const void *tag) must_check; /* lease_api.c */
 
 /* Passes of the background workers; `ctx` is the app. */
-int64_t expirer_pass(void *ctx); /* expirer.c */
-int64_t sealing_pass(void *ctx); /* sealing.c */
+int64_t processing_pass(void *ctx); /* processor.c */
+int64_t expirer_pass(void *ctx);    /* expirer.c */
+int64_t sealing_pass(void *ctx);    /* sealing.c */

@@ -1,22 +1,21 @@
-#include "control/processor.h"
-
-#include <assert.h>
+/*
+ * Turns accepted deliveries into jobs or recorded refusals. A batch is read, understood and ended in one commit, in the
+ * order in which the deliveries came; what cannot be written is found by halving, so that it holds up nobody else.
+ * Every step is idempotent: a delivery that was half done when the process ended is done again.
+ */
 #include <inttypes.h>
-#include <pthread.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/mem.h"
-#include "base/queue.h"
 #include "control/control_metrics.h"
 #include "control/db/deliveries_db.h"
-#include "control/db/jobs_db.h"
 #include "control/handlers.h"
 #include "model/limits.h"
 #include "proto/github_webhook.h"
 
-enum { BATCH = 64, HELPERS = 4 };
+/* As many as the database's writer may be busy with while a lease waits for it. */
+enum { BATCH = 64 };
 #define IDLE_NS (1 * NS_PER_S)
 
 /* What a GitHub job runs while there is no GitHub App to make a runner with: it shows that the way to a VM is open. */
@@ -43,19 +42,19 @@ static struct js_pairs dry_run_env(const struct github_workflow_job *event, stru
 	return env;
 }
 
-static int fold(struct app *app, const struct delivery *d, const struct github_workflow_job *event,
-		const struct label_set *labels, struct arena *a, struct err *err)
+static struct job_spec run_as(const struct app *app, const struct github_workflow_job *event,
+			      const struct label_set *labels, struct arena *a)
 {
-	static const char *const argv[] = {"sh", "-c", dry_run_script};
-	const char **own_argv = arena_calloc(a, ARRAY_LEN(argv), sizeof(*own_argv));
-	struct job job;
+	const char **argv = arena_calloc(a, 3, sizeof(*argv));
 
-	memcpy(own_argv, argv, sizeof(argv));
-	struct job_spec spec = {
+	argv[0] = "sh";
+	argv[1] = "-c";
+	argv[2] = dry_run_script;
+	return (struct job_spec){
 		.org_id = event->org_id,
 		.name = event->name,
 		.image = "demo",
-		.argv = {own_argv, ARRAY_LEN(argv)},
+		.argv = {argv, 3},
 		.env = dry_run_env(event, a),
 		.labels = *labels,
 		.vcpus = JOB_VCPUS_DEFAULT,
@@ -64,155 +63,93 @@ static int fold(struct app *app, const struct delivery *d, const struct github_w
 		.timeout_s = JOB_TIMEOUT_S_DEFAULT,
 		.max_attempts = app->settings->max_attempts,
 	};
-	struct github_fold f = {
-		.event = event,
-		.run_as = &spec,
-		.leasable = app->settings->github_dry_run,
-		.delivery_id = d->id,
-	};
-	int r = jobs_db_github(&app->db, &f, a, &job, err);
-
-	return r < 0 ? r : 0;
 }
 
-/* *ret_why stays NULL for a delivery that is for us; otherwise it says why it becomes no job. */
-static int process(struct app *app, const struct delivery *d, struct arena *a, const char **ret_why, struct err *err)
+/* NULL for a delivery that is for us; otherwise why it becomes no job. */
+static const char *read_event(const struct delivery *d, struct arena *a, struct github_workflow_job *event,
+			      struct label_set *labels)
 {
-	struct github_workflow_job event;
-	struct label_set labels;
 	struct err bad = {0};
 
 	if (strcmp(d->event, "ping") == 0)
-		*ret_why = "ping";
-	else if (strcmp(d->event, "workflow_job") != 0)
-		*ret_why = arena_printf(a, "event '%.100s' is not for us", d->event);
-	else if (github_workflow_job_parse(d->body, a, &event, &bad) < 0 ||
-		 label_set_make(event.labels.items, event.labels.count, a, &labels, &bad) < 0)
-		*ret_why = arena_strdup(a, bad.msg);
-	else if (event.action == GITHUB_ACTION_OTHER)
-		*ret_why = arena_printf(a, "action '%.100s' is not for us",
-					event.action_text != NULL ? event.action_text : "");
-	else if (event.org_id == 0)
-		*ret_why = "workflow_job payload: no repository, so no owner";
-	else if (!label_set_has(&labels, "nimbus"))
-		*ret_why = "no nimbus label";
-	else
-		return fold(app, d, &event, &labels, a, err);
-	metrics_inc(app->metrics, M_WEBHOOKS_REFUSED);
-	return deliveries_db_refuse(&app->db, d->id, *ret_why, err);
+		return "ping";
+	if (strcmp(d->event, "workflow_job") != 0)
+		return arena_printf(a, "event '%.100s' is not for us", d->event);
+	if (github_workflow_job_parse(d->body, a, event, &bad) < 0 ||
+	    label_set_make(event->labels.items, event->labels.count, a, labels, &bad) < 0)
+		return arena_strdup(a, bad.msg);
+	if (event->action == GITHUB_ACTION_OTHER)
+		return arena_printf(a, "action '%.100s' is not for us",
+				    event->action_text != NULL ? event->action_text : "");
+	if (event->org_id == 0)
+		return "workflow_job payload: no repository, so no owner";
+	return label_set_has(labels, "nimbus") ? NULL : "no nimbus label";
+}
+
+static struct delivery_end decide(const struct app *app, const struct delivery *d, struct arena *a)
+{
+	struct github_workflow_job *event = arena_alloc(a, sizeof(*event));
+	struct job_spec *spec = arena_alloc(a, sizeof(*spec));
+	struct label_set labels = {0};
+	struct delivery_end end = {.id = d->id, .refusal = read_event(d, a, event, &labels)};
+
+	if (end.refusal != NULL)
+		return end;
+	*spec = run_as(app, event, &labels, a);
+	end.fold = (struct github_fold){.event = event, .run_as = spec, .leasable = app->settings->github_dry_run};
+	return end;
+}
+
+static void note(const struct app *app, const struct delivery_end *end)
+{
+	if (end->refusal != NULL)
+		metrics_inc(app->metrics, M_WEBHOOKS_REFUSED);
+	log_info("delivery processed", F("delivery", end->id), F("refused", end->refusal != NULL ? end->refusal : ""));
 }
 
 /* False: the database does not work, so trying the next one now is no use. */
-static bool process_one(struct app *app, const struct delivery *d)
+static bool put_off(const struct app *app, const struct delivery_end *end, const struct err *why)
 {
-	autoptr(arena) a = arena_new();
-	const char *why = NULL;
 	struct err err = {0};
-	struct err second = {0};
 
-	if (process(app, d, a, &why, &err) == 0) {
-		log_info("delivery processed", F("delivery", d->id), F("event", d->event),
-			 F("refused", why != NULL ? why : ""));
+	log_warn("delivery not processed: it is tried again", F("delivery", end->id), F("error", why));
+	return deliveries_db_retry(&app->db, end->id, why->msg, &err) == 0;
+}
+
+/* All of them, each with its own outcome. False as above. */
+static bool settle(const struct app *app, const struct delivery_end *ends, size_t count)
+{
+	struct err err = {0};
+	size_t half = count / 2;
+
+	if (deliveries_db_end(&app->db, ends, count, &err) == 0) {
+		for (size_t i = 0; i < count; i++)
+			note(app, &ends[i]);
 		return true;
 	}
-	log_warn("delivery not processed: it is tried again", F("delivery", d->id), F("tries", d->tries + 1),
-		 F("error", &err));
-	return deliveries_db_retry(&app->db, d->id, err.msg, &second) == 0;
-}
-
-struct processor {
-	struct app *app;
-	struct worker *dispatcher;
-	struct queue *todo; /* const struct delivery * */
-	struct queue *done; /* the same, or `stuck` */
-	pthread_t helpers[HELPERS];
-	size_t started;
-};
-
-/* What a helper gives back instead of a delivery with which it got nowhere. */
-static struct delivery stuck;
-
-static void *help(void *arg)
-{
-	struct processor *p = arg;
-	struct delivery *d;
-
-	while ((d = queue_pop(p->todo, INT64_MAX)) != NULL) {
-		bool pushed = queue_push(p->done, process_one(p->app, d) ? d : &stuck, INT64_MAX);
-
-		assert(pushed);
+	if (err.code == ERR_UNAVAILABLE) {
+		log_warn("deliveries wait: the database is busy", F("deliveries", count), F("error", &err));
+		return false;
 	}
-	return NULL;
-}
-
-/* Side by side, so that their transactions share commits. False: the database does not work. */
-static bool process_all(struct processor *p, struct delivery *list, size_t count)
-{
-	bool good = true;
-
 	if (count == 1)
-		return process_one(p->app, list);
-	for (size_t i = 0; i < count; i++) {
-		bool pushed = queue_push(p->todo, &list[i], INT64_MAX);
-
-		assert(pushed);
-	}
-	for (size_t i = 0; i < count; i++)
-		good = queue_pop(p->done, INT64_MAX) != &stuck && good;
-	return good;
+		return put_off(app, ends, &err);
+	return settle(app, ends, half) && settle(app, ends + half, count - half);
 }
 
-static int64_t pass(void *ctx)
+int64_t processing_pass(void *ctx)
 {
-	struct processor *p = ctx;
+	const struct app *app = ctx;
 	autoptr(arena) a = arena_new();
+	struct delivery_end ends[BATCH];
 	struct delivery *list = NULL;
 	size_t count = 0;
 	struct err err = {0};
 
-	if (deliveries_db_take(&p->app->db, BATCH, a, &list, &count, &err) < 0) {
+	if (deliveries_db_take(&app->db, BATCH, a, &list, &count, &err) < 0) {
 		log_error("deliveries wait: they cannot be read", F("error", &err));
 		return IDLE_NS;
 	}
-	return count > 0 && process_all(p, list, count) ? 0 : IDLE_NS;
-}
-
-struct processor *processor_new(struct app *app)
-{
-	struct processor *p = xcalloc(1, sizeof(*p));
-
-	p->app = app;
-	p->dispatcher = worker_new(pass, p);
-	p->todo = queue_new(BATCH);
-	p->done = queue_new(BATCH);
-	return p;
-}
-
-int processor_start(struct processor *p, struct err *err)
-{
-	for (; p->started < HELPERS; p->started++) {
-		int failed = pthread_create(&p->helpers[p->started], NULL, help, p);
-
-		if (failed != 0)
-			return err_set(err, ERR_INTERNAL, "start a thread: error %d", failed);
-	}
-	return worker_start(p->dispatcher, err);
-}
-
-void processor_wake(struct processor *p)
-{
-	worker_wake(p->dispatcher);
-}
-
-void processor_free(struct processor *p)
-{
-	if (p == NULL)
-		return;
-	worker_free(p->dispatcher);
-	queue_close(p->todo);
-	for (size_t i = 0; i < p->started; i++)
-		pthread_join(p->helpers[i], NULL);
-	queue_free(p->todo);
-	queue_free(p->done);
-	free(p);
+	for (size_t i = 0; i < count; i++)
+		ends[i] = decide(app, &list[i], a);
+	return count > 0 && settle(app, ends, count) ? 0 : IDLE_NS;
 }

@@ -69,7 +69,7 @@ static int accept(struct app *app, struct http_request *req, struct err *err)
 	if (r < 0)
 		return r;
 	metrics_inc(app->metrics, r == DELIVERIES_DB_DOUBLED ? M_WEBHOOK_REPLAYS : M_WEBHOOKS);
-	processor_wake(app->processor);
+	worker_wake(app->processor);
 	return http_reply_empty(req, 202);
 }
 

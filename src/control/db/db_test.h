@@ -183,3 +183,16 @@ unused_fn static int64_t fixture_number(struct fixture *f, const char *text)
 	must(sql_read(f->db.sql, fixture_number_fn, &n, &f->err));
 	return n.value;
 }
+
+unused_fn static int fixture_run_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	return sql_exec(tx, ctx, SQL_NO_ARGS, NULL, err);
+}
+
+/* One statement without parameters. */
+unused_fn static void fixture_run(struct fixture *f, const char *text)
+{
+	autofree char *own = xstrdup(text);
+
+	must(sql_write(f->db.sql, fixture_run_fn, own, &f->err));
+}

@@ -80,34 +80,50 @@ int deliveries_db_take(const struct control_db *db, int64_t limit, struct arena 
 	return rc;
 }
 
-int delivery_became_job(struct control_tx *t, const char *id, int64_t job_id, struct err *err)
+/* One that has ended meanwhile, by another's hand, keeps its end. */
+static int write_end(struct control_tx *t, const struct delivery_end *end, int64_t job_id, struct err *err)
 {
 	return sql_exec(t->tx,
-			"UPDATE delivery SET state = 'job', job_id = $2, processed_at = $3, body = NULL WHERE id = $1",
-			SQL_ARGS(sql_text(id), sql_i64(job_id), sql_i64(t->now)), NULL, err);
+			"UPDATE delivery SET state = $2, job_id = $3, result = $4, processed_at = $5, body = NULL"
+			" WHERE id = $1 AND state = 'new'",
+			SQL_ARGS(sql_text(end->id), sql_text(end->refusal != NULL ? "refused" : "job"),
+				 sql_i64_or_null(job_id), sql_text(end->refusal), sql_i64(t->now)),
+			NULL, err);
+}
+
+struct ends {
+	const struct delivery_end *items;
+	size_t count;
+};
+
+static int end_fn(struct control_tx *t, void *ctx, struct err *err)
+{
+	const struct ends *ends = ctx;
+	int rc = 0;
+
+	for (size_t i = 0; i < ends->count && rc >= 0; i++) {
+		const struct delivery_end *end = &ends->items[i];
+		struct job job = {0};
+
+		if (end->refusal == NULL)
+			rc = github_fold(t, &end->fold, &job, err);
+		if (rc >= 0)
+			rc = write_end(t, end, job.id, err);
+	}
+	return rc;
+}
+
+int deliveries_db_end(const struct control_db *db, const struct delivery_end *ends, size_t count, struct err *err)
+{
+	struct ends all = {.items = ends, .count = count};
+
+	return control_write(db, end_fn, &all, err);
 }
 
 struct mark {
 	const char *id;
 	const char *why;
 };
-
-static int refuse_fn(struct control_tx *t, void *ctx, struct err *err)
-{
-	const struct mark *m = ctx;
-
-	return sql_exec(t->tx,
-			"UPDATE delivery SET state = 'refused', result = $2, processed_at = $3, body = NULL"
-			" WHERE id = $1 AND state = 'new'",
-			SQL_ARGS(sql_text(m->id), sql_text(m->why), sql_i64(t->now)), NULL, err);
-}
-
-int deliveries_db_refuse(const struct control_db *db, const char *id, const char *why, struct err *err)
-{
-	struct mark m = {.id = id, .why = why};
-
-	return control_write(db, refuse_fn, &m, err);
-}
 
 /* 1 s, 2 s, 4 s ... */
 static int64_t pause_ns(int64_t tries)

@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/str.h"
 #include "control/db/db.h"
+#include "control/db/github_fold.h"
 
 enum { DELIVERIES_DB_DOUBLED = 1 };
 
@@ -29,13 +30,18 @@ int deliveries_db_accept(const struct control_db *db, const char *id, const char
 int deliveries_db_take(const struct control_db *db, int64_t limit, struct arena *arena, struct delivery **ret,
 		       size_t *ret_count, struct err *err) must_check;
 
-/* A recorded refusal: "ping", "no nimbus label", "event push is not for us". The body is dropped. */
-int deliveries_db_refuse(const struct control_db *db, const char *id, const char *why, struct err *err) must_check;
+/* What becomes of one that was taken. */
+struct delivery_end {
+	const char *id;
+	const char
+		*refusal; /* "ping", "no nimbus label", "event 'push' is not for us"; NULL: it becomes what follows */
+	struct github_fold fold;
+};
+/* All of them, in their order, in one commit; none where one fails. The bodies are dropped. */
+int deliveries_db_end(const struct control_db *db, const struct delivery_end *ends, size_t count, struct err *err)
+	must_check;
 /* Something of ours failed: due again after a growing pause, given up (state `failed`, the body kept) after ten. */
 int deliveries_db_retry(const struct control_db *db, const char *id, const char *why, struct err *err) must_check;
-/* For jobs_db_github(): inside its transaction. */
-int delivery_became_job(struct control_tx *t, const char *id, int64_t job_id, struct err *err) must_check;
-
 struct deliveries_counts {
 	int64_t waiting;
 	int64_t refused;

@@ -58,22 +58,23 @@ static int follow(struct control_tx *t, const struct job *job, enum job_state fr
 static void tell(struct control_tx *t, enum job_event_type type, const struct job *job, enum job_state from,
 		 const char *agent_id)
 {
-	control_tell(t, &(struct job_event){
-				.type = type,
-				.job_id = job->id,
-				.org_id = job->org_id,
-				.from = from,
-				.to = job->state,
-				.reason = job->reason,
-				.at = t->now,
-				.queued_at = job->queued_at,
-				.leased_at = job->leased_at,
-				.agent_id = agent_id,
-				.labels = job->label_key,
-				.vcpus = job->vcpus,
-				.memory_mb = job->memory_mb,
-				.seal_due = job_state_final(job->state) || job_state_live(from),
-			});
+	control_tell(
+		t, &(struct job_event){
+			   .type = type,
+			   .job_id = job->id,
+			   .org_id = job->org_id,
+			   .from = from,
+			   .to = job->state,
+			   .reason = job->reason,
+			   .at = t->now,
+			   .queued_at = job->queued_at,
+			   .leased_at = job->leased_at,
+			   .agent_id = agent_id,
+			   .labels = job->label_key,
+			   .vcpus = job->vcpus,
+			   .memory_mb = job->memory_mb,
+			   .seal_due = type == JOB_EVENT_MOVED && (job_state_final(job->state) || job_state_live(from)),
+		   });
 }
 
 int job_save(struct control_tx *t, struct job *job, struct err *err)
@@ -155,6 +156,19 @@ int job_lose(struct control_tx *t, struct job *job, bool counted, const char *re
 		return rc;
 	job->attempt++;
 	return job_move(t, job, JOB_QUEUED, reason, err);
+}
+
+int job_request_cancel(struct control_tx *t, struct job *job, struct err *err)
+{
+	bool asked = job->cancel_requested_at != 0;
+
+	assert(job_state_live(job->state));
+	if (!asked)
+		job->cancel_requested_at = t->now;
+	int rc = job_save(t, job, err);
+	if (rc == 0 && !asked)
+		tell(t, JOB_EVENT_CANCEL_REQUESTED, job, job->state, job->agent_id);
+	return rc;
 }
 
 static void texts_json(const struct js_texts *texts, struct buf *out)

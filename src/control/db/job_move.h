@@ -11,7 +11,7 @@
 
 /*
  * Moves *job, and writes whatever else of it the caller has changed. `reason` may be NULL. The move must be allowed:
- *the caller has looked at job_state_may_move(). ERR_CONFLICT when somebody else moved the job since it was read, which
+ * the caller has looked at job_state_may_move(). ERR_CONFLICT when somebody else moved the job since it was read, which
  * cannot be while one writer does all.
  *
  *	to queued            it stands in the queue again, at its old place
@@ -29,6 +29,9 @@ int job_lose(struct control_tx *t, struct job *job, bool counted, const char *re
 
 /* Writes what may change besides the state: reason, message, agent, ends, cancel_requested_at, GitHub's view. */
 int job_save(struct control_tx *t, struct job *job, struct err *err) must_check;
+
+/* A live job whose agent is to end it: the command stands until the job has ended. Writes the rest too. */
+int job_request_cancel(struct control_tx *t, struct job *job, struct err *err) must_check;
 
 /* Inserts a new job with its history row and, if it begins there, its place in the queue. `request_digest` may be
  * NULL. */

@@ -6,37 +6,9 @@
 #include "base/buf.h"
 #include "base/crypto.h"
 #include "base/encoding.h"
-#include "control/db/deliveries_db.h"
 #include "control/db/job_move.h"
-#include "control/db/label_rows.h"
 
 /* --- submit --- */
-
-static void job_from_spec(const struct job_spec *spec, struct job *job)
-{
-	*job = (struct job){
-		.org_id = spec->org_id,
-		.name = spec->name,
-		.origin = "api",
-		.image = spec->image,
-		.argv = spec->argv,
-		.env = spec->env,
-		.labels = {.items = spec->labels.items, .count = spec->labels.count},
-		.executor = spec->executor != NULL ? spec->executor : "firecracker",
-		.vcpus = spec->vcpus,
-		.memory_mb = spec->memory_mb,
-		.disk_mb = spec->disk_mb,
-		.timeout_s = spec->timeout_s,
-		.has_secret_env = spec->secret_env != NULL,
-		.state = JOB_QUEUED,
-		.attempt = 1,
-		.max_attempts = spec->max_attempts,
-		.exit_code = -1,
-		.last_seq = -1,
-		.idempotency_key = spec->idempotency_key,
-		.metadata = spec->metadata,
-	};
-}
 
 static void push_texts(struct js *to, const struct js_texts *texts)
 {
@@ -69,34 +41,6 @@ static char *request_digest(const struct job *job, struct arena *arena)
 	struct sha256 hash = crypto_sha256(buf_str(&text));
 	encode_hex((struct str){(const char *)hash.bytes, sizeof(hash.bytes)}, &hex);
 	return arena_str(arena, buf_str(&hex));
-}
-
-static int store_secret(struct control_tx *t, int64_t job_id, const struct secret *secret, struct err *err)
-{
-	autovar(buf) sealed = {0};
-
-	if (t->db->sealer == NULL)
-		return err_set(err, ERR_UNSUPPORTED, "secret_env: this server has no key to encrypt it with");
-	sealer_seal(t->db->sealer, job_id, secret_reveal(secret), &sealed); /* into the cipher, nowhere else */
-	return sql_exec(t->tx, "INSERT INTO job_secret (job_id, sealed) VALUES ($1, $2)",
-			SQL_ARGS(sql_i64(job_id), sql_blob(buf_str(&sealed))), NULL, err);
-}
-
-/* Everything that comes with a new job. */
-static int create(struct control_tx *t, const struct job_spec *spec, struct job *job, const char *digest,
-		  struct err *err)
-{
-	int rc = control_next_id(t, "job", &job->id, err);
-
-	if (rc == 0)
-		rc = label_set_store(t, &spec->labels, &job->label_set_id, err);
-	if (rc == 0)
-		rc = job_insert(t, job, digest, err);
-	if (rc == 0 && spec->secret_env != NULL)
-		rc = store_secret(t, job->id, spec->secret_env, err);
-	if (rc == 0)
-		rc = job_metadata_merge(t->tx, job->id, &spec->metadata, err);
-	return rc;
 }
 
 struct submit {
@@ -140,7 +84,7 @@ static int submit_fn(struct control_tx *t, void *ctx, struct err *err)
 			return rc < 0 ? rc : JOBS_DB_KNOWN;
 		}
 	}
-	int rc = create(t, s->spec, &job, s->digest, err);
+	int rc = job_create(t, s->spec, &job, s->digest, err);
 	if (rc == 0)
 		s->job = job;
 	return rc;
@@ -157,142 +101,6 @@ int jobs_db_submit(const struct control_db *db, const struct job_spec *spec, str
 	int rc = control_write(db, submit_fn, &s, err);
 	if (rc >= 0)
 		*ret = s.job;
-	return rc;
-}
-
-/* --- GitHub --- */
-
-static const struct {
-	const char *conclusion;
-	enum job_state state;
-} conclusions[] = {
-	{"success", JOB_SUCCEEDED}, {"neutral", JOB_SUCCEEDED},	  {"cancelled", JOB_CANCELLED},
-	{"skipped", JOB_CANCELLED}, {"timed_out", JOB_TIMED_OUT},
-};
-
-static enum job_state ended_as(const char *conclusion)
-{
-	for (size_t i = 0; conclusion != NULL && i < ARRAY_LEN(conclusions); i++) {
-		if (strcmp(conclusions[i].conclusion, conclusion) == 0)
-			return conclusions[i].state;
-	}
-	return JOB_FAILED;
-}
-
-/* Where a job that nobody here runs stands, by what GitHub says of it. */
-static enum job_state standing(const struct github_fold *fold, const char **ret_reason)
-{
-	switch (fold->event->action) {
-	case GITHUB_ACTION_QUEUED:
-		*ret_reason = fold->leasable ? NULL : "github_app_not_configured";
-		return fold->leasable ? JOB_QUEUED : JOB_PARKED;
-	case GITHUB_ACTION_IN_PROGRESS:
-		*ret_reason = "github_in_progress"; /* another runner has it */
-		return JOB_PARKED;
-	case GITHUB_ACTION_COMPLETED:
-		*ret_reason = "github_completed";
-		return ended_as(fold->event->conclusion);
-	case GITHUB_ACTION_WAITING:
-	case GITHUB_ACTION_OTHER:
-		break;
-	}
-	*ret_reason = "github_waiting"; /* for an approval, or a timer */
-	return JOB_PARKED;
-}
-
-struct fold {
-	const struct github_fold *in;
-	struct arena *arena;
-	struct job job;
-};
-
-static int fold_new(struct control_tx *t, struct fold *f, struct err *err)
-{
-	const struct github_fold *in = f->in;
-	const struct github_workflow_job *event = in->event;
-	struct job *job = &f->job;
-
-	job_from_spec(in->run_as, job);
-	job->label_key = label_set_key(&in->run_as->labels, f->arena);
-	job->origin = "github";
-	job->state = standing(in, &job->reason);
-	job->github_job_id = event->job_id;
-	job->github_rank = event->action;
-	job->conclusion = event->conclusion;
-	job->run_id = event->run_id;
-	job->run_attempt = event->run_attempt;
-	job->repo_id = event->repo_id;
-	job->repo_full_name = event->repo_full_name;
-	job->repo_html_url = event->repo_html_url;
-	job->repo_private = event->repo_private;
-	return create(t, in->run_as, job, NULL, err);
-}
-
-static int request_cancel(struct control_tx *t, struct job *job, struct err *err)
-{
-	if (job->cancel_requested_at != 0)
-		return job_save(t, job, err);
-	job->cancel_requested_at = t->now;
-	int rc = job_save(t, job, err);
-	if (rc == 0)
-		control_tell(t, &(struct job_event){
-					.type = JOB_EVENT_CANCEL_REQUESTED,
-					.job_id = job->id,
-					.org_id = job->org_id,
-					.from = job->state,
-					.to = job->state,
-					.at = t->now,
-					.agent_id = job->agent_id,
-				});
-	return rc;
-}
-
-/* News of a job that we know. */
-static int fold_known(struct control_tx *t, const struct github_fold *in, struct job *job, struct err *err)
-{
-	const char *reason = NULL;
-	enum job_state to = standing(in, &reason);
-
-	job->github_rank = in->event->action;
-	if (in->event->conclusion != NULL)
-		job->conclusion = in->event->conclusion;
-	if (job_state_live(job->state))
-		return to == JOB_CANCELLED ? request_cancel(t, job, err) : job_save(t, job, err);
-	if (job_state_may_move(job->state, to))
-		return job_move(t, job, to, reason, err);
-	if (job->state == to && to == JOB_PARKED)
-		job->reason = reason;
-	return job_save(t, job, err);
-}
-
-static int fold_fn(struct control_tx *t, void *ctx, struct err *err)
-{
-	struct fold *f = ctx;
-	const struct github_workflow_job *event = f->in->event;
-	int outcome = 0;
-	int rc = job_read_where(t->tx, JOB_SELECT " WHERE j.github_job_id = $1 AND j.run_attempt = $2",
-				SQL_ARGS(sql_i64(event->job_id), sql_i64(event->run_attempt)), f->arena, &f->job, err);
-
-	if (rc == 0)
-		rc = fold_new(t, f, err);
-	else if (rc > 0 && event->action > f->job.github_rank)
-		rc = fold_known(t, f->in, &f->job, err);
-	else if (rc > 0)
-		outcome = JOBS_DB_STALE;
-	if (rc >= 0 && f->in->delivery_id != NULL)
-		rc = delivery_became_job(t, f->in->delivery_id, f->job.id, err);
-	return rc < 0 ? rc : outcome;
-}
-
-int jobs_db_github(const struct control_db *db, const struct github_fold *fold, struct arena *arena, struct job *ret,
-		   struct err *err)
-{
-	struct fold f = {.in = fold, .arena = arena};
-
-	assert(fold->event->job_id > 0 && fold->event->run_attempt > 0);
-	int rc = control_write(db, fold_fn, &f, err);
-	if (rc >= 0)
-		*ret = f.job;
 	return rc;
 }
 
@@ -314,7 +122,7 @@ static int cancel_fn(struct control_tx *t, void *ctx, struct err *err)
 	if (job_state_final(c->job.state))
 		return JOBS_DB_ENDED;
 	if (job_state_live(c->job.state))
-		return c->job.cancel_requested_at != 0 ? 0 : request_cancel(t, &c->job, err);
+		return c->job.cancel_requested_at != 0 ? 0 : job_request_cancel(t, &c->job, err);
 	c->job.cancel_requested_at = t->now;
 	return job_move(t, &c->job, JOB_CANCELLED, "cancelled", err);
 }

@@ -1,0 +1,122 @@
+#include "control/db/deliveries_db.h"
+
+#include "control/db/db_test.h"
+
+static struct delivery *take(struct fixture *f, size_t wanted)
+{
+	struct delivery *deliveries = NULL;
+	size_t count = 0;
+
+	must(deliveries_db_take(&f->db, 10, f->arena, &deliveries, &count, &f->err));
+	assert_int_equal(count, wanted);
+	return deliveries;
+}
+
+static int accept_delivery(struct fixture *f, const char *id, const char *body)
+{
+	return deliveries_db_accept(&f->db, id, "workflow_job", str_c(body), &f->err);
+}
+
+static void test_a_delivery_is_accepted_once(void **state)
+{
+	struct fixture *f = *state;
+
+	must(accept_delivery(f, "guid-1", "{}"));
+	must_be(accept_delivery(f, "guid-1", "{}"), DELIVERIES_DB_DOUBLED);
+	pass_time(f, 1);
+	must(accept_delivery(f, "guid-2", "{\"a\":1}"));
+	struct delivery *d = take(f, 2);
+	assert_string_equal(d[0].id, "guid-1");
+	assert_string_equal(d[1].id, "guid-2");
+	assert_string_equal(d[1].event, "workflow_job");
+	assert_true(str_eq(d[1].body, STR("{\"a\":1}")));
+}
+
+static struct github_workflow_job queued_at_github(int64_t job_id)
+{
+	return (struct github_workflow_job){
+		.action = GITHUB_ACTION_QUEUED, .job_id = job_id, .run_attempt = 1, .org_id = 7};
+}
+
+static void test_deliveries_end_in_jobs_or_refusals(void **state)
+{
+	struct fixture *f = *state;
+	struct github_workflow_job event = queued_at_github(9001);
+	struct job_spec spec = fixture_spec(f, "nimbus");
+	struct github_fold news = {.event = &event, .run_as = &spec, .leasable = true};
+	const struct delivery_end ends[] = {
+		{.id = "guid-1", .fold = news},
+		{.id = "guid-2", .refusal = "no nimbus label"},
+		{.id = "guid-3", .fold = news}, /* the same news under another id */
+	};
+	struct deliveries_counts counts = {0};
+
+	must(accept_delivery(f, "guid-1", "{}"));
+	must(accept_delivery(f, "guid-2", "{}"));
+	must(accept_delivery(f, "guid-3", "{}"));
+	must(deliveries_db_end(&f->db, ends, ARRAY_LEN(ends), &f->err));
+	(void)take(f, 0);
+	must(deliveries_db_counts(&f->db, &counts, &f->err));
+	assert_int_equal(counts.waiting, 0);
+	assert_int_equal(counts.jobs, 2);
+	assert_int_equal(counts.refused, 1);
+	assert_int_equal(fixture_number(f, "SELECT COUNT(*) FROM delivery WHERE body IS NOT NULL"), 0);
+	assert_int_equal(fixture_number(f, "SELECT COUNT(*) FROM delivery WHERE job_id = 1"), 2);
+	must_be(accept_delivery(f, "guid-1", "{}"), DELIVERIES_DB_DOUBLED);
+	must_be(accept_delivery(f, "guid-2", "{}"), DELIVERIES_DB_DOUBLED);
+}
+
+static void test_one_that_fails_takes_the_others_with_it(void **state)
+{
+	struct fixture *f = *state;
+	struct github_workflow_job event = queued_at_github(9001);
+	struct github_workflow_job other = queued_at_github(9002);
+	struct job_spec spec = fixture_spec(f, "nimbus");
+	const struct delivery_end ends[] = {
+		{.id = "guid-1", .fold = {.event = &event, .run_as = &spec, .leasable = true}},
+		{.id = "guid-2", .fold = {.event = &other, .run_as = &spec, .leasable = true}},
+	};
+
+	must(accept_delivery(f, "guid-1", "{}"));
+	must(accept_delivery(f, "guid-2", "{}"));
+	fixture_run(f, "CREATE TRIGGER broken BEFORE INSERT ON job WHEN NEW.github_job_id = 9002"
+		       " BEGIN SELECT RAISE(ABORT, 'broken'); END");
+	assert_true(deliveries_db_end(&f->db, ends, ARRAY_LEN(ends), &f->err) < 0);
+	assert_int_equal(fixture_number(f, "SELECT COUNT(*) FROM job"), 0);
+	assert_int_equal(f->told_count, 0);
+	(void)take(f, 2);
+}
+
+static void test_a_delivery_that_fails_is_tried_again_and_given_up(void **state)
+{
+	struct fixture *f = *state;
+	struct deliveries_counts counts = {0};
+
+	must(accept_delivery(f, "guid-1", "{}"));
+	for (int i = 0; i < 10; i++) {
+		assert_int_equal(take(f, 1)[0].tries, i);
+		must(deliveries_db_retry(&f->db, "guid-1", "the database was away", &f->err));
+		(void)take(f, 0);
+		pass_time(f, 3600 * NS_PER_S);
+	}
+	(void)take(f, 0);
+	must(deliveries_db_counts(&f->db, &counts, &f->err));
+	assert_int_equal(counts.failed, 1);
+	/* Sent again by hand, it has a new chance. */
+	must(accept_delivery(f, "guid-1", "{\"again\":1}"));
+	assert_true(str_eq(take(f, 1)[0].body, STR("{\"again\":1}")));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_a_delivery_is_accepted_once),
+		TEST(test_deliveries_end_in_jobs_or_refusals),
+		TEST(test_one_that_fails_takes_the_others_with_it),
+		TEST(test_a_delivery_that_fails_is_tried_again_and_given_up),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
