@@ -164,11 +164,14 @@ int layout_choose_ports(struct layout *l, int64_t port_base, bool fallback, stru
 
 	if (port_base != PORT_BASE_UNSET)
 		ports = (struct ports){(uint16_t)port_base, (uint16_t)(port_base + 2), (uint16_t)(port_base + 4)};
-	int rc = port_base == 0 ? choose_free(l, &ports, err) : check_or_choose(l, &ports, err);
+	struct err busy = {0};
+	int rc = port_base == 0 ? choose_free(l, &ports, &busy) : check_or_choose(l, &ports, &busy);
 	if (rc == -ERR_CONFLICT && fallback) {
-		(void)fprintf(stderr, "%s; taking free ports instead\n", err->msg);
-		rc = choose_free(l, &ports, err);
+		(void)fprintf(stderr, "%s; taking free ports instead\n", busy.msg);
+		rc = choose_free(l, &ports, &busy);
 	}
+	if (rc < 0)
+		return err_set(err, (enum err_code)busy.code, "%s", busy.msg);
 	if (rc == 0)
 		rc = remember_ports(l, &ports, err);
 	if (rc < 0)
