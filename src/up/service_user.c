@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "base/mem.h"
 
 void service_user_find(int64_t fallback_uid, struct service_user *ret)
@@ -34,17 +35,29 @@ void service_user_apply(const struct service_user *u, struct process_spec *spec)
 	spec->extra_gid = u->kvm;
 }
 
+/* We are root here, and the service user may write in the folder: what another name or a link leads to is not ours to
+ * give away. */
+static int check_own(const char *path, const struct stat *st, struct err *err)
+{
+	if (S_ISLNK(st->st_mode) || (!S_ISDIR(st->st_mode) && st->st_nlink > 1))
+		return err_set(err, ERR_INVALID, "%s is a link: root does not give away what it leads to", path);
+	return 0;
+}
+
 int service_user_own(const struct service_user *u, const char *path, struct err *err)
 {
 	struct stat st;
 
 	if (!u->change)
 		return 0;
-	if (fstatat(AT_FDCWD, path, &st, AT_SYMLINK_NOFOLLOW) != 0)
+	/* By descriptor, so that what is looked at is what is given. */
+	autoclose fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) != 0)
 		return err_sys(err, "look at %s", path);
-	if (st.st_uid == u->uid && st.st_gid == u->gid)
-		return 0;
-	if (fchownat(AT_FDCWD, path, u->uid, u->gid, AT_SYMLINK_NOFOLLOW) != 0)
+	int rc = check_own(path, &st, err);
+	if (rc < 0 || (st.st_uid == u->uid && st.st_gid == u->gid))
+		return rc;
+	if (fchownat(fd, "", u->uid, u->gid, AT_EMPTY_PATH) != 0)
 		return err_sys(err, "give %s to uid %u", path, (unsigned)u->uid);
 	return 0;
 }
@@ -61,9 +74,17 @@ static int check_as_user(const struct service_user *u, const char *folder, struc
 			return err_set(err, ERR_INVALID, "the service user (uid %u) cannot enter %s: %s",
 				       (unsigned)u->uid, path, strerrordesc_np(errno));
 		if (slash == NULL)
-			return 0;
+			break;
 		*slash = '/';
 	}
+	/* It could put a link in the place of a folder that root then works in. */
+	if (u->uid != 0 && faccessat(AT_FDCWD, folder, W_OK, AT_EACCESS) == 0)
+		return err_set(
+			err, ERR_INVALID,
+			"the service user (uid %u) may write in %s itself: make root its owner (chown root), the "
+			"folders in it stay the service user's",
+			(unsigned)u->uid, folder);
+	return 0;
 }
 
 int service_user_check_path(const struct service_user *u, const char *folder, struct err *err)

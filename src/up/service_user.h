@@ -21,7 +21,7 @@ struct service_user {
 
 void service_user_find(int64_t fallback_uid, struct service_user *ret);
 void service_user_apply(const struct service_user *u, struct process_spec *spec);
-/* Gives a file or folder that we made to the service user. */
+/* Gives a file or folder that we made to the service user; never what a link leads to. */
 int service_user_own(const struct service_user *u, const char *path, struct err *err) must_check;
-/* Can that user get into the folder? The message names the first one in the way. */
+/* Can that user get into the folder (the message names the first one in the way), but not change what is in it? */
 int service_user_check_path(const struct service_user *u, const char *folder, struct err *err) must_check;
