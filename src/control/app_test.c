@@ -480,6 +480,18 @@ static void tokens_open_their_own_doors_only(void **state)
 	assert_int_equal(number(&newer, "version"), 2);
 	autovar(answer) revoked = lease(w, "");
 	assert_int_equal(revoked.status, 403);
+	static const char *const readable[] = {"/api/status", "/api/jobs/1"};
+	for (size_t i = 0; i < ARRAY_LEN(readable); i++) {
+		autovar(answer) read = get(w, w->agent, readable[i]);
+		assert_int_equal(read.status, 403);
+	}
+	autovar(answer) before = get(w, offline, "/api/jobs/recent");
+	assert_int_equal(before.status, 200);
+	autovar(answer) rotated =
+		post(w, w->admin, "/api/agents/token", "{\"agent_id\":\"python\",\"ttl_seconds\":60}");
+	assert_int_equal(rotated.status, 200);
+	autovar(answer) after = get(w, offline, "/api/jobs/recent");
+	assert_int_equal(after.status, 403);
 	autovar(answer) short_lived =
 		post(w, w->admin, "/api/agents/token", "{\"agent_id\":\"a1\",\"ttl_seconds\":59}");
 	assert_int_equal(short_lived.status, 422);

@@ -25,6 +25,8 @@ void control_observe(void *ctx, const struct http_route *route, int status, int6
 const struct claims *caller(const struct http_request *req);
 /* The agent that speaks must be the one it says it is, and its token not revoked: ERR_FORBIDDEN. One local read. */
 int require_agent(struct app *app, const struct http_request *req, const char *agent_id, struct err *err) must_check;
+/* For routes that an agent only reads: its token must not be revoked there either. */
+int require_valid(struct app *app, const struct http_request *req, struct err *err) must_check;
 /* ERR_INVALID_FIELD. */
 int path_id(const struct http_request *req, int64_t *ret, struct err *err) must_check;
 

@@ -60,8 +60,10 @@ int jobs_recent(void *ctx, struct http_request *req, struct err *err)
 	struct jobs_filter filter;
 	struct job *jobs = NULL;
 	size_t count = 0;
-	int r;
+	int r = require_valid(app, req, err);
 
+	if (r < 0)
+		return r;
 	if (!reads_everything(caller(req)))
 		return err_set(err, ERR_FORBIDDEN, "this agent's token does not list jobs: use an admin token");
 	r = read_filter(req, http_arena(req), &filter, err);
@@ -105,8 +107,10 @@ int job_get(void *ctx, struct http_request *req, struct err *err)
 	const char *why = NULL;
 	struct js *record;
 	int64_t id = 0;
-	int r = path_id(req, &id, err);
+	int r = require_valid(app, req, err);
 
+	if (r == 0)
+		r = path_id(req, &id, err);
 	if (r == 0)
 		r = jobs_db_get(&app->db, id, http_arena(req), &job, err);
 	if (r == JOBS_DB_MISSING || (r == 0 && !may_see(caller(req), &job)))

@@ -221,7 +221,8 @@ int lease_post(void *ctx, struct http_request *req, struct err *err)
 	struct app *app = ctx;
 	struct lease_wait *w = http_state(req);
 	struct job job;
-	int r = w == NULL ? read_call(app, req, &w, err) : 0;
+	/* While it waited its token may have been revoked. */
+	int r = w == NULL ? read_call(app, req, &w, err) : require_valid(app, req, err);
 
 	if (r < 0)
 		return r;

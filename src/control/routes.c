@@ -112,6 +112,13 @@ int require_agent(struct app *app, const struct http_request *req, const char *a
 	return r;
 }
 
+int require_valid(struct app *app, const struct http_request *req, struct err *err)
+{
+	const struct claims *c = caller(req);
+
+	return c->audience == TOKEN_AGENT ? require_agent(app, req, c->subject, err) : 0;
+}
+
 int path_id(const struct http_request *req, int64_t *ret, struct err *err)
 {
 	int r = str_to_i64(str_c(http_path_param(req, "id")), "job id", 1, INT64_MAX, ret, err);

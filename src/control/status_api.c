@@ -36,8 +36,10 @@ int status_get(void *ctx, struct http_request *req, struct err *err)
 	struct deliveries_counts github = {0};
 	int64_t seals = 0;
 	struct js *o;
-	int r = jobs_db_counts(&app->db, &jobs, err);
+	int r = require_valid(app, req, err);
 
+	if (r == 0)
+		r = jobs_db_counts(&app->db, &jobs, err);
 	if (r == 0)
 		r = deliveries_db_counts(&app->db, &github, err);
 	if (r == 0)
