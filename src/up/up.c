@@ -43,7 +43,7 @@ struct up {
 	struct loop *loop;
 	struct http_client *client;
 	struct child *children[CHILD_COUNT];
-	struct loop_source *signals[2];
+	struct loop_source *signals[3];
 	enum phase phase;
 	struct err failure; /* why it ends, where nobody asked for that */
 };
@@ -284,7 +284,7 @@ static int make_children(struct up *u, const char *env_file, int exec_fd, struct
 
 static int make_loop(struct up *u, struct err *err)
 {
-	static const int numbers[] = {SIGINT, SIGTERM};
+	static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
 
 	int rc = loop_new(&u->loop, err);
 	for (size_t i = 0; i < ARRAY_LEN(numbers) && rc == 0; i++)
