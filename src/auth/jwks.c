@@ -78,8 +78,7 @@ int jwks_parse(struct str document, struct jwks_set *ret, struct err *err)
 		if (r < 0)
 			return r;
 	}
-	*ret = set;
-	set = (struct jwks_set){0};
+	*ret = TAKE_STRUCT(set);
 	return 0;
 }
 

@@ -27,6 +27,14 @@
 		taken_;                     \
 	})
 
+/* The same for an embedded struct: gives its value and leaves zeros behind. */
+#define TAKE_STRUCT(s)                                 \
+	({                                             \
+		__typeof__(s) taken_ = (s);            \
+		(void)memset(&(s), 0, sizeof(taken_)); \
+		taken_;                                \
+	})
+
 /*
  * autoptr(foo) declares a `struct foo *` that foo_free() releases at the end of its scope;
  * AUTOPTR_DEFINE(foo) stands once in the header that declares foo_free().

@@ -268,7 +268,7 @@ static void put_checks(const struct doctor *d, struct buf *out)
 		const char *status = js_text(js_get(check, "status"), "");
 		const char *fix = js_text(js_get(check, "fix"), NULL);
 		size_t verdict = CHECK_OK;
-		while (strcmp(verdict_names[verdict], status) != 0)
+		while (verdict < CHECK_FAIL && strcmp(verdict_names[verdict], status) != 0)
 			verdict++;
 		buf_printf(out, "%s %-18s %s\n", screen.colour ? marks[verdict].colour : marks[verdict].plain,
 			   js_text(js_get(check, "name"), ""), js_text(js_get(check, "message"), ""));

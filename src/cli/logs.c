@@ -91,8 +91,9 @@ static int run(struct command_call *call, struct err *err)
 	int64_t id = 0;
 
 	int rc = job != NULL ? parse_job_id(job, &id, err) : 0;
-	if (rc == 0)
-		rc = session_open(call, &s, err);
+	if (rc < 0)
+		return rc;
+	rc = session_open(call, &s, err);
 	if (rc < 0)
 		return rc;
 	if (job == NULL || o->contains != NULL || o->limit > 0)

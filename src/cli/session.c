@@ -56,8 +56,7 @@ int session_open(struct command_call *call, struct session *ret, struct err *err
 		rc = http_client_new(NULL, &s.client, err);
 	if (rc < 0)
 		return rc;
-	*ret = s;
-	s = (struct session){0};
+	*ret = TAKE_STRUCT(s);
 	return 0;
 }
 

@@ -214,11 +214,13 @@ static void put_series(struct buf *out, const struct metric *metric, struct seri
 static double resident_bytes(void)
 {
 	autovar(buf) text = {0};
-	uint64_t total = 0;
-	uint64_t resident = 0;
+	int64_t resident = 0;
 
-	if (file_read(AT_FDCWD, "/proc/self/statm", 4096, &text, NULL) < 0 || text.len == 0 ||
-	    sscanf(text.data, "%" SCNu64 " %" SCNu64, &total, &resident) != 2)
+	if (file_read(AT_FDCWD, "/proc/self/statm", 4096, &text, NULL) < 0)
+		return 0;
+	struct str rest = buf_str(&text); /* size, resident, ... in pages: proc(5) */
+	(void)str_cut(&rest, ' ');
+	if (str_to_i64(str_cut(&rest, ' '), "resident", 0, INT64_MAX, &resident, NULL) < 0)
 		return 0;
 	return (double)resident * (double)sysconf(_SC_PAGESIZE);
 }

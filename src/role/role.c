@@ -78,8 +78,7 @@ int role_open(const struct role_flags *flags, bool skip_unreadable, struct role 
 	rc = config_load(r.source, &common_config, &r.common, err);
 	if (rc < 0)
 		return rc;
-	*ret = r;
-	r = (struct role){0};
+	*ret = TAKE_STRUCT(r);
 	return 0;
 }
 
@@ -113,7 +112,6 @@ int role_start(const struct role_flags *flags, const struct config_table *table,
 		rc = config_load(r.source, table, settings, err);
 	if (rc < 0)
 		return rc;
-	*ret = r;
-	r = (struct role){0};
+	*ret = TAKE_STRUCT(r);
 	return 0;
 }

@@ -220,8 +220,7 @@ int dsn_parse(struct str text, struct dsn *ret, struct err *err)
 	int rc = parse(text, &dsn, err);
 
 	if (rc == 0) {
-		*ret = dsn;
-		dsn = (struct dsn){0};
+		*ret = TAKE_STRUCT(dsn);
 	}
 	return rc;
 }

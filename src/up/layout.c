@@ -18,7 +18,7 @@
 #define LAST_PORTS_FILE "run/ports"
 enum { FREE_PORT_FIRST = 20000, FREE_PORT_LAST = 31999, FREE_PORT_TRIES = 200 };
 /* Tokens are made anew at every start, so they only have to outlive the longest one. */
-#define TOKEN_LIFE_NS (10 * 365 * 86400 * NS_PER_S)
+#define TOKEN_LIFE_NS (INT64_C(10) * 365 * 86400 * NS_PER_S)
 
 int layout_open(const struct role_flags *flags, struct layout *ret, struct err *err)
 {
@@ -35,8 +35,7 @@ int layout_open(const struct role_flags *flags, struct layout *ret, struct err *
 	if (rc < 0)
 		return rc;
 	service_user_find(l.role.common.uid, &l.user);
-	*ret = l;
-	l = (struct layout){0};
+	*ret = TAKE_STRUCT(l);
 	return 0;
 }
 
