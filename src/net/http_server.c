@@ -367,11 +367,20 @@ static int keep(struct http_request *req, struct str bytes, struct err *err)
 	return 0;
 }
 
+/* What is in memory counts against all: who brings it a byte a minute would soon hold all there is. */
+static bool is_too_slow(const struct http_request *req)
+{
+	return req->match.route->run != HTTP_SINK &&
+	       clock_monotonic_ns() - req->begun_ns > req->server->opts.body_timeout_ns;
+}
+
 static enum MHD_Result take(struct http_request *req, struct str bytes)
 {
 	struct err err = {0};
 	int rc = 0;
 
+	if (is_too_slow(req))
+		return MHD_NO;
 	req->received += bytes.len;
 	if (req->received > req->body_max)
 		rc = body_too_large(req, &err);
@@ -600,6 +609,7 @@ static void set_defaults(struct http_server_opts *opts)
 	opts->queue_max = opts->queue_max > 0 ? opts->queue_max : 1024;
 	opts->connections_max = opts->connections_max > 0 ? opts->connections_max : 12000;
 	opts->idle_timeout_ns = opts->idle_timeout_ns > 0 ? opts->idle_timeout_ns : 60 * NS_PER_S;
+	opts->body_timeout_ns = opts->body_timeout_ns > 0 ? opts->body_timeout_ns : 60 * NS_PER_S;
 	opts->drop_timeout_ns = opts->drop_timeout_ns > 0 ? opts->drop_timeout_ns : 5 * NS_PER_S;
 }
 

@@ -81,6 +81,7 @@ struct http_server_opts {
 	size_t queue_max;    /* requests waiting for a worker, beyond which new ones get 503; 0: 1,024 */
 	unsigned connections_max; /* 0: 12,000 */
 	int64_t idle_timeout_ns;  /* a connection on which nothing moves; 0: 60 s */
+	int64_t body_timeout_ns;  /* how long a request may take to bring a body that is kept in memory; 0: 60 s */
 	int64_t drop_timeout_ns;  /* how long a refused body is taken so that its sender sees the answer; 0: 5 s */
 };
 

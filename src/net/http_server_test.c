@@ -887,6 +887,20 @@ static void a_refused_body_that_never_ends_is_cut(void **state)
 	assert_true(sent < 0);
 }
 
+static void a_body_that_trickles_in_is_cut(void **state)
+{
+	autoptr(role) role = role_new(&(struct http_server_opts){.body_timeout_ns = 1});
+	autovar(client) slow = client_open(role);
+	autovar(client) uploader = client_open(role);
+
+	(void)state;
+	client_send(&slow, STR("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\na"));
+	assert_true(client_closed(&slow));
+	/* What a sink takes is not kept here. */
+	client_ask(&uploader, "POST", "/upload", "", STR("abc"));
+	expect(&uploader, 201, "3 bytes");
+}
+
 static void a_full_queue_sheds(void **state)
 {
 	autoptr(role) role = role_new(&(struct http_server_opts){.workers = 1, .queue_max = 1});
@@ -1332,6 +1346,7 @@ int main(void)
 		cmocka_unit_test(a_body_over_its_limit_is_dropped_and_answered),
 		cmocka_unit_test(who_asks_before_sending_is_answered_at_once),
 		cmocka_unit_test(a_refused_body_that_never_ends_is_cut),
+		cmocka_unit_test(a_body_that_trickles_in_is_cut),
 		cmocka_unit_test(a_full_queue_sheds),
 		cmocka_unit_test(a_sink_takes_a_body_in_pieces),
 		cmocka_unit_test(an_upload_that_is_cut_frees_its_sink),
