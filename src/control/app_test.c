@@ -594,6 +594,38 @@ static void a_waiting_agent_gets_the_job_that_fits_it(void **state)
 	js_free(gpu.answer.body);
 }
 
+/* Gives the old token, which is revoked now, to be freed. */
+static struct secret *rotate(struct world *w)
+{
+	autovar(answer) a = post(w, w->admin, "/api/agents/token", "{\"agent_id\":\"a1\"}");
+	struct secret *old = w->agent;
+
+	assert_int_equal(a.status, 200);
+	w->agent = secret_of(text(&a, "token"));
+	return old;
+}
+
+/* The longest waiting is woken, may not have the job, and must not keep it from the next. */
+static void a_job_that_one_waiter_cannot_take_wakes_another(void **state)
+{
+	struct world *w = *state;
+	struct waiter revoked = {w, "/api/jobs/lease", "{\"agent_id\":\"a1\",\"wait_seconds\":30}"};
+	struct waiter valid = {w, "/api/jobs/lease", "{\"agent_id\":\"a1\",\"wait_seconds\":30}"};
+
+	begin_wait(&revoked);
+	await(w->app->lease_waits, 1);
+	autoptr(secret) old = rotate(w);
+	begin_wait(&valid);
+	await(w->app->lease_waits, 2);
+	int64_t id = submit(w, "{\"argv\":[\"true\"]}");
+	end_wait(&valid);
+	assert_int_equal(js_int(js_get(js_get(valid.answer.body, "job"), "job_id"), 0), id);
+	assert_int_equal(pthread_join(revoked.thread, NULL), 0);
+	assert_int_equal(revoked.answer.status, 403);
+	js_free(valid.answer.body);
+	js_free(revoked.answer.body);
+}
+
 static void an_agent_without_room_gets_nothing(void **state)
 {
 	struct world *w = *state;
@@ -849,6 +881,7 @@ int main(void)
 		WORLD_WITH(with_full_disk, a_full_disk_is_said_before_anything_is_taken),
 		WORLD(an_idempotency_key_gives_the_same_job),
 		WORLD(a_waiting_agent_gets_the_job_that_fits_it),
+		WORLD(a_job_that_one_waiter_cannot_take_wakes_another),
 		WORLD(an_agent_without_room_gets_nothing),
 		WORLD(a_lease_that_nobody_confirms_goes_back),
 		WORLD(cancel_reaches_a_waiting_agent_and_is_repeated),

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "control/control_metrics.h"
 #include "control/db/agents_db.h"
+#include "control/db/jobs_db.h"
 #include "control/db/leases_db.h"
 #include "control/handlers.h"
 #include "control/job_json.h"
@@ -25,6 +26,7 @@ struct lease_wait {
 	int64_t memory_mb;
 	bool waits;
 	int64_t deadline_ns;
+	int64_t woken_for; /* the job whose event ended its wait; 0: none did */
 };
 
 /* Labels that agents of the Python Nimbus have by their hardware figures. */
@@ -107,6 +109,7 @@ static int read_call(struct app *app, struct http_request *req, struct lease_wai
 	w->memory_mb = q.memory_mb_free;
 	w->waits = q.wait_seconds > 0;
 	w->deadline_ns = clock_monotonic_ns() + q.wait_seconds * NS_PER_S;
+	w->woken_for = 0;
 	r = note_agent(app, &q, w, a, err);
 	if (r < 0)
 		return r;
@@ -117,12 +120,33 @@ static int read_call(struct app *app, struct http_request *req, struct lease_wai
 bool lease_wait_matches(void *event, const void *tag)
 {
 	const struct job_event *e = event;
-	const struct lease_wait *w = tag;
+	struct lease_wait *w = (struct lease_wait *)(uintptr_t)tag; /* nobody else's while it waits */
 	autoptr(arena) a = arena_new();
 	struct label_set wanted = {0};
+	bool matches = (w->vcpus < 0 || e->vcpus <= w->vcpus) && (w->memory_mb < 0 || e->memory_mb <= w->memory_mb) &&
+		       label_set_from_key(str_c(e->labels), a, &wanted, NULL) == 0 &&
+		       label_set_covers(&w->labels, &wanted);
 
-	return (w->vcpus < 0 || e->vcpus <= w->vcpus) && (w->memory_mb < 0 || e->memory_mb <= w->memory_mb) &&
-	       label_set_from_key(str_c(e->labels), a, &wanted, NULL) == 0 && label_set_covers(&w->labels, &wanted);
+	if (matches)
+		w->woken_for = e->job_id;
+	return matches;
+}
+
+/* A wake-up is for one job and one call. Who took another job, or none for an error, leaves that job to the next: else
+ * it would lie there until some call comes anew. */
+static void pass_on(struct app *app, int64_t job_id, struct arena *arena)
+{
+	struct job job = {0};
+	struct err err = {0};
+	int r = jobs_db_get(&app->db, job_id, arena, &job, &err);
+
+	if (r < 0)
+		log_warn("a job was not offered to another agent", F("job", job_id), F("error", &err));
+	if (r != 0 || job.state != JOB_QUEUED)
+		return;
+	struct job_event event = {
+		.job_id = job.id, .labels = job.label_key, .vcpus = job.vcpus, .memory_mb = job.memory_mb};
+	http_wait_wake(app->lease_waits, 1, lease_wait_matches, &event);
 }
 
 /* --- the answer --- */
@@ -216,20 +240,31 @@ static int find_job(struct app *app, const struct lease_wait *w, struct arena *a
 	return has_room(w) ? leases_db_lease(&app->db, &offer, arena, ret, err) : LEASES_DB_NONE;
 }
 
+static int look(struct app *app, struct http_request *req, struct lease_wait *w, struct job *ret, struct err *err)
+{
+	/* While it waited its token may have been revoked. */
+	int r = w->woken_for != 0 ? require_valid(app, req, err) : 0;
+	if (r == 0)
+		r = find_job(app, w, http_arena(req), ret, err);
+	if (w->woken_for != 0 && (r < 0 || (r == 0 && ret->id != w->woken_for)))
+		pass_on(app, w->woken_for, http_arena(req));
+	w->woken_for = 0;
+	return r;
+}
+
 int lease_post(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
 	struct lease_wait *w = http_state(req);
 	struct job job;
-	/* While it waited its token may have been revoked. */
-	int r = w == NULL ? read_call(app, req, &w, err) : require_valid(app, req, err);
+	int r = w == NULL ? read_call(app, req, &w, err) : 0;
 
 	if (r < 0)
 		return r;
 	http_set_state(req, w);
 	if (http_wait_over(req))
 		return reply_nothing(app, req, w);
-	r = find_job(app, w, http_arena(req), &job, err);
+	r = look(app, req, w, &job, err);
 	if (r < 0)
 		return r;
 	if (r == LEASES_DB_NONE)
