@@ -18,7 +18,9 @@ endpoints=$data/run/endpoints.json
 started=
 if ! "$nimbus" jobs recent --limit 1 >/dev/null 2>&1; then
     rm -f "$endpoints"
-    "$nimbus" up --port-fallback &
+    # The job's output is what this shows: its services say only what goes wrong. A session of its own: a terminal sends
+    # Ctrl-C to everything in it, and what is passed on below would then be the second one, which does not wait.
+    NIMBUS_LOG_LEVEL=${NIMBUS_LOG_LEVEL:-WARNING} setsid "$nimbus" up --port-fallback &
     started=$!
     trap 'kill "$started" 2>/dev/null || true; wait "$started" 2>/dev/null || true' EXIT
     trap 'exit 130' INT TERM
@@ -42,8 +44,8 @@ if [ -n "${RUN_ONCE:-}" ]; then
     exit "$status"
 fi
 if [ -n "$started" ]; then
-    echo 'Nimbus goes on running; Ctrl-C ends it.'
+    echo 'Nimbus goes on running; Ctrl-C ends it: jobs that run get 20 seconds, or until Ctrl-C comes again.'
     trap - EXIT
-    trap 'kill -INT "$started" 2>/dev/null' INT
+    trap 'kill -INT "$started" 2>/dev/null || true' INT TERM HUP
     while kill -0 "$started" 2>/dev/null; do wait "$started" || true; done
 fi
