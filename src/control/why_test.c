@@ -7,22 +7,22 @@
 
 #include <cmocka.h>
 
-static const char *wanted[] = {"gpu", "linux", "nimbus"};
+static const char *wanted[] = {"big", "gpu", "nimbus"};
 
 static struct job waiting(void)
 {
 	return (struct job){
 		.state = JOB_QUEUED,
 		.labels = {wanted, ARRAY_LEN(wanted)},
-		.label_key = "gpu,linux,nimbus",
+		.label_key = "big,gpu,nimbus",
 		.vcpus = 2,
 		.memory_mb = 1024,
 	};
 }
 
-static const struct agent small = {.labels = "gpu,linux", .vcpus = 1, .memory_mb = 4096};
-static const struct agent large = {.labels = "gpu,linux", .vcpus = 8, .memory_mb = 4096};
-static const struct agent plain = {.labels = "linux", .vcpus = 8, .memory_mb = 4096};
+static const struct agent small = {.labels = "big,gpu", .vcpus = 1, .memory_mb = 4096};
+static const struct agent large = {.labels = "big,gpu", .vcpus = 8, .memory_mb = 4096};
+static const struct agent plain = {.labels = "big", .vcpus = 8, .memory_mb = 4096};
 static const struct agent odd = {.labels = "gpu", .vcpus = 8, .memory_mb = 4096};
 
 static void the_reason_fits_the_agents(void **state)
@@ -33,8 +33,8 @@ static void the_reason_fits_the_agents(void **state)
 		size_t count;
 		const char *says;
 	} cases[] = {
-		{{{0}}, 0, "no agent has asked"},      {{plain}, 1, "'gpu'"},
-		{{plain, odd}, 2, "gpu,linux,nimbus"}, {{small}, 1, "vcpus"},
+		{{{0}}, 0, "no agent has asked"},    {{plain}, 1, "'gpu'"},
+		{{plain, odd}, 2, "big,gpu,nimbus"}, {{small}, 1, "vcpus"},
 		{{small, large}, 2, "turn"},
 	};
 

@@ -4,8 +4,8 @@
 
 #include "base/buf.h"
 
-/* Every agent is a Nimbus agent. */
-static const char implied_label[] = "nimbus";
+/* Every agent is a Nimbus agent, and offers what GitHub says of every runner of its kind by itself. */
+static const char *const implied_labels[] = {"nimbus", "self-hosted", "linux", "x64"};
 
 int label_check(struct str label, struct err *err)
 {
@@ -76,10 +76,19 @@ bool label_set_has(const struct label_set *set, const char *lower_case_label)
 	       bsearch(&lower_case_label, set->items, set->count, sizeof(set->items[0]), compare) != NULL;
 }
 
+static bool implied(const char *label)
+{
+	for (size_t i = 0; i < ARRAY_LEN(implied_labels); i++) {
+		if (strcmp(label, implied_labels[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
 bool label_set_covers(const struct label_set *offer, const struct label_set *wanted)
 {
 	for (size_t i = 0; i < wanted->count; i++) {
-		if (strcmp(wanted->items[i], implied_label) != 0 && !label_set_has(offer, wanted->items[i]))
+		if (!implied(wanted->items[i]) && !label_set_has(offer, wanted->items[i]))
 			return false;
 	}
 	return true;

@@ -1,6 +1,7 @@
 /*
  * Labels: what a job asks for (runs-on) and what an agent offers. A job goes to an agent that offers all of its labels.
- * Compared without regard to ASCII case, kept in lower case. The label `nimbus` is offered by every agent.
+ * Compared without regard to ASCII case, kept in lower case. Every agent offers `nimbus`,
+ * and with it `self-hosted`, `linux` and `x64`, as every runner of GitHub on such a machine does.
  */
 #pragma once
 
@@ -26,7 +27,7 @@ int label_check(struct str label, struct err *err) must_check;
 int label_set_make(const char *const *labels, size_t count, struct arena *arena, struct label_set *ret, struct err *err)
 	must_check;
 bool label_set_has(const struct label_set *set, const char *lower_case_label);
-/* Does `offer` hold all of `wanted`? `nimbus` counts as offered. */
+/* Does `offer` hold all of `wanted`? What every agent offers counts as held. */
 bool label_set_covers(const struct label_set *offer, const struct label_set *wanted);
 /* The set as one string (joined by commas), and back: its key in the database. */
 char *label_set_key(const struct label_set *set, struct arena *arena) must_check;

@@ -239,16 +239,16 @@ static void test_labels_and_room_decide_and_the_oldest_goes_first(void **state)
 	struct job job = {0};
 	int64_t gpu = fixture_submit(f, "gpu,nimbus");
 	int64_t plain = fixture_submit(f, "nimbus");
-	int64_t later = fixture_submit(f, "linux");
+	int64_t later = fixture_submit(f, "fast");
 	struct job_spec spec = fixture_spec(f, "nimbus");
 	struct label_set none = {0};
 
 	must_be(fixture_lease(f, "a", "gpuless", false, &job), 0);
 	assert_int_equal(job.id, plain);
 	must_be(fixture_lease(f, "a", "gpuless", false, &job), LEASES_DB_NONE);
-	must(fixture_lease(f, "a", "linux,gpu", false, &job));
+	must(fixture_lease(f, "a", "fast,gpu", false, &job));
 	assert_int_equal(job.id, gpu);
-	must(fixture_lease(f, "a", "linux,gpu", false, &job));
+	must(fixture_lease(f, "a", "fast,gpu", false, &job));
 	assert_int_equal(job.id, later);
 
 	spec.vcpus = 8;
