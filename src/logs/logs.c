@@ -123,7 +123,7 @@ static int run(struct command_call *call, struct err *err)
 
 const struct command logs_command = {
 	.path = "logging-pipeline",
-	.summary = "take, keep and show the logs of jobs",
+	.summary = "Take, keep and show the logs of jobs",
 	.shared = role_options,
 	.shared_count = ROLE_OPTION_COUNT,
 	.options_size = sizeof(struct role_flags),
