@@ -124,6 +124,11 @@ static int check_room(struct committer *c, size_t bytes, struct err *err)
 	return 0;
 }
 
+int committer_check_room(struct committer *c, struct err *err)
+{
+	return check_room(c, 1, err);
+}
+
 /* Starts the next journal when this one is full. */
 static int rotate(struct committer *c, struct err *err)
 {

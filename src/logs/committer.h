@@ -53,6 +53,9 @@ struct commit_part {
 /* Blocks until all parts are durable, and where readers look. ERR_DISK_FULL: nothing was kept. */
 int committer_commit(struct committer *c, const struct commit_part *parts, size_t count, struct err *err) must_check;
 
+/* ERR_DISK_FULL where the next batch would be refused. */
+int committer_check_room(struct committer *c, struct err *err) must_check;
+
 struct committer_counts {
 	uint64_t groups;
 	uint64_t bytes;

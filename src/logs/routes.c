@@ -22,6 +22,9 @@ static int readyz(void *ctx, struct http_request *req, struct err *err)
 		return err_set(err, ERR_UNAVAILABLE, "the log store cannot write");
 	if (http_server_stopping(app->server))
 		return err_set(err, ERR_UNAVAILABLE, "stopping");
+	int rc = log_store_check_room(app->store, err);
+	if (rc < 0)
+		return rc;
 	return http_reply_bytes(req, 200, "application/json", STR("{\"status\":\"ready\"}"));
 }
 
@@ -48,7 +51,7 @@ const struct http_route logs_routes[] = {
 	{"GET", "/logs/tail", HTTP_WORKER, ACCESS_READ, .handle = tail_get},
 
 	{"GET", "/healthz", HTTP_INLINE, ACCESS_ALL, .handle = healthz},
-	{"GET", "/readyz", HTTP_INLINE, ACCESS_ALL, .handle = readyz},
+	{"GET", "/readyz", HTTP_WORKER, ACCESS_ALL, .handle = readyz},
 	{"GET", "/metrics", HTTP_INLINE, ACCESS_METRICS, .handle = metrics_text},
 };
 const size_t logs_route_count = ARRAY_LEN(logs_routes);

@@ -538,6 +538,11 @@ int log_store_list(struct log_store *s, int64_t org_id, int64_t job_id, struct l
 	return rc;
 }
 
+int log_store_check_room(struct log_store *s, struct err *err)
+{
+	return committer_check_room(s->committer, err);
+}
+
 struct log_store_counts log_store_counts(struct log_store *s)
 {
 	struct committer_counts c = committer_counts(s->committer);

@@ -97,6 +97,9 @@ AUTOVAR_DEFINE(log_list)
 int log_store_list(struct log_store *s, int64_t org_id, int64_t job_id, struct log_list *ret, struct err *err)
 	must_check;
 
+/* ERR_DISK_FULL where the next batch would be refused. */
+int log_store_check_room(struct log_store *s, struct err *err) must_check;
+
 struct log_store_counts {
 	uint64_t groups;  /* writes to the journal */
 	uint64_t bytes;	  /* packed */

@@ -496,11 +496,13 @@ static void a_full_disk_is_refused_and_passes(void **state)
 
 	append_new(f, 1, 1, 1, 3);
 	disk_is_full = true;
+	assert_int_equal(log_store_check_room(f->store, NULL), -ERR_DISK_FULL);
 	assert_int_equal(append(f, 1, 1, 4, 6, &done), -ERR_DISK_FULL);
 	assert_int_equal(append(f, 2, 1, 1, 6, &done), -ERR_DISK_FULL);
 	assert_holds(f, 1, 1, 3);
 	assert_int_equal(log_store_counts(f->store).refused, 2);
 	disk_is_full = false;
+	assert_int_equal(log_store_check_room(f->store, NULL), 0);
 	append_new(f, 1, 1, 4, 6);
 	append_new(f, 2, 1, 1, 6);
 	assert_holds(f, 1, 1, 6);
