@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "model/limits.h"
 #include "net/msg.h"
@@ -142,11 +143,12 @@ static int spawn(const struct vm_host *host, int folder_fd, int shim_end, struct
 {
 	const char *search = getenv("PATH");
 	autofree char *path = xasprintf("PATH=%s", search != NULL ? search : "/usr/sbin:/usr/bin:/sbin:/bin");
+	autofree char *level = xasprintf(SHIM_LOG_LEVEL_VARIABLE "=%s", log_level_now());
 
 	struct process_spec spec = {
 		.exec_fd = host->self_fd,
 		.argv = (const char *const[]){"nimbus", "shim", NULL},
-		.envp = (const char *const[]){path, NULL},
+		.envp = (const char *const[]){path, level, NULL},
 		.fds = (const struct process_fd[]){{2, 2}, {folder_fd, SHIM_FD_VMDIR}, {shim_end, SHIM_FD_AGENT}},
 		.fd_count = 3,
 		.new_session = true, /* a Ctrl-C at the terminal is not for it */

@@ -28,6 +28,11 @@ void log_set_level(enum log_level level)
 	threshold = level;
 }
 
+const char *log_level_now(void)
+{
+	return level_names[threshold];
+}
+
 int log_level_parse(struct str name, enum log_level *ret, struct err *err)
 {
 	static const struct {

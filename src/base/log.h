@@ -37,6 +37,8 @@ struct log_field {
 /* Process-wide, set once before threads start. */
 void log_set_role(const char *role);
 void log_set_level(enum log_level level);
+/* As log_level_parse() reads it: for a process that is to log as this one does. */
+const char *log_level_now(void) must_check;
 /* "DEBUG", "info", "warning" ...: the seeds' names in any case. */
 int log_level_parse(struct str name, enum log_level *ret, struct err *err) must_check;
 

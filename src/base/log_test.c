@@ -85,6 +85,7 @@ static void what_is_below_the_level_is_not_written(void **state)
 	autovar(buf) out = {0};
 
 	log_set_level(LOG_LEVEL_WARN);
+	assert_string_equal(log_level_now(), "warn");
 	catch_lines(speak_at_each_level, &out);
 	log_set_level(LOG_LEVEL_INFO);
 	assert_null(strstr(out.data, ": i"));

@@ -46,6 +46,8 @@ enum {
 	SHIM_MSG_MAX = 65536, /* bytes of one message */
 };
 
+/* How much it logs: as the agent that starts it. */
+#define SHIM_LOG_LEVEL_VARIABLE "NIMBUS_LOG_LEVEL"
 /* In the VM's folder. */
 #define SHIM_SOCKET "shim.sock"
 #define SHIM_SPOOL "spool"

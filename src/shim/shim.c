@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -53,8 +54,13 @@ static int run(struct err *err)
 
 static int run_command(struct command_call *call, struct err *err)
 {
+	const char *wanted = getenv(SHIM_LOG_LEVEL_VARIABLE);
+	enum log_level level = LOG_LEVEL_INFO;
+
 	(void)call;
 	log_set_role("shim");
+	if (wanted != NULL && log_level_parse(str_c(wanted), &level, err) == 0)
+		log_set_level(level);
 	if (!was_started_by_an_agent())
 		return err_set(err, ERR_INVALID, "nimbus shim is started by the host agent only");
 	int rc = run(err);
