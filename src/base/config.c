@@ -359,9 +359,9 @@ void config_source_free(struct config_source *s)
 	free(s);
 }
 
-void config_source_override(struct config_source *s, const char *name, const char *value)
+void config_source_override(struct config_source *s, const char *name, const char *value, const char *origin)
 {
-	add(s, str_c(name), str_c(value), "command line");
+	add(s, str_c(name), str_c(value), origin);
 	/* To the front: the strongest. */
 	struct entry newest = s->entries[s->count - 1];
 	memmove(s->entries + 1, s->entries, (s->count - 1) * sizeof(*s->entries));

@@ -72,8 +72,8 @@ struct config_source_opts {
 int config_source_new(const struct config_source_opts *opts, struct config_source **ret, struct err *err) must_check;
 void config_source_free(struct config_source *s);
 AUTOPTR_DEFINE(config_source)
-/* As a flag would: stronger than all else. */
-void config_source_override(struct config_source *s, const char *name, const char *value);
+/* As a flag would: stronger than all else. `origin` is what config show says. */
+void config_source_override(struct config_source *s, const char *name, const char *value, const char *origin);
 #define CONFIG_ORIGIN_ENVIRONMENT "environment"
 /* The raw value, and where it came from ("environment", "/etc/nimbus/nimbus.env:3"); NULL when unset. */
 const char *config_source_get(const struct config_source *s, const char *name, const char **ret_origin);

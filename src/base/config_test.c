@@ -207,7 +207,7 @@ static void the_stronger_source_wins(void **state)
 	struct settings got = {0};
 
 	assert_int_equal(config_source_new(&opts, &s, NULL), 0);
-	config_source_override(s, "NIMBUS_NAME", "flag");
+	config_source_override(s, "NIMBUS_NAME", "flag", "command line");
 	assert_int_equal(config_load(s, &table, &got, NULL), 0);
 	assert_string_equal(got.name, "flag");
 	assert_int_equal(got.port, 7);
@@ -216,6 +216,8 @@ static void the_stronger_source_wins(void **state)
 	config_unload(&table, &got);
 
 	const char *origin = NULL;
+	assert_string_equal(config_source_get(s, "NIMBUS_NAME", &origin), "flag");
+	assert_string_equal(origin, "command line");
 	assert_string_equal(config_source_get(s, "NIMBUS_PORT", &origin), "7");
 	assert_string_equal(origin, "environment");
 	assert_null(config_source_get(s, "NIMBUS_FLAG", NULL));

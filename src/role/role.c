@@ -74,7 +74,11 @@ int role_open(const struct role_flags *flags, bool skip_unreadable, struct role 
 		rc = open_source(flags, r.data_dir, skip_unreadable, &r.source, err);
 	if (rc < 0)
 		return rc;
-	config_source_override(r.source, "NIMBUS_DATA_DIR", r.data_dir);
+	const char *origin = NULL;
+	if (config_source_get(r.source, "NIMBUS_DATA_DIR", &origin) == NULL)
+		origin = "default";
+	config_source_override(r.source, "NIMBUS_DATA_DIR", r.data_dir,
+			       flags->data_dir != NULL ? "command line" : origin);
 	rc = config_load(r.source, &common_config, &r.common, err);
 	if (rc < 0)
 		return rc;
