@@ -56,6 +56,8 @@ int js_parse(struct str text, struct js **ret, struct err *err)
 		char *excerpt = strstr(error.text, " near ");
 		if (excerpt != NULL)
 			*excerpt = '\0';
+		if (json_error_code(&error) == json_error_null_character)
+			(void)snprintf(error.text, sizeof(error.text), "a text holds a zero byte, \\u0000");
 		return err_set(err, ERR_INVALID, "JSON: line %d, column %d: %s", error.line, error.column, error.text);
 	}
 	*ret = out_of(v);

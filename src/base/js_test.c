@@ -50,7 +50,7 @@ static void bad_text_is_refused(void **state)
 		{STR(""), "JSON: line 1"},
 		{STR("{\"a\":1"), "line 1, column"},
 		{STR("{\"a\":1,\"a\":2}"), "duplicate"},
-		{STR("\"a\\u0000b\""), "u0000"},
+		{STR("\"a\\u0000b\""), "a zero byte"},
 		{STR("{\"\\u0000\":1}"), "NUL byte"},
 		{STR("\"a\0b\""), "control character"},
 		{STR("\"\xff\""), "unable to decode byte 0xff"},
