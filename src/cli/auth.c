@@ -23,6 +23,10 @@ static int mint_offline(const struct auth_options *o, struct js **ret, struct er
 	struct claims claims = {.audience = TOKEN_AGENT};
 	autoptr(secret) token = NULL;
 
+	(void)fputs(
+		"warning: everybody on this machine can read a secret in arguments; without --secret, a server that "
+		"knows it makes the token\n",
+		stderr);
 	(void)snprintf(claims.subject, sizeof(claims.subject), "%s", o->agent_id);
 	int rc = token_mint_shared(key, &claims, clock_unix_ns(), o->ttl_ns, &token, err);
 	if (rc < 0)
