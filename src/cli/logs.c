@@ -22,9 +22,8 @@ struct logs_options {
 
 /* --- by the tail: a job's output as it was --- */
 
-static int print_output(struct session *s, int64_t job_id, struct err *err)
+static int print_output(struct session *s, const struct logs_options *o, int64_t job_id, struct err *err)
 {
-	const struct logs_options *o = s->call->options;
 	struct follow_end end = {.exit_code = -1};
 
 	int rc = follow(
@@ -54,9 +53,8 @@ static void put_entry(const struct js *entry, struct buf *out)
 		   js_text(js_get(entry, "message"), ""));
 }
 
-static int query(struct session *s, const char *job_id, struct err *err)
+static int query(struct session *s, const struct logs_options *o, const char *job_id, struct err *err)
 {
-	const struct logs_options *o = s->call->options;
 	const struct secret *token = NULL;
 	const char *base = NULL;
 	autovar(buf) path = {0};
@@ -97,8 +95,8 @@ static int run(struct command_call *call, struct err *err)
 	if (rc < 0)
 		return rc;
 	if (job == NULL || o->contains != NULL || o->limit > 0)
-		return query(&s, job, err);
-	return print_output(&s, id, err);
+		return query(&s, o, job, err);
+	return print_output(&s, o, id, err);
 }
 
 #define OPTION(long_name, short_name, kind, member, ...)                                                 \

@@ -145,9 +145,8 @@ static int say_submitted(const struct js *job, const struct submit_options *o, s
 	return 0;
 }
 
-static int wait_for(struct session *s, int64_t job_id, struct err *err)
+static int wait_for(struct session *s, const struct submit_options *o, int64_t job_id, struct err *err)
 {
-	const struct submit_options *o = s->call->options;
 	struct follow_end end = {.exit_code = -1};
 
 	int rc = follow(
@@ -177,7 +176,7 @@ static int run(struct command_call *call, struct err *err)
 		rc = say_submitted(job, o, err);
 	if (rc < 0 || (!o->wait && !o->follow))
 		return rc;
-	return wait_for(&s, js_int(js_get(job, "id"), 0), err);
+	return wait_for(&s, o, js_int(js_get(job, "id"), 0), err);
 }
 
 #define OPTION(long_name, short_name, kind, member, ...)                                                   \
