@@ -727,7 +727,7 @@ static int make_file(const char *path, struct err *err)
 #define WRITER_PRAGMAS                                                                                         \
 	"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF;" \
 	"PRAGMA wal_autocheckpoint=0; PRAGMA journal_size_limit=16777216; PRAGMA temp_store=MEMORY;"           \
-	"PRAGMA secure_delete=FAST"
+	"PRAGMA secure_delete=ON"
 #define CHECKPOINT_PRAGMAS "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0"
 
 static void init_locks(struct sqlite *s)

@@ -673,10 +673,30 @@ static void test_a_full_disk_is_told_and_got_over(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* What is deleted is gone from the file, also where it filled pages of its own: sealed secrets lie there. */
+static void test_what_is_deleted_leaves_the_file(void **state)
+{
+	struct fixture *f = *state;
+	autofree char *path = xasprintf("%s/test.db", f->folder);
+	autovar(buf) before = {0};
+	autovar(buf) after = {0};
+
+	must(statement(f, "INSERT INTO t VALUES (1, replace(hex(zeroblob(30000)), '0', 'sealed!'), NULL)"));
+	sql_free(TAKE(f->sql)); /* the last one to go copies the log into the file, and removes it */
+	must(file_read(AT_FDCWD, path, 8 << 20, &before, &f->err));
+	assert_non_null(memmem(before.data, before.len, "sealed!", 7));
+	must(sql_open(&(struct sql_opts){.dsn = f->dsn}, &f->sql, &f->err));
+	must(statement(f, "DELETE FROM t WHERE id = 1"));
+	sql_free(TAKE(f->sql));
+	must(file_read(AT_FDCWD, path, 8 << 20, &after, &f->err));
+	assert_null(memmem(after.data, after.len, "sealed!", 7));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_values_come_back),
+		TEST(test_what_is_deleted_leaves_the_file),
 		TEST(test_a_query_inside_itself),
 		TEST(test_outcomes),
 		TEST(test_a_failed_statement_fails_the_function),
