@@ -46,8 +46,9 @@ struct host_agent {
 	struct loop_source *interrupt;
 	struct loop_source *end; /* ends the loop, whatever is left */
 	unsigned signals;
-	int cache_fd; /* of the KVM probe's answer */
-	struct kvm_verdict kvm;
+	int cache_fd;		/* of the KVM probe's answer */
+	struct kvm_verdict kvm; /* the worker's, until on_probed() */
+	bool probed;
 	atomic_bool
 		ready; /* the accelerator is known, and what was adopted has said what it takes; the listener reads */
 };
@@ -104,7 +105,7 @@ static void become_ready(struct host_agent *r)
 {
 	struct agent *a = &r->agent;
 
-	if (r->ready || r->kvm.sentence[0] == '\0' || jobs_unclear(a) > 0)
+	if (r->ready || !r->probed || jobs_unclear(a) > 0)
 		return;
 	r->ready = true;
 	log_info("agent ready", F("agent_id", a->id), F("vcpus", a->slots.vcpus), F("memory_mb", a->slots.memory_mb),
@@ -161,6 +162,7 @@ static void on_probed(void *ctx)
 {
 	struct host_agent *r = ctx;
 
+	r->probed = true;
 	r->agent.accel = r->kvm.usable ? VM_KVM : VM_TCG;
 	log_info(r->kvm.usable ? "KVM works" : "jobs run without KVM, which is slower", F("why", r->kvm.sentence));
 	become_ready(r);
@@ -175,7 +177,7 @@ static int choose_accel(struct host_agent *r, struct err *err)
 		return err_set(err, ERR_INVALID, "NIMBUS_ACCEL '%s' is not auto, kvm or tcg", accel);
 	if (forced) {
 		r->agent.accel = strcmp(accel, "kvm") == 0 ? VM_KVM : VM_TCG;
-		(void)snprintf(r->kvm.sentence, sizeof(r->kvm.sentence), "as NIMBUS_ACCEL says");
+		r->probed = true;
 		return 0;
 	}
 	if (!chores_give(r->agent.chores, probe_kvm, on_probed, r))
