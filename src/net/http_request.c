@@ -161,10 +161,24 @@ int http_body_decode(struct http_request *req, const struct js_shape *shape, voi
 	return rc < 0 ? rc : js_decode(body, shape, req->arena, ret, err);
 }
 
+/* Whoever asks through a proxy on this machine is somewhere else. */
+static bool is_forwarded(const struct http_request *req)
+{
+	static const char *const names[] = {"Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"};
+
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		if (http_header(req, names[i]) != NULL)
+			return true;
+	}
+	return false;
+}
+
 bool http_peer_is_loopback(const struct http_request *req)
 {
 	static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
 
+	if (is_forwarded(req))
+		return false;
 	if (req->peer.ss_family == AF_INET) {
 		const struct sockaddr_in *in = (const void *)&req->peer;
 		return ntohl(in->sin_addr.s_addr) >> 24 == 127;

@@ -132,6 +132,7 @@ struct str http_body(const struct http_request *req);
 int http_body_js(struct http_request *req, const struct js **ret, struct err *err) must_check;
 /* ... decoded by a shape into *ret. */
 int http_body_decode(struct http_request *req, const struct js_shape *shape, void *ret, struct err *err) must_check;
+/* From this machine, and not through a proxy on it that speaks for somebody else. */
 bool http_peer_is_loopback(const struct http_request *req);
 /* The numeric address of the peer. */
 const char *http_peer(const struct http_request *req);

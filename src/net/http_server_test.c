@@ -626,6 +626,21 @@ static void requests_are_answered(void **state)
 	role_await(role, &role->observed, 9);
 }
 
+/* A proxy on this machine must not open to the world what is for this machine. */
+static void who_comes_through_a_proxy_is_not_loopback(void **state)
+{
+	static const char *const headers[] = {"X-Forwarded-For: 127.0.0.1\r\n", "Forwarded: for=127.0.0.1\r\n",
+					      "via: 1.1 proxy\r\n", "X-Real-IP: ::1\r\n"};
+	autoptr(role) role = role_new(NULL);
+	autovar(client) client = client_open(role);
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(headers); i++) {
+		client_ask(&client, "GET", "/name/b", headers[i], NO_BODY);
+		expect(&client, 200, "b 7 - 0");
+	}
+}
+
 static void a_chunked_body_is_one_body(void **state)
 {
 	autoptr(role) role = role_new(NULL);
@@ -1333,6 +1348,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(requests_are_answered),
 		cmocka_unit_test(a_chunked_body_is_one_body),
+		cmocka_unit_test(who_comes_through_a_proxy_is_not_loopback),
 		cmocka_unit_test(head_is_get_without_a_body),
 		cmocka_unit_test(errors_have_one_shape),
 		cmocka_unit_test(answers_carry_their_headers),
