@@ -1,6 +1,7 @@
 /* The whole role in one process, over its HTTP face: every route with good and bad input, waits, webhooks, seals. */
 #include "control/app.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -8,7 +9,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -20,6 +23,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/queue.h"
+#include "control/db/jobs_db.h"
+#include "model/limits.h"
 
 #define PATIENCE_NS (60 * NS_PER_S)
 
@@ -544,6 +549,7 @@ struct waiter {
 	struct world *w;
 	const char *path;
 	const char *body;
+	const struct secret *token; /* NULL: agent a1's */
 	struct answer answer;
 	pthread_t thread;
 };
@@ -552,7 +558,8 @@ static void *wait_for_answer(void *arg)
 {
 	struct waiter *waiter = arg;
 
-	waiter->answer = post(waiter->w, waiter->w->agent, waiter->path, waiter->body);
+	waiter->answer =
+		post(waiter->w, waiter->token != NULL ? waiter->token : waiter->w->agent, waiter->path, waiter->body);
 	return NULL;
 }
 
@@ -624,6 +631,160 @@ static void a_job_that_one_waiter_cannot_take_wakes_another(void **state)
 	assert_int_equal(revoked.answer.status, 403);
 	js_free(valid.answer.body);
 	js_free(revoked.answer.body);
+}
+
+static int64_t leased_job(const struct waiter *waiter)
+{
+	return js_int(js_get(js_get(waiter->answer.body, "job"), "job_id"), 0);
+}
+
+static void only_a_call_with_room_is_woken(void **state)
+{
+	struct world *w = *state;
+	struct waiter small = {w, "/api/jobs/lease",
+			       "{\"agent_id\":\"a1\",\"vcpus_free\":1,\"memory_mb_free\":512,\"wait_seconds\":30}"};
+	struct waiter large = {w, "/api/jobs/lease",
+			       "{\"agent_id\":\"a1\",\"vcpus_free\":2,\"memory_mb_free\":1024,\"wait_seconds\":30}"};
+
+	begin_wait(&small);
+	await(w->app->lease_waits, 1);
+	begin_wait(&large);
+	await(w->app->lease_waits, 2);
+	int64_t large_job = submit(w, "{\"argv\":[\"true\"],\"vcpus\":2,\"memory_mb\":1024}");
+	end_wait(&large);
+	int64_t small_job = submit(w, "{\"argv\":[\"true\"],\"vcpus\":1,\"memory_mb\":512}");
+	end_wait(&small);
+	assert_int_equal(leased_job(&large), large_job);
+	assert_int_equal(leased_job(&small), small_job);
+	js_free(large.answer.body);
+	js_free(small.answer.body);
+}
+
+/* A job in the queue of which nobody was told. */
+static int64_t submit_quietly(struct world *w, const char *label)
+{
+	struct control_db quiet = w->app->db;
+	autoptr(arena) a = arena_new();
+	static const char *argv[] = {"true"};
+	struct job_spec spec = {.org_id = ORG_LOCAL,
+				.image = "demo",
+				.argv = {argv, 1},
+				.vcpus = 1,
+				.memory_mb = 256,
+				.disk_mb = 64,
+				.timeout_s = 60,
+				.max_attempts = 3};
+	struct job job = {0};
+
+	quiet.on_event = NULL;
+	assert_int_equal(label_set_make(&label, 1, a, &spec.labels, NULL), 0);
+	assert_int_equal(jobs_db_submit(&quiet, &spec, a, &job, NULL), 0);
+	return job.id;
+}
+
+static void a_call_that_ends_with_an_older_job_passes_the_wake_up_on(void **state)
+{
+	struct world *w = *state;
+	struct waiter both = {w, "/api/jobs/lease",
+			      "{\"agent_id\":\"a1\",\"labels\":[\"old\",\"new\"],\"wait_seconds\":30}"};
+	struct waiter next = {w, "/api/jobs/lease", "{\"agent_id\":\"a1\",\"labels\":[\"new\"],\"wait_seconds\":30}"};
+
+	begin_wait(&both);
+	await(w->app->lease_waits, 1);
+	begin_wait(&next);
+	await(w->app->lease_waits, 2);
+	int64_t old_job = submit_quietly(w, "old");
+	int64_t new_job = submit(w, "{\"argv\":[\"true\"],\"labels\":[\"new\"]}");
+	end_wait(&both);
+	end_wait(&next);
+	assert_int_equal(leased_job(&both), old_job);
+	assert_int_equal(leased_job(&next), new_job);
+	js_free(both.answer.body);
+	js_free(next.answer.body);
+}
+
+static int run_statement(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	static const char *const texts[] = {
+		"CREATE TRIGGER broken BEFORE INSERT ON lease WHEN NEW.agent_id = 'a1'"
+		" BEGIN SELECT RAISE(ABORT, 'broken'); END",
+		"DROP TRIGGER broken",
+	};
+
+	return sql_exec(tx, texts[*(const int *)ctx], SQL_NO_ARGS, NULL, err);
+}
+
+static void a_call_that_fails_passes_the_wake_up_on(void **state)
+{
+	struct world *w = *state;
+	struct waiter failing = {w, "/api/jobs/lease", "{\"agent_id\":\"a1\",\"wait_seconds\":30}"};
+	struct waiter next = {w, "/api/jobs/lease", "{\"agent_id\":\"a2\",\"wait_seconds\":30}"};
+	autovar(answer) token = post(w, w->admin, "/api/agents/token", "{\"agent_id\":\"a2\"}");
+	autoptr(secret) other = secret_of(text(&token, "token"));
+
+	assert_int_equal(sql_write(w->app->sql, run_statement, &(int){0}, NULL), 0);
+	begin_wait(&failing);
+	await(w->app->lease_waits, 1);
+	next.token = other;
+	begin_wait(&next);
+	await(w->app->lease_waits, 2);
+	int64_t job = submit(w, "{\"argv\":[\"true\"]}");
+	end_wait(&next);
+	assert_int_equal(leased_job(&next), job);
+	assert_int_equal(pthread_join(failing.thread, NULL), 0);
+	assert_int_equal(failing.answer.status, 409);
+	assert_int_equal(sql_write(w->app->sql, run_statement, &(int){1}, NULL), 0);
+	js_free(failing.answer.body);
+	js_free(next.answer.body);
+}
+
+/* A lease call on a socket of our own, which can be closed at any moment. */
+static int call_and_wait(struct world *w)
+{
+	static const char body[] = "{\"agent_id\":\"a1\",\"wait_seconds\":30}";
+	struct sockaddr_in address = {.sin_family = AF_INET,
+				      .sin_port = htons(http_server_port(w->app->server)),
+				      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	autofree char *call = xasprintf("POST /api/jobs/lease HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"
+					"Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+					secret_reveal(w->agent).data /* to its server */, strlen(body), body);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(write(fd, call, strlen(call)), strlen(call));
+	return fd;
+}
+
+static void *hang_up(void *arg)
+{
+	(void)close(*(int *)arg);
+	return NULL;
+}
+
+/* Whichever comes first, the hang-up or the job: the call behind it gets the job. */
+static void a_call_that_hangs_up_leaves_the_job_to_the_next(void **state)
+{
+	struct world *w = *state;
+	enum { ROUNDS = 10 };
+
+	for (int round = 0; round < ROUNDS; round++) {
+		struct waiter next = {w, "/api/jobs/lease", "{\"agent_id\":\"a1\",\"wait_seconds\":30}"};
+		int fd = call_and_wait(w);
+		pthread_t closer;
+		await(w->app->lease_waits, 1);
+		begin_wait(&next);
+		await(w->app->lease_waits, 2);
+		assert_int_equal(pthread_create(&closer, NULL, hang_up, &fd), 0);
+		int64_t job = submit(w, "{\"argv\":[\"true\"]}");
+		assert_int_equal(pthread_join(closer, NULL), 0);
+		end_wait(&next);
+		assert_int_equal(leased_job(&next), job);
+		autovar(answer) done =
+			report(w, job, js_int(js_get(next.answer.body, "fence_token"), 0), ",\"status\":\"succeeded\"");
+		assert_int_equal(done.status, 202);
+		js_free(next.answer.body);
+	}
 }
 
 static void an_agent_without_room_gets_nothing(void **state)
@@ -882,6 +1043,10 @@ int main(void)
 		WORLD(an_idempotency_key_gives_the_same_job),
 		WORLD(a_waiting_agent_gets_the_job_that_fits_it),
 		WORLD(a_job_that_one_waiter_cannot_take_wakes_another),
+		WORLD(only_a_call_with_room_is_woken),
+		WORLD(a_call_that_ends_with_an_older_job_passes_the_wake_up_on),
+		WORLD(a_call_that_fails_passes_the_wake_up_on),
+		WORLD(a_call_that_hangs_up_leaves_the_job_to_the_next),
 		WORLD(an_agent_without_room_gets_nothing),
 		WORLD(a_lease_that_nobody_confirms_goes_back),
 		WORLD(cancel_reaches_a_waiting_agent_and_is_repeated),

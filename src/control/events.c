@@ -43,12 +43,8 @@ void control_event(void *ctx, const struct job_event *e)
 	log_info(event_names[e->type], F("job", e->job_id), F("from", job_state_text(e->from)),
 		 F("to", job_state_text(e->to)), F("reason", e->reason != NULL ? e->reason : ""),
 		 F("agent", e->agent_id != NULL ? e->agent_id : ""));
-	/* An agent that turns out not to take it gives the lease back, which is another such event. */
-	if (e->type != JOB_EVENT_CANCEL_REQUESTED && e->to == JOB_QUEUED) {
-		struct job_event copy = *e;
-
-		http_wait_wake(app->lease_waits, 1, lease_wait_matches, &copy);
-	}
+	if (e->type != JOB_EVENT_CANCEL_REQUESTED && e->to == JOB_QUEUED)
+		lease_wake(app, &(struct ready_job){e->job_id, e->labels, e->vcpus, e->memory_mb});
 	if (e->type == JOB_EVENT_CANCEL_REQUESTED && e->agent_id != NULL)
 		http_wait_wake(app->command_waits, SIZE_MAX, is_for_agent, (void *)(uintptr_t)e->agent_id);
 	if (e->seal_due)

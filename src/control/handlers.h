@@ -6,6 +6,7 @@
 #include "auth/token.h"
 #include "base/err.h"
 #include "control/app.h"
+#include "control/db/leases_db.h"
 #include "net/http_server.h"
 
 /* A route's `access`: the audiences that may call it, or one of the two below. */
@@ -40,8 +41,8 @@ http_handle_fn status_get, health, ready, metrics_show, jwks_get; /* status_api.
 
 /* Tells waiting calls and counters what has happened; `ctx` is the app. */
 void control_event(void *ctx, const struct job_event *event); /* events.c */
-/* Does the lease call with this tag fit the event of a job that is ready? */
-bool lease_wait_matches(void *event, const void *tag) must_check; /* lease_api.c */
+/* Wakes the lease call that has waited longest of those that could take the job. */
+void lease_wake(struct app *app, const struct ready_job *job); /* lease_api.c */
 
 /* Passes of the background workers; `ctx` is the app. */
 int64_t processing_pass(void *ctx); /* processor.c */

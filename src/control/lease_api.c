@@ -9,7 +9,6 @@
 #include "base/mem.h"
 #include "control/control_metrics.h"
 #include "control/db/agents_db.h"
-#include "control/db/jobs_db.h"
 #include "control/db/leases_db.h"
 #include "control/handlers.h"
 #include "control/job_json.h"
@@ -26,7 +25,8 @@ struct lease_wait {
 	int64_t memory_mb;
 	bool waits;
 	int64_t deadline_ns;
-	int64_t woken_for; /* the job whose event ended its wait; 0: none did */
+	/* The job whose event ended its wait, 0: none did. Written under the lock of all waits. */
+	int64_t *woken_for;
 };
 
 /* Labels that agents of the Python Nimbus have by their hardware figures. */
@@ -107,9 +107,9 @@ static int read_call(struct app *app, struct http_request *req, struct lease_wai
 	w->agent_id = arena_strdup(a, q.agent_id);
 	w->vcpus = q.vcpus_free;
 	w->memory_mb = q.memory_mb_free;
+	w->woken_for = arena_alloc(a, sizeof(*w->woken_for));
 	w->waits = q.wait_seconds > 0;
 	w->deadline_ns = clock_monotonic_ns() + q.wait_seconds * NS_PER_S;
-	w->woken_for = 0;
 	r = note_agent(app, &q, w, a, err);
 	if (r < 0)
 		return r;
@@ -117,36 +117,54 @@ static int read_call(struct app *app, struct http_request *req, struct lease_wai
 	return 0;
 }
 
-bool lease_wait_matches(void *event, const void *tag)
-{
-	const struct job_event *e = event;
-	struct lease_wait *w = (struct lease_wait *)(uintptr_t)tag; /* nobody else's while it waits */
-	autoptr(arena) a = arena_new();
-	struct label_set wanted = {0};
-	bool matches = (w->vcpus < 0 || e->vcpus <= w->vcpus) && (w->memory_mb < 0 || e->memory_mb <= w->memory_mb) &&
-		       label_set_from_key(str_c(e->labels), a, &wanted, NULL) == 0 &&
-		       label_set_covers(&w->labels, &wanted);
+/* --- waking --- */
 
-	if (matches)
-		w->woken_for = e->job_id;
-	return matches;
+struct wish {
+	const struct ready_job *job;
+	struct label_set labels;
+};
+
+/* What the database asks too, so who is woken can take the job. True is the pick. */
+static bool pick(void *ctx, const void *tag)
+{
+	const struct wish *wish = ctx;
+	const struct lease_wait *w = tag;
+
+	if ((w->vcpus >= 0 && wish->job->vcpus > w->vcpus) ||
+	    (w->memory_mb >= 0 && wish->job->memory_mb > w->memory_mb) || !label_set_covers(&w->labels, &wish->labels))
+		return false;
+	*w->woken_for = wish->job->id;
+	return true;
 }
 
-/* A wake-up is for one job and one call. Who took another job, or none for an error, leaves that job to the next: else
- * it would lie there until some call comes anew. */
-static void pass_on(struct app *app, int64_t job_id, struct arena *arena)
+void lease_wake(struct app *app, const struct ready_job *job)
 {
-	struct job job = {0};
+	autoptr(arena) a = arena_new();
+	struct wish wish = {.job = job};
 	struct err err = {0};
-	int r = jobs_db_get(&app->db, job_id, arena, &job, &err);
+
+	if (label_set_from_key(str_c(job->labels), a, &wish.labels, &err) < 0)
+		log_error("a job waits for the next call: its labels cannot be read", F("job", job->id),
+			  F("error", &err));
+	else
+		http_wait_wake(app->lease_waits, 1, pick, &wish);
+}
+
+/*
+ * A call is woken for one job, but takes the oldest that fits, or fails. Then the job that it was woken for may still
+ * stand there, and nobody else knows: so the next one is woken. A client that has hung up gives the lease back, which
+ * wakes the next one too; a call that finds nothing has seen that somebody took the job.
+ */
+static void pass_on(struct app *app, int64_t job_id, struct arena *a)
+{
+	struct ready_job job = {0};
+	struct err err = {0};
+	int r = leases_db_ready(&app->db, job_id, a, &job, &err);
 
 	if (r < 0)
 		log_warn("a job was not offered to another agent", F("job", job_id), F("error", &err));
-	if (r != 0 || job.state != JOB_QUEUED)
-		return;
-	struct job_event event = {
-		.job_id = job.id, .labels = job.label_key, .vcpus = job.vcpus, .memory_mb = job.memory_mb};
-	http_wait_wake(app->lease_waits, 1, lease_wait_matches, &event);
+	if (r > 0)
+		lease_wake(app, &job);
 }
 
 /* --- the answer --- */
@@ -181,6 +199,7 @@ static int mint_log_token(const struct app *app, const struct job *job, struct s
 struct lease_given {
 	int64_t job_id;
 	int64_t fence;
+	bool said; /* the answer is the lease, not an error */
 };
 
 /* An answer that nobody got is not a lease. */
@@ -191,7 +210,7 @@ static void after_answer(void *ctx, struct http_request *req, void *arg, bool de
 	struct err err = {0};
 
 	(void)req;
-	if (delivered)
+	if (delivered && given->said)
 		return;
 	metrics_inc(app->metrics, M_LEASES_UNDELIVERED);
 	if (leases_db_release(&app->db, given->job_id, given->fence, &err) < 0)
@@ -205,7 +224,7 @@ static int reply_lease(struct app *app, struct http_request *req, const struct j
 	struct lease_answer answer;
 	int r;
 
-	*given = (struct lease_given){job->id, job->fence};
+	*given = (struct lease_given){.job_id = job->id, .fence = job->fence};
 	http_on_done(req, after_answer, given);
 	r = mint_log_token(app, job, &token, err);
 	if (r < 0)
@@ -217,6 +236,7 @@ static int reply_lease(struct app *app, struct http_request *req, const struct j
 		.lease_ttl_seconds = app->settings->lease_ttl / NS_PER_S,
 	};
 	answer.job.log_token = secret_reveal(token).data; /* to its agent */
+	given->said = true;
 	return http_reply_js(req, 200, lease_answer_encode(&answer));
 }
 
@@ -242,13 +262,15 @@ static int find_job(struct app *app, const struct lease_wait *w, struct arena *a
 
 static int look(struct app *app, struct http_request *req, struct lease_wait *w, struct job *ret, struct err *err)
 {
+	int64_t woken_for = *w->woken_for;
 	/* While it waited its token may have been revoked. */
-	int r = w->woken_for != 0 ? require_valid(app, req, err) : 0;
+	int r = woken_for != 0 ? require_valid(app, req, err) : 0;
+
+	*w->woken_for = 0;
 	if (r == 0)
 		r = find_job(app, w, http_arena(req), ret, err);
-	if (w->woken_for != 0 && (r < 0 || (r == 0 && ret->id != w->woken_for)))
-		pass_on(app, w->woken_for, http_arena(req));
-	w->woken_for = 0;
+	if (woken_for != 0 && (r < 0 || (r == 0 && ret->id != woken_for)))
+		pass_on(app, woken_for, http_arena(req));
 	return r;
 }
 

@@ -190,6 +190,7 @@ bool http_wait_over(const struct http_request *req);
 /* This run was picked by a wake-up. */
 bool http_wait_woken(const struct http_request *req);
 
+/* Called with the lock of all waits held: it may not wait. True wakes that one. */
 typedef bool http_match_fn(void *match_ctx, const void *tag);
 /* Wakes up to `max` whose tag matches (NULL: all), the longest waiting first; gives how many. From any thread. */
 size_t http_wait_wake(struct http_wait_list *list, size_t max, http_match_fn *match, void *match_ctx);

@@ -35,33 +35,33 @@ static int choose(struct sql_tx *tx, int64_t offer_id, const struct lease_offer 
 			   SQL_ARGS(sql_i64(offer_id), sql_i64(vcpus), sql_i64(memory_mb)), ret_job_id, err);
 }
 
-/* 0 where there is certainly nothing; an offer that was never seen must be written first, to know. */
-static int look(struct sql_tx *tx, void *ctx, struct err *err)
-{
-	const struct lease_offer *offer = ctx;
-	int64_t offer_id = 0;
-	int64_t job_id = 0;
-	int rc = offer_find(tx, offer->labels, &offer_id, err);
-
-	if (rc <= 0)
-		return rc < 0 ? rc : 1;
-	return choose(tx, offer_id, offer, &job_id, err);
-}
-
 struct take {
 	const struct lease_offer *offer;
 	struct arena *arena;
+	int64_t offer_id; /* 0: the offer was never made before */
 	struct job job;
 };
+
+/* 0 where there is certainly nothing; an offer that was never seen must be written first, to know. */
+static int look(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct take *take = ctx;
+	int64_t job_id = 0;
+	int rc = offer_find(tx, take->offer->labels, &take->offer_id, err);
+
+	if (rc <= 0)
+		return rc < 0 ? rc : 1;
+	return choose(tx, take->offer_id, take->offer, &job_id, err);
+}
 
 static int take_fn(struct control_tx *t, void *ctx, struct err *err)
 {
 	struct take *take = ctx;
 	const struct lease_offer *offer = take->offer;
 	struct job *job = &take->job;
-	int64_t offer_id = 0;
+	int64_t offer_id = take->offer_id;
 	int64_t job_id = 0;
-	int rc = offer_store(t, offer->labels, &offer_id, err);
+	int rc = offer_id != 0 ? 0 : offer_store(t, offer->labels, &offer_id, err);
 
 	if (rc == 0)
 		rc = choose(t->tx, offer_id, offer, &job_id, err);
@@ -89,14 +89,49 @@ int leases_db_lease(const struct control_db *db, const struct lease_offer *offer
 		    struct err *err)
 {
 	struct take take = {.offer = offer, .arena = arena};
-	struct lease_offer looked = *offer;
-	int rc = sql_read(db->sql, look, &looked, err);
+	int rc = sql_read(db->sql, look, &take, err);
 
 	if (rc <= 0)
 		return rc < 0 ? rc : LEASES_DB_NONE;
 	rc = control_write(db, take_fn, &take, err);
 	if (rc == 0)
 		*ret = take.job;
+	return rc;
+}
+
+struct ready {
+	struct arena *arena;
+	struct ready_job job;
+};
+
+static int ready_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct ready *r = ctx;
+	autoptr(sql_rows) rows = NULL;
+	int rc =
+		sql_query(tx,
+			  "SELECT l.labels, q.vcpus, q.memory_mb FROM queue q JOIN label_set l ON l.id = q.label_set_id"
+			  " WHERE q.job_id = $1",
+			  SQL_ARGS(sql_i64(r->job.id)), &rows, err);
+
+	if (rc == 0)
+		rc = sql_next(rows, err);
+	if (rc <= 0)
+		return rc;
+	r->job.labels = sql_col_dup(rows, 0, r->arena);
+	r->job.vcpus = sql_col_i64(rows, 1);
+	r->job.memory_mb = sql_col_i64(rows, 2);
+	return 1;
+}
+
+int leases_db_ready(const struct control_db *db, int64_t job_id, struct arena *arena, struct ready_job *ret,
+		    struct err *err)
+{
+	struct ready r = {.arena = arena, .job = {.id = job_id}};
+	int rc = sql_read(db->sql, ready_fn, &r, err);
+
+	if (rc > 0)
+		*ret = r.job;
 	return rc;
 }
 

@@ -34,6 +34,17 @@ struct lease_offer {
 int leases_db_lease(const struct control_db *db, const struct lease_offer *offer, struct arena *arena, struct job *ret,
 		    struct err *err) must_check;
 
+/* What a job asks for that stands in the queue. */
+struct ready_job {
+	int64_t id;
+	const char *labels; /* label_set_key() */
+	int64_t vcpus;
+	int64_t memory_mb;
+};
+/* 1: it does, 0: it does not. */
+int leases_db_ready(const struct control_db *db, int64_t job_id, struct arena *arena, struct ready_job *ret,
+		    struct err *err) must_check;
+
 /* The lease's answer could not be written: it goes back at once and uncounted, unless the agent has confirmed it. */
 int leases_db_release(const struct control_db *db, int64_t job_id, int64_t fence, struct err *err) must_check;
 
