@@ -36,6 +36,8 @@ struct follower {
 	struct loop_source *look_timer;
 	int64_t look_pause_ns;
 	int64_t look_good_ns; /* when a look succeeded last */
+	int64_t job_id;	      /* Nimbus's own, where opts may name GitHub's */
+	int64_t org_id;	      /* whose log it is: GitHub's jobs are not ours */
 	char state[16];
 	int64_t attempt; /* of the job; 0: never leased */
 	int64_t last_seq;
@@ -145,6 +147,8 @@ static void check(struct follower *f)
 static void take_job(struct follower *f, const struct js *job)
 {
 	(void)snprintf(f->state, sizeof(f->state), "%s", js_text(js_get(job, "state"), ""));
+	f->job_id = js_int(js_get(job, "id"), f->opts->job_id);
+	f->org_id = js_int(js_get(job, "org_id"), 1);
 	f->attempt = js_int(js_get(job, "attempt"), 0);
 	f->last_seq = js_int(js_get(job, "last_seq"), -1);
 	f->exit_code = js_int(js_get(job, "exit_code"), -1);
@@ -296,8 +300,9 @@ static void start_tail(struct follower *f)
 	autovar(buf) path = {0};
 	struct err err = {0};
 
-	buf_printf(&path, "/logs/tail?job_id=%" PRId64 "&attempt=%" PRId64 "&cursor=%" PRId64 "&follow=%s",
-		   f->opts->job_id, f->tail_attempt, f->cursor, wait ? "true" : "false");
+	buf_printf(&path,
+		   "/logs/tail?org_id=%" PRId64 "&job_id=%" PRId64 "&attempt=%" PRId64 "&cursor=%" PRId64 "&follow=%s",
+		   f->org_id, f->job_id, f->tail_attempt, f->cursor, wait ? "true" : "false");
 	autofree char *url = http_url(f->logs_url, path.data);
 	if (http_client_start(f->client,
 			      &(struct http_call){

@@ -53,7 +53,20 @@ static void put_entry(const struct js *entry, struct buf *out)
 		   js_text(js_get(entry, "message"), ""));
 }
 
-static int query(struct session *s, const struct logs_options *o, const char *job_id, struct err *err)
+/* The log of a job lies with its organisation; and GitHub's id for it is not what the log knows. */
+static int name_job(struct session *s, int64_t job_id, struct buf *path, struct err *err)
+{
+	autofree char *job_path = xasprintf("/api/jobs/%" PRId64, job_id);
+	autoptr(js) job = NULL;
+
+	int rc = session_ask(s, "GET", job_path, NULL, &job, err);
+	if (rc == 0)
+		buf_printf(path, "&org_id=%" PRId64 "&job_id=%" PRId64, js_int(js_get(job, "org_id"), 1),
+			   js_int(js_get(job, "id"), job_id));
+	return rc;
+}
+
+static int query(struct session *s, const struct logs_options *o, int64_t job_id, struct err *err)
 {
 	const struct secret *token = NULL;
 	const char *base = NULL;
@@ -64,10 +77,11 @@ static int query(struct session *s, const struct logs_options *o, const char *jo
 	int rc = session_logs_url(s, &base, err);
 	if (rc == 0)
 		rc = session_token(s, &token, err);
+	buf_printf(&path, "/logs/query?limit=%" PRId64, o->limit > 0 ? o->limit : 100);
+	if (rc == 0 && job_id != 0)
+		rc = name_job(s, job_id, &path, err);
 	if (rc < 0)
 		return rc;
-	buf_printf(&path, "/logs/query?limit=%" PRId64, o->limit > 0 ? o->limit : 100);
-	path_add(&path, "job_id", job_id);
 	path_add(&path, "contains", o->contains);
 	autofree char *url = http_url(base, path.data);
 	rc = session_ask_url(s, &(struct http_call){.url = url, .token = token, .max_reply = 64 << 20, .retries = 2},
@@ -95,7 +109,7 @@ static int run(struct command_call *call, struct err *err)
 	if (rc < 0)
 		return rc;
 	if (job == NULL || o->contains != NULL || o->limit > 0)
-		return query(&s, o, job, err);
+		return query(&s, o, id, err);
 	return print_output(&s, o, id, err);
 }
 

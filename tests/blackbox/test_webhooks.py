@@ -170,3 +170,25 @@ def test_without_a_github_app_a_job_waits_and_says_why():
         job = wait_job(system, 2001, "parked")
         assert job["reason"] == "github_app_not_configured"
         assert "GitHub App" in system.cli("jobs", "show", str(job["id"])).stdout.decode()
+
+
+def test_the_command_line_finds_the_log_of_a_github_job(nimbus):
+    """It lies with the repository's organisation, not with the local one; this agent is the test."""
+    control, logs = nimbus.endpoints["control_plane"], nimbus.endpoints["logging_pipeline"]
+    assert post(nimbus, payload(1099, labels=("nimbus", "log-test-only"))).status_code == 202
+    job_id = wait_job(nimbus, 1099, "queued")["id"]
+    agent = {"Authorization": "Bearer " + nimbus.cli("auth", "--agent-id", "log-test").stdout.decode().strip()}
+    offer = {"agent_id": "log-test", "agent_version": "0", "capabilities": ["firecracker"], "hardware": {},
+             "labels": ["log-test-only"]}
+    lease = requests.post(control + "/api/jobs/lease", json=offer, headers=agent, timeout=60).json()
+    assert lease["job"]["job_id"] == job_id
+    line = {"job_id": job_id, "attempt": 1, "seq": 1, "stream": "stdout", "org_id": lease["job"]["org_id"],
+            "level": "info", "message": "found", "timestamp": "2026-01-01T00:00:00Z"}
+    token = {"Authorization": "Bearer " + lease["job"]["log_token"]}
+    assert requests.post(logs + "/logs", json=[line], headers=token, timeout=60).status_code == 202
+    end = {"agent_id": "log-test", "job_id": job_id, "fence_token": lease["fence_token"], "status": "succeeded",
+           "exit_code": 0, "last_seq": 1}
+    assert requests.post(control + "/api/jobs/status", json=end, headers=agent, timeout=60).status_code == 202
+    for name in (job_id, 1099):
+        assert nimbus.cli("logs", str(name)).stdout == b"found\n"
+        assert b"found" in nimbus.cli("logs", str(name), "--contains", "foun").stdout
