@@ -477,6 +477,9 @@ static int run(struct command_call *call, struct err *err)
 	int rc = role_start(call->options, &agent_config, &settings, &role, err);
 	if (rc < 0)
 		return rc;
+	if (geteuid() == 0)
+		log_warn("runs as root, and so do its VMs: 'nimbus up' gives them a service user, or name one "
+			 "(systemd: User=nimbus)");
 	rc = serve(&settings, &role, token_file_of(&role), err);
 	config_unload(&agent_config, &settings);
 	return rc;

@@ -96,9 +96,6 @@ static int start_log(const struct role *r, const struct config_table *table, str
 	if (rc < 0)
 		return err_wrap(err, "NIMBUS_LOG_LEVEL");
 	log_set_level(level);
-	if (geteuid() == 0)
-		log_warn("runs as root: 'nimbus up' gives roles and VMs a service user, or name one (systemd: "
-			 "User=nimbus)");
 	config_reserved(r->source, table, &later);
 	if (later.len > 0)
 		log_warn("variables of a later version are set and not used", F("names", buf_str(&later)));
