@@ -1,6 +1,7 @@
 /*
  * nimbus github simulate: a workflow_job event as GitHub would send it, signed with the webhook's secret.
  */
+#include <assert.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -86,6 +87,7 @@ static struct js *make_account(struct arena *a, const char *login, int64_t id, c
 
 static struct js *make_repository(struct arena *a, const char *full_name)
 {
+	assert(full_name != NULL);
 	struct str name = str_c(full_name);
 	struct str owner = str_cut(&name, '/');
 	struct js *o = js_new_object();
