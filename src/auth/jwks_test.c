@@ -2,6 +2,7 @@
 #include "auth/jwks.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -24,6 +25,7 @@ struct world {
 	char path[64];
 	char *keys_path;
 	char *copy_path;
+	pthread_mutex_t lock; /* of keyring, between the server's worker and the test */
 	struct keyring *keyring;
 	struct http_server_opts opts;
 	struct http_server *server;
@@ -40,7 +42,9 @@ static int serve_keys(void *ctx, struct http_request *req, struct err *err)
 	atomic_fetch_add(&w->asked, 1);
 	if (atomic_load(&w->broken))
 		return err_set(err, ERR_INTERNAL, "broken");
+	(void)pthread_mutex_lock(&w->lock);
 	keyring_write_jwks(w->keyring, &text);
+	(void)pthread_mutex_unlock(&w->lock);
 	return http_reply_buf(req, 200, "application/json", &text);
 }
 
@@ -53,6 +57,7 @@ static int set_up(void **state)
 	struct world *w = xcalloc(1, sizeof(*w));
 
 	log_set_level(LOG_LEVEL_ERROR);
+	(void)pthread_mutex_init(&w->lock, NULL);
 	(void)snprintf(w->path, sizeof(w->path), "/tmp/nimbus-jwks-XXXXXX");
 	assert_non_null(mkdtemp(w->path));
 	w->keys_path = xasprintf("%s/keys", w->path);
@@ -86,6 +91,7 @@ static int tear_down(void **state)
 
 	stop_server(w);
 	keyring_free(w->keyring);
+	(void)pthread_mutex_destroy(&w->lock);
 	assert_int_equal(dir_remove(AT_FDCWD, w->path, NULL), 0);
 	free(w->keys_path);
 	free(w->copy_path);
@@ -156,10 +162,11 @@ static void a_new_key_is_found_and_a_withdrawn_one_is_gone(void **state)
 	autofree char *old = xstrdup(jwt_key_kid(keyring_active(w->keyring)));
 
 	assert_int_equal(find(j, old), 0);
-	/* The server is asked in this thread's calls only: nobody reads the ring meanwhile. */
+	(void)pthread_mutex_lock(&w->lock);
 	assert_int_equal(dir_remove(AT_FDCWD, w->keys_path, NULL), 0);
 	keyring_free(w->keyring);
 	assert_int_equal(keyring_open(w->keys_path, &w->keyring, NULL), 0);
+	(void)pthread_mutex_unlock(&w->lock);
 	assert_int_equal(find(j, jwt_key_kid(keyring_active(w->keyring))), 0);
 	assert_int_equal(find(j, old), -ERR_UNAUTH);
 }
