@@ -278,7 +278,7 @@ int lease_post(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
 	struct lease_wait *w = http_state(req);
-	struct job job;
+	struct job job = {0};
 	int r = w == NULL ? read_call(app, req, &w, err) : 0;
 
 	if (r < 0)
