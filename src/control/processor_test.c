@@ -121,7 +121,7 @@ static void thousands_of_deliveries_share_commits_and_keep_their_order(void **st
 	enum { JOBS = 1250 };
 
 	accept_all(w, JOBS);
-	assert_true(passes_until_idle(w) < JOBS / 10);
+	assert_true(passes_until_idle(w) < JOBS / 5);
 	struct deliveries_counts counts = counts_of(w);
 	assert_int_equal(counts.waiting + counts.failed, 0);
 	assert_int_equal(counts.jobs, 3 * JOBS);
