@@ -37,7 +37,6 @@ enum {
 struct connection {
 	sqlite3 *db;
 	struct cached {
-		const char *text;
 		sqlite3_stmt *stmt;
 		bool busy;
 	} cache[CACHE_SLOTS];
