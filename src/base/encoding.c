@@ -44,7 +44,7 @@ void encode_base64url(struct str bytes, struct buf *out)
 	encode_groups(bytes, base64url_digits, false, out);
 }
 
-static int hex_value(char c)
+int decode_hex_digit(char c)
 {
 	if (c >= '0' && c <= '9')
 		return c - '0';
@@ -60,8 +60,8 @@ int decode_hex(struct str text, struct buf *out, struct err *err)
 	if (text.len % 2 != 0)
 		return err_set(err, ERR_INVALID, "hex text has an odd number of digits");
 	for (size_t i = 0; i < text.len; i += 2) {
-		int high = hex_value(text.data[i]);
-		int low = hex_value(text.data[i + 1]);
+		int high = decode_hex_digit(text.data[i]);
+		int low = decode_hex_digit(text.data[i + 1]);
 		if (high < 0 || low < 0)
 			return err_set(err, ERR_INVALID, "not a hex digit at position %zu", i);
 		buf_putc(out, (char)(high << 4 | low));

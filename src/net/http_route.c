@@ -3,13 +3,7 @@
 #include <ctype.h>
 #include <strings.h>
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
+#include "base/encoding.h"
 
 /* Percent-decoded into the arena; in a query, '+' is a space. */
 static int decode(struct str raw, bool query, struct arena *arena, const char **ret, struct err *err)
@@ -22,8 +16,8 @@ static int decode(struct str raw, bool query, struct arena *arena, const char **
 		if (c == '+' && query)
 			c = ' ';
 		if (c == '%') {
-			int high = i + 2 < raw.len ? hex_digit(raw.data[i + 1]) : -1;
-			int low = i + 2 < raw.len ? hex_digit(raw.data[i + 2]) : -1;
+			int high = i + 2 < raw.len ? decode_hex_digit(raw.data[i + 1]) : -1;
+			int low = i + 2 < raw.len ? decode_hex_digit(raw.data[i + 2]) : -1;
 			if (high < 0 || low < 0)
 				return err_set(err, ERR_INVALID, "the URL has a bad escape: '%.*s'", STR_ARG(raw));
 			c = (char)(high << 4 | low);

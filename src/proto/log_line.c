@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/encoding.h"
 #include "base/js.h"
 
 /* Ids and sequence numbers stay exact in every JSON reader. */
@@ -314,17 +315,6 @@ static bool scan_number(struct scan *s, int64_t *ret)
 	       (s->at == s->end || *s->at == ',' || *s->at == '}' || *s->at == ' ');
 }
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 /* \uXXXX for ASCII but NUL; the rest is rare. */
 static bool unescape_unicode(struct scan *s, char *ret)
 {
@@ -333,7 +323,7 @@ static bool unescape_unicode(struct scan *s, char *ret)
 	if (s->end - s->at < 4)
 		return false;
 	for (int i = 0; i < 4; i++) {
-		int digit = hex_digit(*s->at++);
+		int digit = decode_hex_digit(*s->at++);
 		if (digit < 0)
 			return false;
 		value = value << 4 | digit;

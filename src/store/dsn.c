@@ -3,20 +3,12 @@
 #include <stdlib.h>
 
 #include "base/buf.h"
+#include "base/encoding.h"
 #include "base/mem.h"
 
 static int bad(struct err *err, const char *what)
 {
 	return err_set(err, ERR_INVALID_FIELD, "database address: %s", what);
-}
-
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
 /* RFC 3986 section 2.1. Control characters are nobody's host, user or file, but would break messages. */
@@ -25,8 +17,8 @@ static int decode(struct str text, struct buf *out, struct err *err)
 	for (size_t i = 0; i < text.len; i++) {
 		char c = text.data[i];
 		if (c == '%') {
-			int high = i + 2 < text.len ? hex_value(text.data[i + 1]) : -1;
-			int low = i + 2 < text.len ? hex_value(text.data[i + 2]) : -1;
+			int high = i + 2 < text.len ? decode_hex_digit(text.data[i + 1]) : -1;
+			int low = i + 2 < text.len ? decode_hex_digit(text.data[i + 2]) : -1;
 			if (high < 0 || low < 0)
 				return bad(err,
 					   "'%' must be followed by two hex digits; write '%25' for the sign itself");
