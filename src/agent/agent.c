@@ -15,7 +15,7 @@
 #include "agent/commands_loop.h"
 #include "agent/context.h"
 #include "agent/control_client.h"
-#include "agent/job.h"
+#include "agent/job/job.h"
 #include "agent/lease_loop.h"
 #include "agent/metrics.h"
 #include "base/clock.h"

@@ -1,7 +1,7 @@
 #include "agent/commands_loop.h"
 
 #include "agent/control_client.h"
-#include "agent/job.h"
+#include "agent/job/job.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"

@@ -1,7 +1,7 @@
 #include "agent/lease_loop.h"
 
 #include "agent/control_client.h"
-#include "agent/job.h"
+#include "agent/job/job.h"
 #include "agent/metrics.h"
 #include "base/clock.h"
 #include "base/file.h"

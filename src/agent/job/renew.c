@@ -1,5 +1,6 @@
+#include "agent/job/renew.h"
+
 #include "agent/control_client.h"
-#include "agent/job.h"
 #include "agent/metrics.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -24,7 +25,7 @@ static void on_timer(void *ctx)
 	struct agent_job *j = ctx;
 
 	if (lease_over(&j->lease, clock_monotonic_ns()))
-		job_lost(j, "the lease ran out");
+		j->events->lost(j, "the lease ran out");
 	else
 		job_renew(j, j->life == LIFE_CHECKING);
 }
@@ -39,7 +40,7 @@ static void renew_at(struct agent_job *j, int64_t at_ns)
 	if (j->renew_timer != NULL)
 		loop_timer_set(j->renew_timer, at_ns);
 	else if (loop_add_timer(j->agent->loop, at_ns, LOOP_URGENT, on_timer, j, &j->renew_timer, &err) < 0)
-		job_lost(j, err.msg);
+		j->events->lost(j, err.msg);
 }
 
 static void on_failed(struct agent_job *j, const struct control_answer *answer)
@@ -48,7 +49,7 @@ static void on_failed(struct agent_job *j, const struct control_answer *answer)
 
 	metrics_inc(j->agent->metrics, M_RENEWAL_ERRORS);
 	if (answer->lease_is_over) {
-		job_lost(j, answer->err->msg);
+		j->events->lost(j, answer->err->msg);
 		return;
 	}
 	if (j->lease.failures == 0)
@@ -77,11 +78,9 @@ static void on_answer(void *ctx, const struct control_answer *answer)
 	int64_t ttl = renewed.lease_ttl_seconds > 0 ? renewed.lease_ttl_seconds * NS_PER_S : j->lease.ttl_ns;
 	lease_renewed(&j->lease, answer->sent_ns, ttl);
 	renew_at(j, lease_next_renewal(&j->lease, answer->sent_ns));
-	job_lease_extended(j);
-	const struct agent_command *commands = renewed.commands.items;
-	for (size_t i = 0; i < renewed.commands.count; i++)
-		(void)jobs_command(j->agent, &commands[i]);
-	job_fence_checked(j, j->secrets_asked ? renewed.secret_env : NULL);
+	if (!j->secrets_asked)
+		renewed.secret_env = NULL;
+	j->events->renewed(j, &renewed);
 }
 
 void job_renew(struct agent_job *j, bool secrets)

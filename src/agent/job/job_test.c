@@ -2,7 +2,7 @@
  * Whole lives of jobs, with a control plane that is a server of this test, and a shim that is this very program,
  * started by the agent as it starts the real one.
  */
-#include "agent/job.h"
+#include "agent/job/job.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -20,6 +20,7 @@
 
 #include "agent/chores.h"
 #include "agent/control_client.h"
+#include "agent/job/renew.h"
 #include "agent/metrics.h"
 #include "base/clock.h"
 #include "base/file.h"

@@ -1,4 +1,4 @@
-#include "agent/lease.h"
+#include "agent/job/lease.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /*
- * One job on this host: from the lease's answer until nothing of it is left. All of it happens on the loop; the moves
- * are job_life.h's. job.c lives the life, job_renew.c keeps the lease, job_report.c tells the control plane.
+ * One job on this host, as the rooms of this folder share it: the record, the agent's list of them, their slots. All of
+ * it is the loop's. Who may include whom: record <- renew, report, shim <- move <- end <- start, resume <- job.
  */
 #pragma once
 
@@ -9,13 +9,14 @@
 #include <stdint.h>
 
 #include "agent/context.h"
-#include "agent/job_life.h"
-#include "agent/lease.h"
+#include "agent/job/lease.h"
+#include "agent/job/life.h"
 #include "agent/state.h"
 #include "base/arena.h"
 #include "base/secret.h"
 #include "proto/agent_api.h"
 
+struct agent_job;
 struct control_call;
 struct loop_source;
 struct shim_link;
@@ -33,8 +34,24 @@ struct job_times {
 	char accel[8];
 };
 
+/* What the lower rooms tell the uppermost, which alone knows all of them: job.c. */
+struct job_events {
+	/* The lease is good for longer; the answer may bring commands, and secrets if they were asked for. */
+	void (*renewed)(struct agent_job *j, const struct renew_answer *answer);
+	/* The fence was refused, or the deadline has passed. */
+	void (*lost)(struct agent_job *j, const char *why);
+	/* The control plane has heard, or will not hear, the end. */
+	void (*reported)(struct agent_job *j);
+	void (*shim_says)(struct agent_job *j, const struct shim_msg *m);
+	/* The link is dropped: no message comes any more. */
+	void (*shim_silent)(struct agent_job *j);
+	/* The process is no more. */
+	void (*shim_gone)(struct agent_job *j);
+};
+
 struct agent_job {
 	struct agent *agent;
+	const struct job_events *events;
 	struct agent_job *prev, *next;
 	int64_t job_id;
 	int64_t attempt;
@@ -45,13 +62,13 @@ struct agent_job {
 	bool cancelled; /* asked for */
 	bool give_back; /* the agent was told to stop at once */
 
-	/* job_renew.c */
+	/* renew.c */
 	struct lease lease;
 	struct loop_source *renew_timer;
 	struct control_call *renew_call;
 	bool secrets_asked; /* by renew_call */
 
-	/* job_report.c */
+	/* report.c */
 	struct loop_source *report_timer;
 	struct control_call *report_call;
 	enum report_step to_tell;
@@ -78,15 +95,15 @@ struct agent_job {
 	struct job_times times;
 };
 
-/* Takes the arena, in which the answer lies. */
-void job_begin(struct agent *a, struct arena *arena, const struct lease_answer *answer);
-/* What an agent before this one left behind: a folder, a row (or NULL), or both. Before the loop runs. */
-void job_resume(struct agent *a, int64_t job_id, int64_t attempt, const struct state_job *row);
+/* Joins the agent's list. */
+struct agent_job *job_new(struct agent *a, int64_t job_id, int64_t attempt, enum job_life life,
+			  const struct job_events *events) must_check;
+/* Leaves it. Its slot is given back before that: job_enter(). */
+void job_free(struct agent_job *j);
+/* The shim has the order, or nobody will. */
+void job_forget_order(struct agent_job *j);
+void job_take_slot(struct agent_job *j, int64_t vcpus, int64_t memory_mb);
 
-/* True when it is news. */
-bool jobs_command(struct agent *a, const struct agent_command *c);
-/* Ends all of them now and gives their leases back. */
-void jobs_give_back(struct agent *a);
 /* Those that still need this agent: not the ones whose shims only ship their last lines. */
 size_t jobs_needed(const struct agent *a);
 size_t jobs_count(const struct agent *a);
@@ -94,21 +111,3 @@ size_t jobs_count(const struct agent *a);
 size_t jobs_unclear(const struct agent *a);
 /* Brings the gauges up to date. */
 void jobs_show(struct agent *a);
-/* Lets go of the memory, at the end: what runs, runs on. */
-void jobs_forget(struct agent *a);
-
-/* --- between job.c, job_renew.c and job_report.c --- */
-
-/* Renews now; with the answer, and `secrets` in it if asked for, job_fence_checked() is called. */
-void job_renew(struct agent_job *j, bool secrets);
-void job_renew_stop(struct agent_job *j);
-void job_fence_checked(struct agent_job *j, const struct js *secret_env);
-/* The deadline has moved: the shim is to know. */
-void job_lease_extended(struct agent_job *j);
-/* The fence was refused, or the deadline has passed. */
-void job_lost(struct agent_job *j, const char *why);
-
-void job_report(struct agent_job *j, enum report_step step);
-void job_report_stop(struct agent_job *j);
-/* The control plane has heard, or will not hear, the end. */
-void job_reported(struct agent_job *j);

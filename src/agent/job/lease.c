@@ -1,4 +1,4 @@
-#include "agent/lease.h"
+#include "agent/job/lease.h"
 
 #include "base/clock.h"
 #include "net/http_client.h"

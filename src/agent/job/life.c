@@ -1,4 +1,4 @@
-#include "agent/job_life.h"
+#include "agent/job/life.h"
 
 #include <assert.h>
 

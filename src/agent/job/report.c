@@ -1,8 +1,9 @@
+#include "agent/job/report.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 
 #include "agent/control_client.h"
-#include "agent/job.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -115,9 +116,9 @@ static void on_answer(void *ctx, const struct control_answer *answer)
 		log_warn("the control plane refuses a job's status", F("job", j->job_id), F("attempt", j->attempt),
 			 F("error", answer->err));
 	if (j->told == REPORT_END)
-		job_reported(j);
+		j->events->reported(j);
 	else if (answer->lease_is_over)
-		job_lost(j, answer->err->msg);
+		j->events->lost(j, answer->err->msg);
 	else if (j->to_tell > j->told)
 		tell(j);
 }

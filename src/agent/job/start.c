@@ -1,0 +1,125 @@
+#include "agent/job/start.h"
+
+#include "agent/chores.h"
+#include "agent/job/end.h"
+#include "agent/job/move.h"
+#include "agent/job/report.h"
+#include "agent/job/shim.h"
+#include "agent/metrics.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+/* How much longer than its limit a job may take before its shim, which should have ended it, counts as hung. */
+static const int64_t overdue_ns = 300 * NS_PER_S;
+
+bool job_end_early(struct agent_job *j)
+{
+	if (j->life == LIFE_LOST)
+		job_close(j);
+	else if (j->give_back)
+		job_end_lost(j, "the agent was stopped");
+	else if (j->cancelled)
+		job_end_plainly(j, "cancelled", "cancelled", "cancelled before its VM was started");
+	else
+		return false;
+	return true;
+}
+
+static void prepare(void *ctx)
+{
+	struct agent_job *j = ctx;
+
+	(void)!vm_folder_start(&j->agent->host,
+			       &(struct vm_order){.job_id = j->job_id,
+						  .attempt = j->attempt,
+						  .image = j->order->image,
+						  .disk_mb = j->order->disk_mb},
+			       &j->prepared, &j->work_err);
+}
+
+/* What is the job's own fault fails it; what is this host's gives it back. */
+static void end_unprepared(struct agent_job *j, const struct err *err)
+{
+	bool own = err->code == ERR_NOT_FOUND || err->code == ERR_INVALID || err->code == ERR_INVALID_FIELD ||
+		   err->code == ERR_TOO_LARGE || err->code == ERR_UNSUPPORTED;
+
+	log_error("a job cannot be started here", F("job", j->job_id), F("error", err));
+	if (own)
+		job_end_plainly(j, "failed", "start_failed", err->msg);
+	else
+		job_end_plainly(j, "lost", "start_failed", err->msg);
+}
+
+static void on_overdue(void *ctx)
+{
+	struct agent_job *j = ctx;
+
+	log_error("a job is far over its limit: its shim hangs, killing it", F("job", j->job_id));
+	job_shim_kill(j);
+}
+
+static void give_orders(struct agent_job *j)
+{
+	struct err err = {0};
+
+	if (job_shim_start(j, &err) == 0) {
+		metrics_inc(j->agent->metrics, M_JOBS_STARTED);
+		job_enter(j, LIFE_BOOTING);
+		job_shim_guard(j, on_overdue, job_timeout(j) + j->agent->settings->vm_shutdown_grace + overdue_ns);
+		job_report(j, REPORT_STARTING);
+	} else {
+		job_shim_drop(j);
+		end_unprepared(j, &err);
+	}
+}
+
+static void on_prepared(void *ctx)
+{
+	struct agent_job *j = ctx;
+	struct err err = j->work_err;
+
+	j->busy = false;
+	if (err.code == 0)
+		(void)!job_shim_take(j, &err);
+	if (err.code == 0 && j->life == LIFE_PREPARING && !j->give_back && !j->cancelled) {
+		give_orders(j);
+	} else {
+		/* A shim without orders ends when its agent lets go of it. */
+		job_shim_drop(j);
+		if (!job_end_early(j))
+			end_unprepared(j, &err);
+	}
+	vm_shim_fini(&j->prepared);
+	job_forget_order(j);
+}
+
+static void on_recorded(void *ctx, const struct err *err)
+{
+	struct agent_job *j = ctx;
+
+	j->busy = false;
+	if (job_end_early(j))
+		return;
+	if (err != NULL) {
+		end_unprepared(j, err);
+		return;
+	}
+	job_enter(j, LIFE_PREPARING);
+	j->busy = chores_give(j->agent->chores, prepare, on_prepared, j);
+	if (!j->busy)
+		job_end_lost(j, "this host has too much to do");
+}
+
+void job_fence_checked(struct agent_job *j, const struct js *secret_env)
+{
+	if (j->life == LIFE_LEASED) {
+		if (job_end_early(j))
+			return;
+		job_enter(j, LIFE_RECORDING);
+		job_write_row(j, STATE_STARTED, on_recorded);
+	} else if (j->life == LIFE_CHECKING && j->secrets_asked) {
+		job_shim_go(j, secret_env);
+		job_enter(j, LIFE_GOING);
+	}
+}
