@@ -37,13 +37,14 @@ static const int64_t force_grace_ns = 10 * NS_PER_S; /* for VMs to end and lease
 
 struct host_agent {
 	struct agent agent; /* first: see of_agent() */
-	const struct role *role;
+	struct role *role;
 	const char *token_file; /* where the token came from; or NULL */
 	struct lease_loop *leases;
 	struct commands_loop *commands;
 	struct http_server *listener;
 	struct loop_source *terminate;
 	struct loop_source *interrupt;
+	struct loop_source *hangup;
 	struct loop_source *end; /* ends the loop, whatever is left */
 	unsigned signals;
 	int cache_fd;		/* of the KVM probe's answer */
@@ -97,6 +98,13 @@ static void on_signal(void *ctx)
 		end_within(r, force_grace_ns);
 	}
 	check_drained(r);
+}
+
+static void on_hangup(void *ctx)
+{
+	struct host_agent *r = ctx;
+
+	role_reload(r->role);
 }
 
 /* --- ready --- */
@@ -322,6 +330,8 @@ static int open_loop(struct host_agent *r, struct err *err)
 	if (rc == 0)
 		rc = loop_add_signal(a->loop, SIGINT, on_signal, r, &r->interrupt, err);
 	if (rc == 0)
+		rc = loop_add_signal(a->loop, SIGHUP, on_hangup, r, &r->hangup, err);
+	if (rc == 0)
 		rc = loop_add_timer(a->loop, LOOP_NEVER, LOOP_NORMAL, on_end, r, &r->end, err);
 	return rc;
 }
@@ -422,6 +432,7 @@ static void host_agent_fini(struct host_agent *r)
 	control_client_free(a->control);
 	loop_source_free(r->terminate);
 	loop_source_free(r->interrupt);
+	loop_source_free(r->hangup);
 	loop_source_free(r->end);
 	loop_free(a->loop);
 	metrics_free(a->metrics);
@@ -434,8 +445,7 @@ static void host_agent_fini(struct host_agent *r)
 }
 AUTOVAR_DEFINE(host_agent)
 
-static int serve(const struct agent_settings *settings, const struct role *role, const char *token_file,
-		 struct err *err)
+static int serve(const struct agent_settings *settings, struct role *role, const char *token_file, struct err *err)
 {
 	autovar(host_agent) r = {
 		.agent = {.settings = settings,

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -59,6 +60,11 @@ static const struct entry *find(const struct config_source *s, const char *name)
 	return NULL;
 }
 
+static bool secret_type(const struct config_key *key)
+{
+	return key->type == CONFIG_SECRET || key->type == CONFIG_SECRETS;
+}
+
 /* NIMBUS_X, or NIMBUS_X_FILE of a secret. Reserved names may be secrets: their type is not fixed yet. */
 static bool names(const struct config_key *key, struct str name)
 {
@@ -66,7 +72,7 @@ static bool names(const struct config_key *key, struct str name)
 
 	if (str_eq(name, known))
 		return true;
-	return (key->type == CONFIG_SECRET || (key->flags & CONFIG_RESERVED) != 0) && str_starts_with(name, known) &&
+	return (secret_type(key) || (key->flags & CONFIG_RESERVED) != 0) && str_starts_with(name, known) &&
 	       str_eq((struct str){name.data + known.len, name.len - known.len}, STR("_FILE"));
 }
 
@@ -551,11 +557,37 @@ static int set_list(const struct config_key *key, const char *value, const char 
 	return 0;
 }
 
+static int set_secrets(const struct config_key *key, const char *value, const char *origin, void *to, struct err *err)
+{
+	struct config_secrets secrets = {0};
+	struct config_list list = {0};
+
+	/* Not set_list()'s own words: the value may not stand in a message. */
+	if (set_list(key, value, origin, &list, NULL) < 0)
+		return err_set(err, ERR_INVALID, "%s (%s): is not a list: a,b or [\"a\",\"b\"]", key->name, origin);
+	for (size_t i = 0; i < list.count; i++) {
+		secrets.items = xreallocarray(secrets.items, secrets.count + 1, sizeof(*secrets.items));
+		secrets.items[secrets.count++] = secret_new(list.items[i], strlen(list.items[i]));
+		secret_wipe(list.items[i], strlen(list.items[i]));
+	}
+	list_fini(&list);
+	*(struct config_secrets *)to = secrets;
+	return 0;
+}
+
+static void secrets_fini(struct config_secrets *secrets)
+{
+	for (size_t i = 0; i < secrets->count; i++)
+		secret_free(secrets->items[i]);
+	free(secrets->items);
+	*secrets = (struct config_secrets){0};
+}
+
 static int (*const setters[])(const struct config_key *key, const char *value, const char *origin, void *to,
 			      struct err *err) = {
 	[CONFIG_TEXT] = set_text, [CONFIG_SECRET] = set_secret,	    [CONFIG_INT] = set_int,
 	[CONFIG_BOOL] = set_bool, [CONFIG_DURATION] = set_duration, [CONFIG_SIZE] = set_size,
-	[CONFIG_REAL] = set_real, [CONFIG_LIST] = set_list,
+	[CONFIG_REAL] = set_real, [CONFIG_LIST] = set_list,	    [CONFIG_SECRETS] = set_secrets,
 };
 
 static const struct entry *stronger(const struct entry *a, const struct entry *b)
@@ -575,29 +607,57 @@ static const struct entry *setting_of(const struct config_source *s, const struc
 {
 	const struct entry *e = find(s, key->name);
 
-	if (key->type == CONFIG_SECRET || (key->flags & CONFIG_RESERVED) != 0) {
+	if (secret_type(key) || (key->flags & CONFIG_RESERVED) != 0) {
 		autofree char *file = xasprintf("%s_FILE", key->name);
 		e = stronger(e, find(s, file));
 	}
 	return e != NULL && e->value[0] != '\0' ? e : NULL;
 }
 
+/* Its group may read it: that is how secrets reach containers. */
+static int check_private(const char *path, struct err *err)
+{
+	struct stat st;
+
+	if (stat(path, &st) != 0)
+		return err_sys(err, "open '%s'", path);
+	if (S_ISREG(st.st_mode) && (st.st_mode & S_IRWXO) != 0)
+		return err_set(err, ERR_INVALID, "everybody may read '%s' (mode %04o): chmod o= it", path,
+			       (unsigned)st.st_mode & 07777);
+	return 0;
+}
+
 /* The line end that every editor leaves is not part of the secret. */
-static int load_secret_file(const struct entry *e, void *to, struct err *err)
+static int set_from_file(const struct config_key *key, const struct entry *e, struct str value, void *to,
+			 struct err *err)
+{
+	char *text = xmemdup0(value.data, value.len);
+	int rc = setters[key->type](key, text, e->origin, to, err);
+
+	secret_wipe(text, value.len);
+	free(text);
+	return rc;
+}
+
+static int load_secret_file(const struct config_key *key, const struct entry *e, void *to, struct err *err)
 {
 	autovar(buf) text = {0};
 
-	int rc = file_read(AT_FDCWD, e->value, SECRET_MAX, &text, err);
+	int rc = check_private(e->value, err);
+	if (rc == 0)
+		rc = file_read(AT_FDCWD, e->value, SECRET_MAX, &text, err);
 	if (rc < 0) {
 		(void)err_wrap(err, "%s (%s)", e->name, e->origin);
 	} else {
 		struct str value = buf_str(&text);
 		while (value.len > 0 && (value.data[value.len - 1] == '\n' || value.data[value.len - 1] == '\r'))
 			value.len--;
-		if (value.len > 0)
-			*(struct secret **)to = secret_new(value.data, value.len);
-		else
+		if (value.len == 0 && key->type == CONFIG_SECRET)
 			rc = err_set(err, ERR_INVALID, "%s (%s): %s is empty", e->name, e->origin, e->value);
+		else if (memchr(value.data, '\0', value.len) != NULL)
+			rc = err_set(err, ERR_INVALID, "%s (%s): %s holds a NUL byte", e->name, e->origin, e->value);
+		else
+			rc = set_from_file(key, e, value, to, err);
 	}
 	secret_wipe(text.data, text.len);
 	return rc;
@@ -609,7 +669,7 @@ static int load_key(const struct config_source *s, const struct config_key *key,
 	void *to = (char *)settings + key->offset;
 
 	if (e != NULL && is_file_entry(e, key))
-		return load_secret_file(e, to, err);
+		return load_secret_file(key, e, to, err);
 	if (e != NULL)
 		return setters[key->type](key, e->value, e->origin, to, err);
 	if (key->fallback != NULL)
@@ -622,10 +682,15 @@ static int load_key(const struct config_source *s, const struct config_key *key,
 static size_t size_of_type(enum config_type type)
 {
 	static const size_t sizes[] = {
-		[CONFIG_TEXT] = sizeof(char *),	     [CONFIG_SECRET] = sizeof(struct secret *),
-		[CONFIG_INT] = sizeof(int64_t),	     [CONFIG_BOOL] = sizeof(bool),
-		[CONFIG_DURATION] = sizeof(int64_t), [CONFIG_SIZE] = sizeof(int64_t),
-		[CONFIG_REAL] = sizeof(double),	     [CONFIG_LIST] = sizeof(struct config_list),
+		[CONFIG_TEXT] = sizeof(char *),
+		[CONFIG_SECRET] = sizeof(struct secret *),
+		[CONFIG_INT] = sizeof(int64_t),
+		[CONFIG_BOOL] = sizeof(bool),
+		[CONFIG_DURATION] = sizeof(int64_t),
+		[CONFIG_SIZE] = sizeof(int64_t),
+		[CONFIG_REAL] = sizeof(double),
+		[CONFIG_LIST] = sizeof(struct config_list),
+		[CONFIG_SECRETS] = sizeof(struct config_secrets),
 	};
 
 	return sizes[type];
@@ -667,6 +732,8 @@ void config_unload(const struct config_table *table, void *settings)
 			secret_free(*(struct secret **)at);
 		else if (key->type == CONFIG_LIST)
 			list_fini(at);
+		else if (key->type == CONFIG_SECRETS)
+			secrets_fini(at);
 		memset(at, 0, size_of_type(key->type));
 	}
 }
@@ -687,7 +754,7 @@ void config_show(const struct config_source *s, const struct config_table *table
 	for (size_t i = 0; i < table->count; i++) {
 		const struct config_key *key = &table->keys[i];
 		const struct entry *e = setting_of(s, key);
-		bool hidden = key->type == CONFIG_SECRET || reserved(key);
+		bool hidden = secret_type(key) || reserved(key);
 		if (e == NULL && reserved(key))
 			continue;
 		const char *value = e != NULL ? e->value : key->fallback != NULL ? key->fallback : "";
@@ -711,7 +778,7 @@ void config_document(const struct config_table *table, struct buf *out)
 		else
 			buf_puts(out, (key->flags & CONFIG_REQUIRED) != 0 ? "required | " : "| ");
 		buf_puts(out, key->help);
-		if (key->type == CONFIG_SECRET)
+		if (secret_type(key))
 			buf_printf(out, " Secret; also as `%s_FILE`.", key->name);
 		if ((key->flags & CONFIG_RELOADABLE) != 0)
 			buf_puts(out, " Read again on SIGHUP.");

@@ -29,10 +29,17 @@ enum config_type {
 	CONFIG_SIZE,	 /* int64_t bytes; K, M, G, T (powers of 1,024) are understood */
 	CONFIG_REAL,	 /* double */
 	CONFIG_LIST,	 /* struct config_list: commas or a JSON array */
+	CONFIG_SECRETS,	 /* struct config_secrets: the same of secrets */
 };
 
 struct config_list {
 	char **items;
+	size_t count;
+};
+
+struct secret;
+struct config_secrets {
+	struct secret **items;
 	size_t count;
 };
 
@@ -56,6 +63,7 @@ struct config_table {
 	const char *role; /* "control-plane"; "" for the keys that all roles read */
 	const struct config_key *keys;
 	size_t count;
+	size_t size; /* of the settings struct; 0: nobody loads it anew */
 };
 
 /* Where values come from. Reads the files once; a NIMBUS_ name that no table of `known` has is an error that names

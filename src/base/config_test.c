@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -21,6 +22,7 @@ struct settings {
 	int64_t size;
 	double ratio;
 	struct config_list labels;
+	struct config_secrets older;
 };
 
 #define KEY(variable, kind, member, ...)                                                                             \
@@ -37,6 +39,7 @@ static const struct config_key keys[] = {
 	KEY("SIZE", CONFIG_SIZE, size, .fallback = "64M", .help = "A size."),
 	KEY("RATIO", CONFIG_REAL, ratio, .fallback = "0.1", .max = 1, .help = "A share."),
 	KEY("LABELS", CONFIG_LIST, labels, .help = "Labels."),
+	KEY("OLDER", CONFIG_SECRETS, older, .help = "Older keys."),
 	{.name = "NIMBUS_LATER", .type = CONFIG_TEXT, .flags = CONFIG_RESERVED, .help = "Comes later."},
 };
 static const struct config_table table = {"test", keys, ARRAY_LEN(keys)};
@@ -247,6 +250,60 @@ static void secrets_come_from_files_and_are_not_shown(void **state)
 	assert_string_equal(later.data, "NIMBUS_LATER");
 }
 
+static void lists_of_secrets(void **state)
+{
+	(void)state;
+	autofree char *path = put("older", "[\"one, two\", \"three\"]\n");
+	autofree char *file = xasprintf("NIMBUS_OLDER_FILE=%s", path);
+	const char *environment[] = {file, NULL};
+	autoptr(config_source) s = NULL;
+	struct settings got = {0};
+	struct err err = {0};
+	autovar(buf) shown = {0};
+
+	assert_int_equal(open_source(NULL, environment, &s, NULL), 0);
+	assert_int_equal(config_load(s, &table, &got, NULL), 0);
+	assert_int_equal(got.older.count, 2);
+	assert_true(secret_equal(got.older.items[0], STR("one, two")));
+	config_unload(&table, &got);
+	assert_int_equal(got.older.count, 0);
+
+	free(put("older", "\n"));
+	assert_int_equal(config_load(s, &table, &got, NULL), 0);
+	assert_int_equal(got.older.count, 0);
+	config_unload(&table, &got);
+
+	assert_int_equal(load_text("NIMBUS_OLDER=a-b,c-d\n", &got, NULL), 0);
+	assert_int_equal(got.older.count, 2);
+	config_unload(&table, &got);
+	assert_true(load_text("NIMBUS_OLDER='[\"hunter2'\n", &got, &err) < 0);
+	assert_non_null(strstr(err.msg, "NIMBUS_OLDER"));
+	assert_null(strstr(err.msg, "hunter2"));
+
+	config_show(s, &table, &shown);
+	assert_non_null(strstr(shown.data, "NIMBUS_OLDER=(set)"));
+}
+
+static void a_secret_that_everybody_may_read_is_refused(void **state)
+{
+	(void)state;
+	autofree char *secret = put("open", "hunter2\n");
+	autofree char *file = xasprintf("NIMBUS_KEY_FILE=%s", secret);
+	const char *environment[] = {file, NULL};
+	autoptr(config_source) s = NULL;
+	struct settings got = {0};
+	struct err err = {0};
+
+	assert_int_equal(open_source(NULL, environment, &s, NULL), 0);
+	assert_int_equal(chmod(secret, 0644), 0);
+	assert_true(config_load(s, &table, &got, &err) < 0);
+	assert_non_null(strstr(err.msg, "NIMBUS_KEY_FILE"));
+	assert_non_null(strstr(err.msg, "chmod"));
+	assert_int_equal(chmod(secret, 0640), 0); /* a group's is how secrets reach containers */
+	assert_int_equal(config_load(s, &table, &got, NULL), 0);
+	config_unload(&table, &got);
+}
+
 static void the_reference_page(void **state)
 {
 	(void)state;
@@ -268,6 +325,8 @@ int main(void)
 		cmocka_unit_test(what_is_wrong_is_named),
 		cmocka_unit_test(the_stronger_source_wins),
 		cmocka_unit_test(secrets_come_from_files_and_are_not_shown),
+		cmocka_unit_test(lists_of_secrets),
+		cmocka_unit_test(a_secret_that_everybody_may_read_is_refused),
 		cmocka_unit_test(the_reference_page),
 	};
 	return cmocka_run_group_tests(tests, make_folder, remove_folder);

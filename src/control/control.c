@@ -16,19 +16,25 @@ static sigset_t block_signals(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	return set;
 }
 
-static void wait_for_signal(const sigset_t *set)
+/* The one that ends it; SIGHUP has the role read again what it may. */
+static void wait_for_end(const sigset_t *set, struct role *role)
 {
-	while (sigwaitinfo(set, NULL) < 0 && errno == EINTR)
-		continue;
+	for (;;) {
+		int number = sigwaitinfo(set, NULL);
+		if (number == SIGHUP)
+			role_reload(role);
+		else if (number >= 0 || errno != EINTR)
+			return;
+	}
 }
 
-static int serve(const struct control_settings *settings, const struct role *role, const sigset_t *signals,
-		 struct err *err)
+static int serve(const struct control_settings *settings, struct role *role, const sigset_t *signals, struct err *err)
 {
 	const struct app_opts opts = {.settings = settings, .common = &role->common, .data_dir = role->data_dir};
 	struct app *app = NULL;
@@ -38,7 +44,7 @@ static int serve(const struct control_settings *settings, const struct role *rol
 		return r;
 	log_info("control plane ready", F("address", role->common.listen), F("port", http_server_port(app->server)),
 		 F("version", NIMBUS_VERSION));
-	wait_for_signal(signals);
+	wait_for_end(signals, role);
 	log_info("control plane stops: it finishes what it has begun");
 	/* A second signal ends it at once: nothing is lost by that, it only cuts answers short. */
 	signal(SIGTERM, SIG_DFL);

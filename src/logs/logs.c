@@ -36,6 +36,7 @@ static int stop_init(struct stop *s, struct err *err)
 	(void)sigemptyset(&signals);
 	(void)sigaddset(&signals, SIGTERM);
 	(void)sigaddset(&signals, SIGINT);
+	(void)sigaddset(&signals, SIGHUP);
 	if (pthread_sigmask(SIG_BLOCK, &signals, NULL) != 0)
 		return err_set(err, ERR_INTERNAL, "block signals");
 	s->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC);
@@ -50,14 +51,29 @@ static void on_failed(void *ctx)
 	(void)eventfd_write(s->failed_fd, 1);
 }
 
-/* Gives whether it is time to end well. */
-static bool wait_for_end(const struct stop *s)
+/* Takes the pending signal, so that unblocking does not act on it. */
+static int take_signal(const struct stop *s)
+{
+	struct signalfd_siginfo info = {0};
+
+	return read(s->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info) ? (int)info.ssi_signo : 0;
+}
+
+/* Gives whether it is time to end well. SIGHUP has the role read again what it may. */
+static bool wait_for_end(const struct stop *s, struct role *role)
 {
 	struct pollfd fds[] = {{s->signal_fd, POLLIN, 0}, {s->failed_fd, POLLIN, 0}};
 
-	while (poll(fds, ARRAY_LEN(fds), -1) < 0 && errno == EINTR)
-		;
-	return fds[1].revents == 0;
+	for (;;) {
+		int ready = poll(fds, ARRAY_LEN(fds), -1);
+		if (ready < 0 && errno == EINTR)
+			continue;
+		if (ready < 0 || fds[1].revents != 0)
+			return fds[1].revents == 0;
+		if (take_signal(s) != SIGHUP)
+			return true;
+		role_reload(role);
+	}
 }
 
 static void let_signals_end_it(void)
@@ -70,15 +86,7 @@ static void let_signals_end_it(void)
 	(void)pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
 }
 
-/* Takes the pending signal, so that unblocking does not act on it. */
-static void swallow(const struct stop *s)
-{
-	struct signalfd_siginfo info;
-
-	(void)!read(s->signal_fd, &info, sizeof(info));
-}
-
-static int serve(const struct role *role, const struct logging_settings *settings, struct err *err)
+static int serve(struct role *role, const struct logging_settings *settings, struct err *err)
 {
 	autovar(stop) stop = {-1, -1};
 	struct app *app = NULL;
@@ -96,9 +104,8 @@ static int serve(const struct role *role, const struct logging_settings *setting
 	if (rc < 0)
 		return rc;
 	log_info("ready", F("address", role->common.listen), F("port", http_server_port(app->server)));
-	bool well = wait_for_end(&stop);
+	bool well = wait_for_end(&stop, role);
 	if (well) {
-		swallow(&stop);
 		let_signals_end_it();
 		log_info("stopping: a second signal ends at once");
 	}

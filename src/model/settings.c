@@ -286,10 +286,13 @@ static const struct config_key outside_keys[] = {
 	LATER("INTEGRATION_TESTS", "Read by tests only."),
 };
 
-const struct config_table common_config = {"", common_keys, ARRAY_LEN(common_keys)};
-const struct config_table control_config = {"control-plane", control_keys, ARRAY_LEN(control_keys)};
-const struct config_table agent_config = {"host-agent", agent_keys, ARRAY_LEN(agent_keys)};
-const struct config_table logging_config = {"logging-pipeline", logging_keys, ARRAY_LEN(logging_keys)};
+const struct config_table common_config = {"", common_keys, ARRAY_LEN(common_keys), sizeof(struct common_settings)};
+const struct config_table control_config = {"control-plane", control_keys, ARRAY_LEN(control_keys),
+					    sizeof(struct control_settings)};
+const struct config_table agent_config = {"host-agent", agent_keys, ARRAY_LEN(agent_keys),
+					  sizeof(struct agent_settings)};
+const struct config_table logging_config = {"logging-pipeline", logging_keys, ARRAY_LEN(logging_keys),
+					    sizeof(struct logging_settings)};
 static const struct config_table cache_config = {"cache-proxy", cache_keys, ARRAY_LEN(cache_keys)};
 static const struct config_table registry_config = {"docker-cache", registry_keys, ARRAY_LEN(registry_keys)};
 const struct config_table cli_config = {"cli", cli_keys, ARRAY_LEN(cli_keys)};

@@ -1,5 +1,6 @@
 #include "role/role.h"
 
+#include <assert.h>
 #include <limits.h>
 #include <unistd.h>
 
@@ -20,6 +21,7 @@ void role_fini(struct role *r)
 	config_unload(&common_config, &r->common);
 	config_source_free(TAKE(r->source));
 	free(TAKE(r->data_dir));
+	free(TAKE(r->env_file));
 }
 
 static int open_source(const struct role_flags *flags, const char *data_dir, bool skip_unreadable,
@@ -82,6 +84,7 @@ int role_open(const struct role_flags *flags, bool skip_unreadable, struct role 
 	rc = config_load(r.source, &common_config, &r.common, err);
 	if (rc < 0)
 		return rc;
+	r.env_file = flags->env_file != NULL ? absolute(flags->env_file) : NULL;
 	*ret = TAKE_STRUCT(r);
 	return 0;
 }
@@ -116,6 +119,58 @@ int role_start(const struct role_flags *flags, const struct config_table *table,
 		rc = config_load(r.source, table, settings, err);
 	if (rc < 0)
 		return rc;
+	r.table = table;
 	*ret = TAKE_STRUCT(r);
 	return 0;
+}
+
+/* --- SIGHUP --- */
+
+void role_on_reload(struct role *r, role_reload_fn *fn, void *ctx)
+{
+	assert(r->reload_count < ROLE_RELOADS_MAX);
+	r->reloads[r->reload_count++] = (struct role_reload){fn, ctx};
+}
+
+/* All functions, also behind one that failed: each has a thing of its own. */
+static void reload_all(const struct role *r, const struct common_settings *common, const void *settings)
+{
+	autovar(buf) changed = {0};
+	bool failed = false;
+
+	for (size_t i = 0; i < r->reload_count; i++) {
+		autovar(buf) words = {0};
+		struct err err = {0};
+		if (r->reloads[i].fn(r->reloads[i].ctx, common, settings, &words, &err) < 0) {
+			log_error("not read again: it stays as it was", F("error", &err));
+			failed = true;
+		} else if (words.len > 0) {
+			buf_printf(&changed, "%s%s", changed.len > 0 ? "; " : "", words.data);
+		}
+	}
+	if (!failed || changed.len > 0)
+		log_info("configuration read again",
+			 F("changed", changed.len > 0 ? buf_str(&changed) : STR("nothing")));
+}
+
+void role_reload(struct role *r)
+{
+	const struct role_flags flags = {.data_dir = r->data_dir, .env_file = r->env_file};
+	autoptr(config_source) source = NULL;
+	struct err err = {0};
+
+	int rc = open_source(&flags, r->data_dir, false, &source, &err);
+	autofree void *settings = xcalloc(1, r->table->size);
+	struct common_settings common = {0};
+	if (rc == 0)
+		rc = config_load(source, &common_config, &common, &err);
+	if (rc == 0)
+		rc = config_load(source, r->table, settings, &err);
+	if (rc < 0) {
+		log_error("configuration not read again: all stays as it was", F("error", &err));
+	} else {
+		reload_all(r, &common, settings);
+		config_unload(r->table, settings);
+	}
+	config_unload(&common_config, &common);
 }

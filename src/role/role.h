@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "base/buf.h"
 #include "base/command.h"
 #include "base/compiler.h"
 #include "base/config.h"
@@ -20,10 +21,28 @@ enum { ROLE_OPTION_COUNT = 2 };
 /* For struct command's `shared`. */
 extern const struct command_option role_options[ROLE_OPTION_COUNT];
 
+struct role;
+
+/* Reads one thing again that SIGHUP is for. What changed is appended to `changed` in a few words ("signing key ..."),
+ * nothing where nothing did; on an error all stays as it was. `common` and `settings` (of the role's own table) are as
+ * the files say now; what is kept of them is copied. In the thread that takes the role's signals. */
+typedef int role_reload_fn(void *ctx, const struct common_settings *common, const void *settings, struct buf *changed,
+			   struct err *err);
+enum { ROLE_RELOADS_MAX = 8 };
+struct role_reload {
+	role_reload_fn *fn;
+	void *ctx;
+};
+
 struct role {
 	struct config_source *source;
 	struct common_settings common;
 	char *data_dir; /* absolute; not made yet */
+	/* What a reload needs. */
+	const struct config_table *table; /* the role's own */
+	char *env_file;			  /* or NULL */
+	struct role_reload reloads[ROLE_RELOADS_MAX];
+	size_t reload_count;
 };
 void role_fini(struct role *r);
 AUTOVAR_DEFINE(role)
@@ -35,3 +54,9 @@ int role_open(const struct role_flags *flags, bool skip_unreadable, struct role 
  * it is missing, and the role's own table loaded into `settings` (config_unload() releases that). */
 int role_start(const struct role_flags *flags, const struct config_table *table, void *settings, struct role *ret,
 	       struct err *err) must_check;
+
+/* Has `fn` called on SIGHUP; before the role takes signals. `ctx` outlives the role's service. */
+void role_on_reload(struct role *r, role_reload_fn *fn, void *ctx);
+/* SIGHUP came: reads the configuration again, calls every function, and logs one line: what changed, or what is wrong
+ * and therefore stays as it was. */
+void role_reload(struct role *r);

@@ -231,6 +231,12 @@ void child_stop(struct child *c)
 	rearm(c, c->pressed ? PRESSED_STOP_NS : c->opts.stop_ns);
 }
 
+void child_reload(const struct child *c)
+{
+	if (c->state == CHILD_SERVING)
+		(void)!process_signal(&c->process, SIGHUP, NULL);
+}
+
 bool child_is_ready(const struct child *c)
 {
 	return c->state == CHILD_SERVING;

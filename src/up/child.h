@@ -44,6 +44,8 @@ AUTOPTR_DEFINE(child)
 int child_start(struct child *c, struct err *err) must_check;
 /* CHILD_GONE follows, from the loop. A second call presses: SIGTERM again, and SIGKILL 15 s later. */
 void child_stop(struct child *c);
+/* SIGHUP, where it is ready: before that it reads everything anyway. */
+void child_reload(const struct child *c);
 bool child_is_ready(const struct child *c);
 bool child_is_gone(const struct child *c);
 const char *child_name(const struct child *c);

@@ -44,6 +44,7 @@ struct up {
 	struct http_client *client;
 	struct child *children[CHILD_COUNT];
 	struct loop_source *signals[3];
+	bool has_terminal;
 	enum phase phase;
 	struct err failure; /* why it ends, where nobody asked for that */
 };
@@ -177,6 +178,20 @@ static void on_signal(void *ctx)
 	stop(ctx);
 }
 
+/* A terminal that went away sends SIGHUP too, and then there is nobody left to say Ctrl-C. */
+static void on_hangup(void *ctx)
+{
+	struct up *u = ctx;
+
+	if (u->has_terminal && isatty(STDIN_FILENO) == 0) {
+		stop(u);
+		return;
+	}
+	log_info("the roles read their configuration and keys again");
+	for (size_t i = 0; i < CHILD_COUNT; i++)
+		child_reload(u->children[i]);
+}
+
 static void fail(struct up *u, const struct err *err)
 {
 	if (u->failure.code == ERR_NONE)
@@ -284,11 +299,15 @@ static int make_children(struct up *u, const char *env_file, int exec_fd, struct
 
 static int make_loop(struct up *u, struct err *err)
 {
-	static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+	static const struct {
+		int number;
+		loop_fn fn;
+	} signals[] = {{SIGINT, on_signal}, {SIGTERM, on_signal}, {SIGHUP, on_hangup}};
 
+	u->has_terminal = isatty(STDIN_FILENO) == 1;
 	int rc = loop_new(&u->loop, err);
-	for (size_t i = 0; i < ARRAY_LEN(numbers) && rc == 0; i++)
-		rc = loop_add_signal(u->loop, numbers[i], on_signal, u, &u->signals[i], err);
+	for (size_t i = 0; i < ARRAY_LEN(signals) && rc == 0; i++)
+		rc = loop_add_signal(u->loop, signals[i].number, signals[i].fn, u, &u->signals[i], err);
 	if (rc == 0)
 		rc = http_client_new(u->loop, &u->client, err);
 	return rc;
