@@ -19,7 +19,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <strings.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -28,6 +27,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/queue.h"
+#include "net/http_body.h"
 #include "net/http_request.h"
 #include "net/http_wait.h"
 #include "net/listen.h"
@@ -38,9 +38,6 @@ enum {
 	 * own 431 page. */
 	CONNECTION_MEMORY = 48 * 1024,
 	BODY_MAX_DEFAULT = 1 << 20,
-	DROP_MAX = 64 << 20,
-	/* Bodies in memory, of all connections together. */
-	BODIES_MAX = 512 << 20,
 	STREAM_BLOCK = 16 * 1024,
 	/* A connection's buffer is resident in part for its first request, and whole from the second on. With more
 	 * connections than this, an answer ends its connection. */
@@ -56,7 +53,7 @@ struct http_server {
 	unsigned worker_count;
 	struct http_waits *waits;
 	atomic_bool stopping;
-	atomic_size_t body_bytes;
+	struct http_bodies bodies;
 	atomic_size_t connections;
 
 	pthread_mutex_t lock; /* guards active */
@@ -311,84 +308,26 @@ static enum MHD_Result hand_to_worker(struct http_request *req)
 
 /* --- receiving --- */
 
-static bool has_body(const struct http_request *req)
+/* A refused body is taken for a shorter time than a connection may be idle. */
+static void shorten_timeout(const struct http_request *req)
 {
-	return req->body_length != 0;
-}
+	unsigned seconds = (unsigned)((req->server->opts.drop_timeout_ns + NS_PER_S - 1) / NS_PER_S);
 
-/*
- * Answers an error when the whole request is there: to an answer before that, the library closes the connection, and a
- * client that is still sending would not see it, since the kernel resets a connection that is closed with bytes unread.
- * So a body is dropped first, within bounds; unless its sender waits to be told to go on.
- */
-static enum MHD_Result refuse(struct http_request *req, const struct err *err)
-{
-	const char *expect = http_header(req, "Expect");
-	bool asks = expect != NULL && strcasecmp(expect, "100-continue") == 0;
-
-	/* Where the body ends cannot be told: nothing after it can be read either. */
-	if (req->close)
-		return send_error(req, err);
-	if (has_body(req)) {
-		unsigned seconds = (unsigned)((req->server->opts.drop_timeout_ns + NS_PER_S - 1) / NS_PER_S);
-		req->close = true;
-		if (get_phase(req) == HTTP_PHASE_NEW && (asks || req->body_length > DROP_MAX))
-			return send_error(req, err);
+	if (req->body_length != 0)
 		(void)MHD_set_connection_option(req->connection, MHD_CONNECTION_OPTION_TIMEOUT, seconds);
-	}
-	req->failure = *err;
-	req->drop_deadline_ns = clock_monotonic_ns() + req->server->opts.drop_timeout_ns;
-	set_phase(req, HTTP_PHASE_DROP);
-	return MHD_YES;
 }
 
-static enum MHD_Result drop(struct http_request *req, size_t size)
+static enum MHD_Result follow(struct http_request *req, enum http_body_next next)
 {
-	if (size == 0)
-		return send_error(req, &req->failure);
-	req->dropped += size;
-	return req->dropped <= DROP_MAX && clock_monotonic_ns() < req->drop_deadline_ns ? MHD_YES : MHD_NO;
-}
-
-static int body_too_large(const struct http_request *req, struct err *err)
-{
-	return err_set(err, ERR_TOO_LARGE, "the body is over %zu bytes", req->body_max);
-}
-
-static int keep(struct http_request *req, struct str bytes, struct err *err)
-{
-	struct http_server *s = req->server;
-
-	if (atomic_fetch_add(&s->body_bytes, bytes.len) + bytes.len > BODIES_MAX) {
-		atomic_fetch_sub(&s->body_bytes, bytes.len);
-		return err_set(err, ERR_UNAVAILABLE, "the server holds more request bodies than it has room for");
-	}
-	buf_append_str(&req->body, bytes);
-	return 0;
-}
-
-/* What is in memory counts against all: who brings it a byte a minute would soon hold all there is. */
-static bool is_too_slow(const struct http_request *req)
-{
-	return req->match.route->run != HTTP_SINK &&
-	       clock_monotonic_ns() - req->begun_ns > req->server->opts.body_timeout_ns;
-}
-
-static enum MHD_Result take(struct http_request *req, struct str bytes)
-{
-	struct err err = {0};
-	int rc = 0;
-
-	if (is_too_slow(req))
+	if (next == HTTP_BODY_CUT)
 		return MHD_NO;
-	req->received += bytes.len;
-	if (req->received > req->body_max)
-		rc = body_too_large(req, &err);
-	else if (req->match.route->run == HTTP_SINK)
-		rc = req->match.route->sink->chunk(req->sink_state, bytes, &err);
-	else
-		rc = keep(req, bytes, &err);
-	return rc < 0 ? refuse(req, &err) : MHD_YES;
+	if (next == HTTP_BODY_ANSWER)
+		return send_error(req, &req->failure);
+	if (next == HTTP_BODY_DROP && get_phase(req) != HTTP_PHASE_DROP) {
+		shorten_timeout(req);
+		set_phase(req, HTTP_PHASE_DROP);
+	}
+	return MHD_YES;
 }
 
 static enum MHD_Result collect_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len,
@@ -412,25 +351,6 @@ static void adopt(struct http_request *req, struct MHD_Connection *connection, c
 	if (peer != NULL && peer->sa_family == AF_INET6)
 		memcpy(&req->peer, peer, sizeof(struct sockaddr_in6));
 	(void)MHD_get_connection_values_n(connection, MHD_HEADER_KIND, collect_header, req);
-}
-
-/* Two ways to say how long the body is could be read differently by a proxy before us (RFC 9112, 6.3). */
-static int find_body_length(struct http_request *req, struct err *err)
-{
-	const char *length = http_header(req, "Content-Length");
-	bool chunked = http_header(req, "Transfer-Encoding") != NULL;
-	size_t lengths = 0;
-
-	for (size_t i = 0; i < req->header_count; i++)
-		lengths += strcasecmp(req->headers[i].name, "Content-Length") == 0;
-	if (lengths > 1 || (chunked && length != NULL)) {
-		req->close = true;
-		return err_set(err, ERR_INVALID, "the request says twice how long its body is");
-	}
-	req->body_length = chunked ? -1 : 0;
-	if (length != NULL)
-		return str_to_i64(str_c(length), "Content-Length", 0, INT64_MAX, &req->body_length, err);
-	return 0;
 }
 
 static int check_headers(struct http_request *req, struct err *err)
@@ -466,7 +386,7 @@ static int let_in(struct http_request *req, struct err *err)
 	if (rc < 0)
 		return rc;
 	if (req->body_length > 0 && (uint64_t)req->body_length > req->body_max)
-		return body_too_large(req, err);
+		return http_body_too_large(req, err);
 	if (route->run != HTTP_SINK)
 		return 0;
 	rc = route->sink->begin(opts->ctx, req, &req->sink_state, err);
@@ -480,7 +400,7 @@ static enum MHD_Result begin(struct http_request *req, struct MHD_Connection *co
 
 	adopt(req, connection, method);
 	count_active(req->server, 1);
-	int rc = find_body_length(req, &err);
+	int rc = http_body_find_length(req, &err);
 	int parsed = http_request_parse(req, rc == 0 ? &err : NULL);
 	rc = rc < 0 ? rc : parsed;
 	if (rc == 0)
@@ -490,7 +410,7 @@ static enum MHD_Result begin(struct http_request *req, struct MHD_Connection *co
 	if (rc == 0)
 		rc = let_in(req, &err);
 	if (rc < 0)
-		return refuse(req, &err);
+		return follow(req, http_body_refuse(&req->server->bodies, req, false, &err));
 	set_phase(req, HTTP_PHASE_BODY);
 	return MHD_YES;
 }
@@ -517,10 +437,10 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 		return begin(req, connection, method);
 	case HTTP_PHASE_BODY:
 		if (bytes.len > 0)
-			return take(req, bytes);
+			return follow(req, http_body_take(&req->server->bodies, req, bytes));
 		return req->match.route->run == HTTP_INLINE ? run_inline(req) : hand_to_worker(req);
 	case HTTP_PHASE_DROP:
-		return drop(req, bytes.len);
+		return follow(req, http_body_drop(req, bytes.len));
 	case HTTP_PHASE_READY:
 		return send_answer(req);
 	case HTTP_PHASE_AWAY:
@@ -566,7 +486,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **sl
 	log_access(req, status, duration_ns);
 	if (s->opts.observe != NULL)
 		s->opts.observe(s->opts.ctx, req->match.route, status, duration_ns);
-	atomic_fetch_sub(&s->body_bytes, req->body.len);
+	http_body_release(&s->bodies, req);
 	req->finished = true;
 	if (req->done != NULL) {
 		if (!queue_try_push(s->queue, req))
@@ -622,6 +542,8 @@ struct http_server *http_server_new(const struct http_server_opts *opts)
 	set_defaults(&s->opts);
 	/* A connection has at most one request that waits to be run, and few behind it that are only to be finished;
 	 * those beyond are finished where they are. */
+	s->bodies.timeout_ns = s->opts.body_timeout_ns;
+	s->bodies.drop_ns = s->opts.drop_timeout_ns;
 	s->queue = queue_new(2 * (size_t)s->opts.connections_max);
 	s->waits = http_waits_new(on_ready);
 	pthread_mutex_init(&s->lock, NULL);

@@ -26,10 +26,10 @@
 #include "base/err.h"
 #include "base/js.h"
 #include "base/str.h"
+#include "net/http_wait.h"
 
 struct http_server;
 struct http_request;
-struct http_wait_list;
 
 /* --- routes --- */
 
@@ -174,10 +174,8 @@ void http_on_done(struct http_request *req, http_answered_fn *fn, void *arg);
 
 /* --- waits --- */
 
-/* A list is woken as one. It may be made before the server starts; freed when nobody waits in it. */
+/* May be made before the server starts. What wakes its waiters: net/http_wait.h. */
 struct http_wait_list *http_wait_list_new(struct http_server *s) must_check;
-void http_wait_list_free(struct http_wait_list *list);
-AUTOPTR_DEFINE(http_wait_list)
 
 /*
  * Ends this run of a worker's handler: `return http_park(...)`. The handler runs again from its start. No wake-up is
@@ -189,12 +187,6 @@ int http_park(struct http_request *req, struct http_wait_list *list, int64_t dea
 bool http_wait_over(const struct http_request *req);
 /* This run was picked by a wake-up. */
 bool http_wait_woken(const struct http_request *req);
-
-/* Called with the lock of all waits held: it may not wait. True wakes that one. */
-typedef bool http_match_fn(void *match_ctx, const void *tag);
-/* Wakes up to `max` whose tag matches (NULL: all), the longest waiting first; gives how many. From any thread. */
-size_t http_wait_wake(struct http_wait_list *list, size_t max, http_match_fn *match, void *match_ctx);
-size_t http_wait_count(struct http_wait_list *list);
 
 /* --- streamed replies --- */
 

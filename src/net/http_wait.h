@@ -14,9 +14,22 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
-#include "net/http_server.h"
 
 struct http_waits;
+struct http_wait_list;
+
+/* --- lists: woken as one --- */
+
+/* Nobody waits in it any more. */
+void http_wait_list_free(struct http_wait_list *list);
+AUTOPTR_DEFINE(http_wait_list)
+/* Called with the lock of all waits held: it may not wait. True wakes that one. */
+typedef bool http_match_fn(void *match_ctx, const void *tag);
+/* Wakes up to `max` whose tag matches (NULL: all), the longest waiting first; gives how many. From any thread. */
+size_t http_wait_wake(struct http_wait_list *list, size_t max, http_match_fn *match, void *match_ctx);
+size_t http_wait_count(struct http_wait_list *list);
+
+/* --- all waits of a server --- */
 
 enum http_wait_end {
 	HTTP_WAIT_WOKEN,
