@@ -7,6 +7,9 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/suggest.h"
+#include "base/terminal.h"
+
+enum { PATH_WORDS_MAX = 3 };
 
 /* --- finding the command --- */
 
@@ -340,37 +343,49 @@ static int check_count(const struct parser *p, struct err *err)
 
 /* --- the whole --- */
 
-/* Whole paths to `nearest`, their first words to `by_one`. */
-static void offer_all(const struct command_program *program, struct arena *a, struct suggest *nearest,
-		      struct suggest *by_one)
+/* Whole paths, or their first words alone. */
+static const char *nearest_path(const struct command_program *program, const char *given, bool first_words,
+				struct arena *a)
 {
+	struct suggest nearest = {.given = str_c(given)};
+
 	for (size_t t = 0; t < program->table_count; t++) {
 		for (size_t i = 0; i < program->tables[t]->count; i++) {
 			const struct command *command = program->tables[t]->commands[i];
 			struct str rest = str_c(command->path);
-			if (command->hidden)
-				continue;
-			suggest_offer(nearest, command->path);
-			suggest_offer(by_one, arena_str(a, str_cut(&rest, ' ')));
+			if (!command->hidden)
+				suggest_offer(&nearest,
+					      first_words ? arena_str(a, str_cut(&rest, ' ')) : command->path);
 		}
 	}
+	return suggest_best(&nearest);
 }
 
+static const char *join(const char *const *words, size_t count, struct arena *a)
+{
+	const char *line = words[0];
+
+	for (size_t i = 1; i < count; i++)
+		line = arena_printf(a, "%s %s", line, words[i]);
+	return line;
+}
+
+/* What follows a command may be its arguments: so fewer and fewer of the words are taken for its path. */
 static int unknown_command(const struct command_program *program, const char *const *words, size_t count,
 			   struct command_call *call, struct err *err)
 {
-	const char *two = count > 1 ? arena_printf(call->arena, "%s %s", words[0], words[1]) : words[0];
-	struct suggest nearest = {.given = str_c(two)};
-	struct suggest by_one = {.given = str_c(words[0])};
+	const char *given = words[0];
+	const char *meant = NULL;
 
-	offer_all(program, call->arena, &nearest, &by_one);
-	const char *meant = suggest_best(&nearest) != NULL ? suggest_best(&nearest) : suggest_best(&by_one);
+	for (size_t n = count < PATH_WORDS_MAX ? count : PATH_WORDS_MAX; n > 0 && meant == NULL; n--) {
+		given = join(words, n, call->arena);
+		meant = nearest_path(program, given, n == 1, call->arena);
+	}
 	if (meant != NULL)
 		call->hint = arena_printf(call->arena, "did you mean '%s %s'?", program->name, meant);
 	else
 		call->hint = arena_printf(call->arena, "'%s --help' lists the commands", program->name);
-	return err_set(err, ERR_INVALID, "no command '%s'",
-		       count > 1 && suggest_best(&nearest) != NULL ? two : words[0]);
+	return err_set(err, ERR_INVALID, "no command '%s'", given);
 }
 
 /* The words before the first flag, with "help" and flags that mean commands made plain. */
@@ -440,25 +455,87 @@ static void set_defaults(const struct command *c, void *options)
 	}
 }
 
+/* Does a flag of some command in this group, written so, have its value in the next word? */
+static bool takes_next_word(const struct command_program *program, const char *const *words, size_t count,
+			    const char *flag)
+{
+	bool is_long = strncmp(flag, "--", 2) == 0;
+
+	for (size_t t = 0; t < program->table_count; t++) {
+		for (size_t i = 0; i < program->tables[t]->count; i++) {
+			const struct command *c = program->tables[t]->commands[i];
+			const struct command_option *o = NULL;
+			if (!is_group(c, words, count))
+				continue;
+			if (is_long)
+				o = find_long(c, str_c(flag + 2));
+			else if (flag[1] != '\0' && flag[2] == '\0')
+				o = find_letter(c, flag[1]);
+			if (o != NULL)
+				return o->type != OPTION_FLAG;
+		}
+	}
+	return false;
+}
+
+/* Where, behind flags, a further word stands that the group may go on with; or 0. */
+static size_t find_late_word(const struct command_program *program, const char *const *words, size_t count,
+			     char *const *argv)
+{
+	for (size_t i = 1 + count; argv[i] != NULL; i++) {
+		if (argv[i][0] != '-')
+			return i;
+		if (strcmp(argv[i], "--") == 0)
+			return 0;
+		if (takes_next_word(program, words, count, argv[i]) && argv[i + 1] != NULL)
+			i++;
+	}
+	return 0;
+}
+
+/* "jobs --base-url URL recent", as the programs before us had it, becomes "jobs recent --base-url URL". Gives how many
+ * leading words there are then. */
+static size_t gather_words(const struct command_program *program, char **argv, const char **words, size_t count)
+{
+	size_t used = 0;
+	size_t at = 1;
+
+	while (find(program, words, count, &used) == NULL && count > 0 && at != 0 &&
+	       any_in_group(program, words, count)) {
+		at = find_late_word(program, words, count, argv);
+		if (at == 0)
+			break;
+		char *word = argv[at];
+		memmove(&argv[2 + count], &argv[1 + count], (at - 1 - count) * sizeof(*argv));
+		argv[1 + count] = word;
+		words[count++] = word;
+	}
+	return count;
+}
+
 int command_parse(const struct command_program *program, int argc, char *const *argv, struct arena *arena,
 		  struct command_call *call, struct buf *help, struct err *err)
 {
 	const char **words = arena_calloc(arena, (size_t)argc + 1, sizeof(*words));
+	char **line = arena_calloc(arena, (size_t)argc + 1, sizeof(*line));
 	size_t used = 0;
 
 	*call = (struct command_call){.program = program, .arena = arena};
-	size_t count = leading_words(argc, argv, words);
+	memcpy(line, argv, (size_t)argc * sizeof(*line));
+	size_t count = gather_words(program, line, words, leading_words(argc, argv, words));
 	if (count == 0 && argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0))
 		words[count] = "version";
 	const struct command *c = find(program, words, words[count] != NULL ? 1 : count, &used);
 	if (c == NULL)
-		return parse_other(program, words, count, argv[1 + count], call, help, err);
+		return parse_other(program, words, count, line[1 + count], call, help, err);
 
 	call->command = c;
+	if (c->absent != NULL)
+		return err_set(err, ERR_UNSUPPORTED, "there is no '%s %s': %s", program->name, c->path, c->absent);
 	call->options = arena_alloc(arena, c->options_size);
 	call->args = arena_calloc(arena, (size_t)argc + 1, sizeof(*call->args));
 	set_defaults(c, call->options);
-	struct parser p = {.program = program, .command = c, .call = call, .rest = argv + 1 + used};
+	struct parser p = {.program = program, .command = c, .call = call, .rest = line + 1 + used};
 	int rc = parse_words(&p, err);
 	if (p.help != 0) {
 		put_command_help(program, c, p.help == 'H', help);
@@ -496,8 +573,10 @@ static const char *hint_for(const struct command_call *call, const struct err *e
 static int complain(const struct command_call *call, const struct err *err)
 {
 	const char *hint = hint_for(call, err);
+	autovar(buf) message = {0};
 
-	(void)fprintf(stderr, "error: %s\n", err->msg);
+	(void)terminal_clean(str_c(err->msg), false, &message); /* a server may have said it, or an argument */
+	(void)fprintf(stderr, "error: %s\n", message.len > 0 ? message.data : "");
 	if (hint[0] != '\0')
 		(void)fprintf(stderr, "hint: %s\n", hint);
 	if (call->request_id != NULL)

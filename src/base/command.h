@@ -2,7 +2,7 @@
  * The command line by table. A command is one row: path, arguments, options, examples, and the function that runs it;
  * the same rows parse, make the help, and suggest what was meant. main.c holds the table of tables.
  *
- * Options stand anywhere, `--flag value` or `--flag=value`; `--` ends them. Standard output is for data, standard error
+ * Options stand anywhere, `--flag value` or `--flag=value`, before the last word of a path too; `--` ends them. Standard output is for data, standard error
  * for talk. An error is printed as "error: MESSAGE" and "hint: WHAT TO DO", and its code gives the exit status.
  */
 #pragma once
@@ -72,6 +72,8 @@ struct command {
 	size_t min_args;
 	size_t max_args; /* SIZE_MAX: any number */
 	bool hidden;	 /* not in lists */
+	/* Of another program, and not here: whatever follows, the answer is ERR_UNSUPPORTED and this sentence. */
+	const char *absent;
 	/* The exit status (0 or more), or a negative error code with err filled. */
 	int (*run)(struct command_call *call, struct err *err);
 };

@@ -53,8 +53,9 @@ static const struct command rows[] = {
 	{"up", NULL, "Start all", NULL, NULL, OPTIONS},
 	{"version", NULL, "Say the version", NULL, NULL, OPTIONS},
 	{"admin tokens list", NULL, "List tokens", NULL, NULL, OPTIONS},
+	{.path = "report", .hidden = true, .absent = "it comes later"},
 };
-static const struct command *const commands[] = {&rows[0], &rows[1], &rows[2], &rows[3], &rows[4], &rows[5]};
+static const struct command *const commands[] = {&rows[0], &rows[1], &rows[2], &rows[3], &rows[4], &rows[5], &rows[6]};
 static const struct command_table table = {"Commands", commands, ARRAY_LEN(commands)};
 static const struct command_table *const tables[] = {&table};
 static const struct command_program program = {"nimbus", "Runs jobs.", tables, 1};
@@ -114,6 +115,36 @@ static void flags_stand_anywhere(void **state)
 	}
 }
 
+static void flags_may_stand_before_the_last_word(void **state)
+{
+	(void)state;
+	static const char *const lines[] = {
+		"nimbus admin --image demo -n 5 tokens list -f",
+		"nimbus admin tokens --image=demo -n5 list -f",
+		"nimbus admin -f --image demo tokens --limit 5 list",
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+		autovar(parsed) p = parse(lines[i]);
+		assert_int_equal(p.rc, 0);
+		const struct options *o = p.call.options;
+		assert_string_equal(p.call.command->path, "admin tokens list");
+		assert_string_equal(o->image, "demo");
+		assert_int_equal(o->limit, 5);
+		assert_true(o->follow);
+		assert_int_equal(p.call.arg_count, 0);
+	}
+}
+
+static void what_another_program_had_is_named(void **state)
+{
+	(void)state;
+	autovar(parsed) p = parse("nimbus report cache --cache-url http://x --top");
+
+	assert_int_equal(p.rc, -ERR_UNSUPPORTED);
+	assert_string_equal(p.err.msg, "there is no 'nimbus report': it comes later");
+}
+
 static void what_is_not_given_has_its_default(void **state)
 {
 	(void)state;
@@ -139,6 +170,10 @@ static void mistakes_say_what_was_meant(void **state)
 		{"nimbus upp", "no command 'upp'", "did you mean 'nimbus up'?"},
 		{"nimbus zzzzzz", "no command 'zzzzzz'", "'nimbus --help' lists the commands"},
 		{"nimbus admin", "'admin' alone does nothing", "one of: admin tokens list"},
+		{"nimbus admin --image demo tokens lsit", "no command 'admin",
+		 "did you mean 'nimbus admin tokens list'?"},
+		{"nimbus admin --image demo", "flags come after the command: '--image'", "lists the commands"},
+		{"nimbus admin --json -- tokens list", "flags come after the command: '--json'", "lists the commands"},
 		{"nimbus --json jobs show", "flags come after the command: '--json'", "lists the commands"},
 		{"nimbus jobs show", "'jobs show' needs ID", "see 'nimbus jobs show --help'"},
 		{"nimbus jobs show 1 2", "'jobs show' does not take '2'", "see 'nimbus jobs show --help'"},
@@ -208,6 +243,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(flags_stand_anywhere),
+		cmocka_unit_test(flags_may_stand_before_the_last_word),
+		cmocka_unit_test(what_another_program_had_is_named),
 		cmocka_unit_test(what_is_not_given_has_its_default),
 		cmocka_unit_test(mistakes_say_what_was_meant),
 		cmocka_unit_test(help_is_made_from_the_rows),

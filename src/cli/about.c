@@ -18,16 +18,17 @@ static int run_version(struct command_call *call, struct err *err)
 	if (flags->json) {
 		autoptr(js) v = js_new_object();
 		js_set(v, "version", js_new_text(NIMBUS_VERSION));
+		js_set(v, "commit", js_new_text(nimbus_commit));
 		js_set(v, "compiler", js_new_text(__VERSION__));
 		return print_js(v, err);
 	}
-	buf_printf(&out, "nimbus %s\n", NIMBUS_VERSION);
+	buf_printf(&out, "nimbus %s (%s)\n", NIMBUS_VERSION, nimbus_commit);
 	return print_text(&out, err);
 }
 
 const struct command version_command = {
 	.path = "version",
-	.summary = "Print the version",
+	.summary = "Print the version and the commit",
 	.examples = "  nimbus --version\n  nimbus version --json\n",
 	.shared = cli_options,
 	.shared_count = 1, /* --json */

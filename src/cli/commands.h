@@ -5,6 +5,9 @@
 
 #include "base/command.h"
 
+/* The commit that this was built from, as git describe says; "unknown" where nothing told. Generated. */
+extern const char nimbus_commit[];
+
 extern const struct command jobs_submit_command;     /* submit.c */
 extern const struct command jobs_recent_command;     /* jobs.c */
 extern const struct command jobs_status_command;     /* jobs.c */
