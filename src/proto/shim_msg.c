@@ -89,6 +89,13 @@ static const struct field exited_fields[] = {
 	{9, FIELD_I64, AT(shim_exited, usage.user_ns), NULL},
 	{10, FIELD_I64, AT(shim_exited, usage.system_ns), NULL},
 	{11, FIELD_I64, AT(shim_exited, usage.max_rss_bytes), NULL},
+	{12, FIELD_I64, AT(shim_exited, shipping.batches), NULL},
+	{13, FIELD_I64, AT(shim_exited, shipping.errors), NULL},
+};
+
+static const struct field shipped_fields[] = {
+	{1, FIELD_I64, AT(shim_shipping, batches), NULL},
+	{2, FIELD_I64, AT(shim_shipping, errors), NULL},
 };
 
 static const struct message {
@@ -108,7 +115,7 @@ static const struct message {
 	{SHIM_BOOTED, "booted", booted_fields, ARRAY_LEN(booted_fields)},
 	{SHIM_RUNNING, "running", running_fields, ARRAY_LEN(running_fields)},
 	{SHIM_EXITED, "exited", exited_fields, ARRAY_LEN(exited_fields)},
-	{SHIM_SHIPPED, "shipped", NULL, 0},
+	{SHIM_SHIPPED, "shipped", shipped_fields, ARRAY_LEN(shipped_fields)},
 };
 
 /* All members of the message's union begin at the same place. */

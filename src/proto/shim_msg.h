@@ -51,6 +51,8 @@ enum {
 /* In the VM's folder. */
 #define SHIM_SOCKET "shim.sock"
 #define SHIM_SPOOL "spool"
+/* What another shim needs to ship the rest of a job's log: the start message, with the log token. Mode 0600. */
+#define SHIM_SHIP_FILE "ship"
 
 /* Numbers are on the wire: append only. */
 #define SHIM_MSG_TYPES(X) \
@@ -176,15 +178,22 @@ struct shim_usage {
 	int64_t max_rss_bytes;
 };
 
+/* Of this shim's life so far, for the agent's counters. */
+struct shim_shipping {
+	int64_t batches; /* of lines that the pipeline acknowledged */
+	int64_t errors;	 /* calls to it that failed or were refused */
+};
+
 struct shim_exited {
 	int64_t reason;	    /* enum shim_reason; decode refuses others */
 	int64_t exit_code;  /* -1: none */
 	int64_t signal;	    /* 0: none */
-	int64_t last_seq;   /* lines 1..last_seq are the whole log; 0: there are none */
+	int64_t last_seq;   /* lines 1..last_seq are the whole log; 0: there are none; -1: not known */
 	int64_t started_at; /* Unix; 0: it never ran */
 	int64_t ended_at;
 	const char *message; /* one sentence for people */
 	struct shim_usage usage;
+	struct shim_shipping shipping;
 };
 
 struct shim_msg {
@@ -198,6 +207,7 @@ struct shim_msg {
 		struct shim_booted booted;
 		struct shim_running running;
 		struct shim_exited exited;
+		struct shim_shipping shipped;
 	};
 };
 

@@ -108,7 +108,8 @@ static void the_rest_comes_back(void **state)
 							.signal = 9,
 							.last_seq = 12,
 							.message = "why",
-							.usage = {.max_rss_bytes = 77}}},
+							.usage = {.max_rss_bytes = 77},
+							.shipping = {.batches = 3, .errors = 4}}},
 			  arena);
 	assert_int_equal(back.exited.reason, SHIM_REASON_OOM);
 	assert_int_equal(back.exited.exit_code, -1);
@@ -116,6 +117,10 @@ static void the_rest_comes_back(void **state)
 	assert_int_equal(back.exited.last_seq, 12);
 	assert_string_equal(back.exited.message, "why");
 	assert_int_equal(back.exited.usage.max_rss_bytes, 77);
+	assert_int_equal(back.exited.shipping.errors, 4);
+	back = round_trip(&(struct shim_msg){.type = SHIM_SHIPPED, .shipped = {.batches = 3, .errors = 4}}, arena);
+	assert_int_equal(back.shipped.batches, 3);
+	assert_int_equal(back.shipped.errors, 4);
 }
 
 static void a_message_that_is_too_large_leaves_nothing(void **state)

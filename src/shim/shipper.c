@@ -10,6 +10,7 @@ enum {
 	BATCH_MIN = 1,		/* one line */
 	CALL_TIMEOUT_S = 30,
 	BACKOFF_MAX_DEFAULT_S = 5,
+	PATIENCE_DEFAULT_S = 900,
 };
 
 #define BACKOFF_BASE_NS (50 * NS_PER_MS)
@@ -19,8 +20,10 @@ struct shipper {
 	struct http_pending *pending; /* NULL: nothing is under way */
 	int64_t sent_bytes;	      /* of the spool, in what is under way */
 	size_t batch;
-	unsigned failures; /* in a row */
-	bool waits;	   /* for the back-off timer */
+	unsigned failures;	  /* in a row */
+	int64_t refused_since_ns; /* 0: it was not refused last */
+	struct shim_shipping counts;
+	bool waits; /* for the back-off timer */
 	bool over;
 	struct loop_source *timer;
 };
@@ -53,10 +56,26 @@ static void add_line(void *ctx, const struct spool_record *r)
 			&b->json);
 }
 
-/* Errors about which trying again can do nothing. All else may be a pipeline that is being repaired. */
-static bool is_final(const struct err *err)
+static bool is_refusal(int status)
 {
-	return err->code == ERR_SEALED || err->code == ERR_TOKEN_EXPIRED;
+	return status >= 400 && status < 500 && status != 408 && status != 429;
+}
+
+/*
+ * 409: the attempt is sealed, or lines are missing there that were acknowledged and so are gone here. Both stay so.
+ * Other refusals may be a pipeline that is being repaired, or whose clock is wrong; but nobody repairs for ever.
+ */
+static bool is_final(struct shipper *s, int status)
+{
+	int64_t now = clock_monotonic_ns();
+
+	if (!is_refusal(status)) {
+		s->refused_since_ns = 0;
+		return false;
+	}
+	if (s->refused_since_ns == 0)
+		s->refused_since_ns = now;
+	return status == 409 || now - s->refused_since_ns >= s->opts.patience_ns;
 }
 
 static void wait_and_retry(struct shipper *s, const struct err *err)
@@ -74,23 +93,28 @@ static void on_done(void *ctx, struct http_reply *reply, const struct err *err)
 {
 	struct shipper *s = ctx;
 
-	(void)reply;
 	s->pending = NULL;
 	if (err == NULL) {
 		if (s->failures > 0)
 			log_info("the logging pipeline takes lines again", F("job", s->opts.job_id));
 		s->failures = 0;
+		s->refused_since_ns = 0;
+		s->counts.batches++;
 		spool_ack(s->opts.spool, s->sent_bytes);
 		s->opts.acked(s->opts.ctx);
 		shipper_wake(s);
 		return;
 	}
-	if (is_final(err)) {
+	s->counts.errors++;
+	if (err->code == ERR_TOO_LARGE && s->batch > BATCH_MIN) {
+		s->batch /= 2;
+		wait_and_retry(s, err);
+		return;
+	}
+	if (is_final(s, reply->status)) {
 		refuse(s, err);
 		return;
 	}
-	if (err->code == ERR_TOO_LARGE && s->batch > BATCH_MIN)
-		s->batch /= 2;
 	wait_and_retry(s, err);
 }
 
@@ -138,6 +162,8 @@ int shipper_new(const struct shipper_opts *opts, struct shipper **ret, struct er
 	s->batch = BATCH_MAX;
 	if (s->opts.backoff_max_ns == 0)
 		s->opts.backoff_max_ns = BACKOFF_MAX_DEFAULT_S * NS_PER_S;
+	if (s->opts.patience_ns == 0)
+		s->opts.patience_ns = PATIENCE_DEFAULT_S * NS_PER_S;
 	int rc = loop_add_timer(opts->loop, LOOP_NEVER, LOOP_NORMAL, on_timer, s, &s->timer, err);
 	if (rc < 0)
 		return rc;
@@ -152,4 +178,9 @@ void shipper_free(struct shipper *s)
 	http_pending_cancel(s->pending);
 	loop_source_free(s->timer);
 	free(s);
+}
+
+struct shim_shipping shipper_counts(const struct shipper *s)
+{
+	return s->counts;
 }

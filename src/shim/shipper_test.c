@@ -25,6 +25,8 @@
  */
 enum { ANSWERS_MAX = 8 };
 
+#define PATIENCE_NS (300 * NS_PER_MS)
+
 struct fixture {
 	char *path;
 	int dir_fd;
@@ -205,6 +207,7 @@ static int set_up(void **state)
 							    .org_id = 3,
 							    .agent_id = "host-1",
 							    .backoff_max_ns = 5 * NS_PER_MS,
+							    .patience_ns = PATIENCE_NS,
 							    .acked = on_acked,
 							    .refused = on_refused,
 							    .ctx = f},
@@ -291,6 +294,8 @@ static void a_pipeline_in_trouble_is_tried_again(void **state)
 	assert_int_equal(f->stored, 5);
 	assert_int_equal(f->asked, 5);
 	assert_int_equal(f->acks, 1);
+	assert_int_equal(shipper_counts(f->shipper).batches, 1);
+	assert_int_equal(shipper_counts(f->shipper).errors, 4);
 }
 
 static void on_come_back(void *ctx)
@@ -326,14 +331,14 @@ static void a_body_too_large_is_sent_in_parts(void **state)
 	assert_true(f->lines_of_last < 500);
 }
 
-static void a_seal_or_an_old_token_ends_it(void **state)
+static void a_seal_or_a_gap_ends_it(void **state)
 {
 	static const struct {
 		const char *answer;
 		int code;
 	} cases[] = {
 		{ERROR("409 Conflict", "sealed"), ERR_SEALED},
-		{ERROR("401 Unauthorized", "token_expired"), ERR_TOKEN_EXPIRED},
+		{ERROR("409 Conflict", "conflict"), ERR_CONFLICT}, /* a gap */
 	};
 
 	(void)state;
@@ -349,6 +354,22 @@ static void a_seal_or_an_old_token_ends_it(void **state)
 		assert_int_equal(f->asked, 1);
 		(void)tear_down(&inner);
 	}
+}
+
+static void refused_for_too_long_is_refused_for_good(void **state)
+{
+	struct fixture *f = *state;
+	int64_t from_ns = clock_monotonic_ns();
+
+	answer(f, ERROR("503 Service Unavailable", "unavailable"));
+	answer(f, ERROR("401 Unauthorized", "token_expired"));
+	append(f, 5, 10);
+	run_until_shipped(f);
+	assert_int_equal(f->refused.code, ERR_TOKEN_EXPIRED);
+	assert_true(clock_monotonic_ns() - from_ns >= PATIENCE_NS);
+	assert_true(f->asked > 2);
+	assert_int_equal(shipper_counts(f->shipper).batches, 0);
+	assert_int_equal(shipper_counts(f->shipper).errors, f->asked);
 }
 
 static void a_damaged_spool_is_not_sent(void **state)
@@ -373,7 +394,8 @@ int main(void)
 		TEST(a_pipeline_in_trouble_is_tried_again),
 		TEST(a_pipeline_that_is_away_costs_no_line),
 		TEST(a_body_too_large_is_sent_in_parts),
-		TEST(a_seal_or_an_old_token_ends_it),
+		TEST(a_seal_or_a_gap_ends_it),
+		TEST(refused_for_too_long_is_refused_for_good),
 		TEST(a_damaged_spool_is_not_sent),
 	};
 
