@@ -11,24 +11,15 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "base/secret.h"
-#include "net/http_client.h"
 #include "shim/channel.h"
 #include "shim/job.h"
+#include "shim/job_log.h"
 #include "shim/link.h"
 #include "shim/machine.h"
 #include "shim/outcome.h"
-#include "shim/output.h"
-#include "shim/shipper.h"
-#include "shim/spool.h"
 #include "vm/handshake.h"
 
-/* What another shim needs to ship the rest of this job's log: the start message, with the log token. Mode 0600. */
-#define SHIP_FILE "ship"
-
-#define SPOOL_MAX_DEFAULT (INT64_C(1) << 30)
 #define HELLO_TIMEOUT_DEFAULT_NS (60 * NS_PER_S)
-#define SPOOL_RETRY_NS NS_PER_S
 /* The guest kills what is left at the end of the grace and tells the exit; a guest that does not is killed itself. */
 #define KILL_MARGIN_NS NS_PER_S
 
@@ -53,14 +44,10 @@ struct life {
 	struct loop_source *deadline_timer;
 	struct loop_source *limit_timer; /* the job's time limit */
 	struct loop_source *kill_timer;	 /* the end of a grace */
-	struct loop_source *spool_timer; /* the disk was full */
 
 	struct shim_msg start_msg; /* all zeros before it came; its text lies in the arena */
 	struct arena *arena;
-	struct spool *spool;
-	struct output *output;
-	struct http_client *client;
-	struct shipper *shipper; /* NULL: nothing is shipped (any more) */
+	struct job_log *log; /* NULL before the start */
 	struct machine *machine;
 	struct channel *channel;
 
@@ -72,7 +59,6 @@ struct life {
 	struct shim_exited exited;
 	char message[OUTCOME_TEXT_SIZE];
 	int64_t kill_at_ns; /* 0: no grace is running */
-	bool spool_full;
 	bool acknowledged;
 	bool stopped;
 };
@@ -137,18 +123,9 @@ static void stop(struct life *l)
 	loop_stop(l->opts.loop);
 }
 
-static void remove_spool(struct life *l)
+static struct shim_shipping counts(const struct life *l)
 {
-	struct err err = {0};
-
-	if (l->spool != NULL && spool_remove(l->spool, &err) < 0)
-		log_warn("the log spool could not be removed", F("error", &err));
-	(void)unlinkat(l->opts.dir_fd, SHIP_FILE, 0);
-}
-
-static bool all_shipped(const struct life *l)
-{
-	return l->shipper == NULL || spool_pending(l->spool) == 0;
+	return l->log != NULL ? job_log_counts(l->log) : (struct shim_shipping){0};
 }
 
 /* Whether there is nothing left to do, and then the end. */
@@ -161,147 +138,30 @@ static void maybe_stop(struct life *l)
 	if (l->state == LIFE_WAITING || (lease_lost && !l->acknowledged)) {
 		if (link_has_agent(l->link))
 			return;
-	} else if (!l->acknowledged || !all_shipped(l)) {
+	} else if (!l->acknowledged || (l->log != NULL && !job_log_is_shipped(l->log))) {
 		return;
 	}
-	remove_spool(l);
-	tell(l, &(struct shim_msg){.type = SHIM_SHIPPED});
+	if (l->log != NULL)
+		job_log_remove(l->log);
+	tell(l, &(struct shim_msg){.type = SHIM_SHIPPED, .shipped = counts(l)});
 	stop(l);
-}
-
-/* --- log lines on their way --- */
-
-static void stop_shipping(struct life *l)
-{
-	shipper_free(TAKE(l->shipper));
-}
-
-static void make_room(struct life *l)
-{
-	if (l->channel != NULL)
-		channel_room(l->channel, !l->spool_full && spool_has_room(l->spool));
-}
-
-/* On disk, and then on its way. A disk that is full stops the guest's credit until there is room. */
-static bool write_spool(struct life *l)
-{
-	struct err err = {0};
-	bool written = spool_write(l->spool, &err) == 0;
-
-	if (!written && !l->spool_full)
-		log_warn("the log spool cannot be written: the job's output waits", F("job", job_of(l)->job_id),
-			 F("error", &err));
-	if (!written)
-		loop_timer_set(l->spool_timer, clock_monotonic_ns() + SPOOL_RETRY_NS);
-	l->spool_full = !written;
-	make_room(l);
-	if (l->shipper != NULL)
-		shipper_wake(l->shipper);
-	return written;
-}
-
-static void on_acked(void *ctx)
-{
-	struct life *l = ctx;
-
-	make_room(l);
-	maybe_stop(l);
-}
-
-/* Called by the shipper, which goes on living until the loop is back: so it is only let go of at the end. */
-static void on_refused(void *ctx, const struct err *err)
-{
-	struct life *l = ctx;
-
-	log_warn("the logging pipeline takes no more of this attempt: the rest is dropped", F("job", job_of(l)->job_id),
-		 F("attempt", job_of(l)->attempt), F("error", err));
-	spool_drop(l->spool);
-	make_room(l);
-	maybe_stop(l);
-}
-
-static int start_shipping(struct life *l, struct err *err)
-{
-	const struct shim_start *job = job_of(l);
-
-	if (job->log_url == NULL || job->log_token == NULL)
-		return 0;
-	int rc = http_client_new(l->opts.loop, &l->client, err);
-	if (rc < 0)
-		return rc;
-	return shipper_new(&(struct shipper_opts){.loop = l->opts.loop,
-						  .client = l->client,
-						  .spool = l->spool,
-						  .url = job->log_url,
-						  .token = job->log_token,
-						  .job_id = job->job_id,
-						  .attempt = job->attempt,
-						  .org_id = job->org_id,
-						  .repo_id = job->repo_id,
-						  .agent_id = job->agent_id,
-						  .acked = on_acked,
-						  .refused = on_refused,
-						  .ctx = l},
-			   &l->shipper, err);
-}
-
-static int open_log(struct life *l, struct err *err)
-{
-	int64_t max = job_of(l)->spool_max > 0 ? job_of(l)->spool_max : SPOOL_MAX_DEFAULT;
-
-	int rc = spool_open(&(struct spool_opts){l->opts.dir_fd, SHIM_SPOOL, max, 0}, &l->spool, err);
-	if (rc < 0)
-		return rc;
-	l->output = output_new(l->spool);
-	return start_shipping(l, err);
 }
 
 /* --- the end of the job --- */
 
-/* For another shim, should this one be killed before all has arrived. */
-static int keep_for_resume(struct life *l, struct err *err)
-{
-	autovar(buf) bytes = {0};
-
-	int rc = shim_msg_encode(&l->start_msg, &bytes, err);
-	if (rc == 0)
-		rc = file_write_atomic(l->opts.dir_fd, SHIP_FILE, buf_str(&bytes), 0600, err);
-	if (bytes.data != NULL)
-		secret_wipe(bytes.data, bytes.len);
-	return rc;
-}
-
 /* What is reported is on disk first: last_seq is a promise. */
 static bool log_is_durable(struct life *l)
 {
-	struct err err = {0};
-
-	if (l->spool == NULL || l->facts.stop == STOP_LEASE)
-		return true;
-	if (!write_spool(l))
-		return false;
-	if (all_shipped(l) && l->shipper != NULL)
-		return true;
-	int rc = spool_sync(l->spool, &err);
-	if (rc == 0)
-		rc = keep_for_resume(l, &err);
-	if (rc < 0) {
-		log_warn("the log's end cannot be written: the job's end waits", F("error", &err));
-		loop_timer_set(l->spool_timer, clock_monotonic_ns() + SPOOL_RETRY_NS);
-	}
-	return rc == 0;
+	return l->log == NULL || l->facts.stop == STOP_LEASE || job_log_durable(l->log);
 }
 
 /* Whoever reads the log sees why it ends, where the job itself did not say. */
-static void close_output(struct life *l)
+static void close_log(struct life *l)
 {
-	if (l->output == NULL)
-		return;
-	output_end(l->output, LOG_STREAM_STDOUT);
-	output_end(l->output, LOG_STREAM_STDERR);
-	if (l->exited.reason != SHIM_REASON_EXIT && l->exited.reason != SHIM_REASON_LEASE_LOST)
-		output_note(l->output, LOG_LINE_ERROR, "nimbus: %s", l->message);
-	output_free(TAKE(l->output));
+	bool clear = l->exited.reason == SHIM_REASON_EXIT || l->exited.reason == SHIM_REASON_LEASE_LOST;
+
+	if (l->log != NULL)
+		job_log_close(l->log, clear ? NULL : l->message);
 }
 
 static void conclude(struct life *l)
@@ -311,10 +171,11 @@ static void conclude(struct life *l)
 	if (l->facts.last_words == NULL)
 		l->facts.last_words = l->machine != NULL ? machine_last_words(l->machine) : "";
 	outcome_of(&l->facts, l->message, &l->exited);
-	close_output(l);
+	close_log(l);
 	if (!log_is_durable(l))
 		return;
-	l->exited.last_seq = l->spool != NULL ? spool_last_seq(l->spool) : 0;
+	l->exited.last_seq = l->log != NULL ? job_log_last_seq(l->log) : 0;
+	l->exited.shipping = counts(l);
 	l->exited.started_at = l->running.started_at;
 	l->exited.ended_at = clock_unix_ns();
 	move(l, LIFE_EXITED);
@@ -385,7 +246,8 @@ static void lose_lease(struct life *l)
 		return;
 	log_warn("the lease is over: destroying the VM", F("job", job_of(l)->job_id), F("attempt", job_of(l)->attempt));
 	l->facts.stop = STOP_LEASE;
-	stop_shipping(l);
+	if (l->log != NULL)
+		job_log_stop(l->log);
 	if (l->state == LIFE_EXITED) {
 		outcome_of(&l->facts, l->message, &l->exited);
 		tell_exited(l);
@@ -402,14 +264,36 @@ static void on_deadline(void *ctx)
 	lose_lease(ctx);
 }
 
-static void on_spool_timer(void *ctx)
+/* --- the log --- */
+
+static void on_room(void *ctx, bool has_room)
+{
+	struct life *l = ctx;
+
+	if (l->channel != NULL)
+		channel_room(l->channel, has_room);
+}
+
+static void on_log_retry(void *ctx)
 {
 	struct life *l = ctx;
 
 	if (l->state == LIFE_ENDING)
 		conclude(l);
-	else if (l->state != LIFE_EXITED && l->spool != NULL)
-		(void)write_spool(l);
+	else if (l->state != LIFE_EXITED)
+		job_log_flush(l->log);
+}
+
+static void on_shipped(void *ctx)
+{
+	maybe_stop(ctx);
+}
+
+static const struct job_log_ops log_ops = {.room = on_room, .shipped = on_shipped, .retry = on_log_retry};
+
+static int open_log(struct life *l, struct err *err)
+{
+	return job_log_open(l->opts.loop, l->opts.dir_fd, &l->start_msg, &log_ops, l, &l->log, err);
 }
 
 /* --- the guest --- */
@@ -445,14 +329,14 @@ static void on_output(void *ctx, enum log_stream stream, struct str bytes)
 {
 	struct life *l = ctx;
 
-	/* The log may be closed already: a guest goes on writing while its VM is being killed. */
-	if (l->output != NULL)
-		output_feed(l->output, stream, bytes);
+	job_log_feed(l->log, stream, bytes);
 }
 
 static void on_settled(void *ctx)
 {
-	(void)write_spool(ctx);
+	struct life *l = ctx;
+
+	job_log_flush(l->log);
 }
 
 static void on_finished(void *ctx, const struct guest_exit *exit)
@@ -594,11 +478,11 @@ static void on_resume(struct life *l, struct shim_msg *m, struct arena **arena, 
 	(void)m;
 	if (l->state != LIFE_WAITING)
 		return;
-	int rc = file_read(l->opts.dir_fd, SHIP_FILE, SHIM_MSG_MAX, &bytes, &err);
+	int rc = file_read(l->opts.dir_fd, SHIM_SHIP_FILE, SHIM_MSG_MAX, &bytes, &err);
 	if (rc == 0)
 		rc = shim_msg_decode(buf_str(&bytes), *arena, &start, &err);
 	if (rc == 0 && start.type != SHIM_START)
-		rc = err_set(&err, ERR_INVALID, "%s holds another message", SHIP_FILE);
+		rc = err_set(&err, ERR_INVALID, "%s holds another message", SHIM_SHIP_FILE);
 	if (bytes.data != NULL)
 		secret_wipe(bytes.data, bytes.len);
 	if (rc == 0) {
@@ -612,8 +496,7 @@ static void on_resume(struct life *l, struct shim_msg *m, struct arena **arena, 
 	}
 	l->acknowledged = true;
 	move(l, LIFE_EXITED);
-	if (l->shipper != NULL)
-		shipper_wake(l->shipper);
+	job_log_flush(l->log);
 	maybe_stop(l);
 }
 
@@ -639,7 +522,7 @@ static void on_go(struct life *l, struct shim_msg *m, struct arena **arena, stru
 	if (l->state != LIFE_BOOTED || l->facts.sent)
 		return;
 	for (size_t i = 0; i < m->go.count; i++)
-		output_mask(l->output, m->go.items[i].name, secret_reveal(m->go.items[i].value));
+		job_log_mask(l->log, m->go.items[i].name, secret_reveal(m->go.items[i].value));
 	if (send_job(l, &m->go, &err) < 0) {
 		fail_start(l, &err);
 		return;
@@ -745,8 +628,6 @@ static int add_timers(struct life *l, struct err *err)
 		rc = loop_add_timer(loop, LOOP_NEVER, LOOP_NORMAL, on_limit, l, &l->limit_timer, err);
 	if (rc == 0)
 		rc = loop_add_timer(loop, LOOP_NEVER, LOOP_NORMAL, on_kill, l, &l->kill_timer, err);
-	if (rc == 0)
-		rc = loop_add_timer(loop, LOOP_NEVER, LOOP_NORMAL, on_spool_timer, l, &l->spool_timer, err);
 	return rc;
 }
 
@@ -776,15 +657,11 @@ void life_free(struct life *l)
 		return;
 	channel_free(l->channel);
 	machine_free(l->machine);
-	shipper_free(l->shipper);
-	http_client_free(l->client);
-	output_free(l->output);
-	spool_free(l->spool);
+	job_log_free(l->log);
 	link_free(l->link);
 	loop_source_free(l->deadline_timer);
 	loop_source_free(l->limit_timer);
 	loop_source_free(l->kill_timer);
-	loop_source_free(l->spool_timer);
 	shim_msg_fini(&l->start_msg);
 	arena_free(l->arena);
 	fd_close(&l->opts.dir_fd);

@@ -161,6 +161,7 @@ static void on_folder_closed(void *ctx)
 	if (j->prepared.socket >= 0) {
 		j->busy = false;
 		j->revivals++;
+		j->counted = (struct shim_shipping){0};
 		log_info("a shim died before it had shipped its log: another ships the rest", F("job", j->job_id));
 		if (job_shim_take(j, &j->work_err) == 0)
 			job_shim_send(j, SHIM_RESUME);

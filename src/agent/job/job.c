@@ -59,8 +59,19 @@ static struct job_result result_of(const struct shim_exited *e)
 	};
 }
 
+/* A shim tells its totals: when its job has ended, and when all is shipped. */
+static void count_shipping(struct agent_job *j, const struct shim_shipping *s)
+{
+	if (s->batches > j->counted.batches)
+		metrics_add(j->agent->metrics, M_LOG_BATCHES, (uint64_t)(s->batches - j->counted.batches));
+	if (s->errors > j->counted.errors)
+		metrics_add(j->agent->metrics, M_LOG_ERRORS, (uint64_t)(s->errors - j->counted.errors));
+	j->counted = *s;
+}
+
 static void on_exited(struct agent_job *j, const struct shim_exited *e)
 {
+	count_shipping(j, &e->shipping);
 	if (j->life == LIFE_ENDED)
 		return; /* acknowledged when it is written down */
 	if (j->life == LIFE_REPORTING || j->life == LIFE_CLOSING) {
@@ -103,6 +114,8 @@ static void on_shim_says(struct agent_job *j, const struct shim_msg *m)
 		on_exited(j, &m->exited);
 		break;
 	case SHIM_SHIPPED: /* it goes now, and the link says so */
+		count_shipping(j, &m->shipped);
+		break;
 	case SHIM_START:
 	case SHIM_GO:
 	case SHIM_DEADLINE:

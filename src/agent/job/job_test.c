@@ -54,7 +54,11 @@ static void say(struct fake_shim *f, const struct shim_msg *m)
 static void say_exited(struct fake_shim *f, enum shim_reason reason, int64_t code)
 {
 	f->ended = true;
-	f->exited = (struct shim_exited){.reason = reason, .exit_code = code, .last_seq = 5, .message = "it ended"};
+	f->exited = (struct shim_exited){.reason = reason,
+					 .exit_code = code,
+					 .last_seq = 5,
+					 .message = "it ended",
+					 .shipping = {.batches = 1, .errors = 1}};
 	say(f, &(struct shim_msg){.type = SHIM_EXITED, .exited = f->exited});
 }
 
@@ -98,12 +102,13 @@ static void on_go(struct fake_shim *f, const struct shim_go *g)
 }
 
 /* All shipped; or dead before that, with lines in its spool. */
-static void leave(const struct fake_shim *f)
+static void leave(struct fake_shim *f)
 {
 	struct err err = {0};
 
 	if (strcmp(f->behaviour, "dies-shipping") == 0)
 		_exit(file_write_atomic(SHIM_FD_VMDIR, SHIM_SPOOL, STR("lines"), 0600, &err) == 0 ? 9 : 1);
+	say(f, &(struct shim_msg){.type = SHIM_SHIPPED, .shipped = {.batches = 3, .errors = 1}});
 	_exit(0);
 }
 
@@ -431,6 +436,8 @@ static void a_job_runs_with_its_secrets_and_its_end_is_told(void **state)
 	assert_non_null(strstr(text, "failed(7) "));
 	assert_int_equal(peek(&w->plane, &w->plane.secrets_given), 1);
 	assert_true(peek(&w->plane, &w->plane.renewals) >= 2);
+	assert_int_equal((int)metrics_get(w->agent.metrics, M_LOG_BATCHES), 3);
+	assert_int_equal((int)metrics_get(w->agent.metrics, M_LOG_ERRORS), 1);
 }
 
 static void a_stale_fence_starts_nothing(void **state)

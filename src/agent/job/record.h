@@ -15,8 +15,8 @@
 #include "base/arena.h"
 #include "base/secret.h"
 #include "proto/agent_api.h"
+#include "proto/shim_msg.h"
 
-struct agent_job;
 struct control_call;
 struct loop_source;
 struct shim_link;
@@ -90,8 +90,9 @@ struct agent_job {
 	struct process shim;
 	bool shim_is_child; /* else adopted: somebody else reaps it */
 	struct loop_source *shim_exit;
-	struct loop_source *guard; /* connects again, or kills a shim that does not go */
-	unsigned revivals;	   /* shims started to ship what a dead one left */
+	struct loop_source *guard;    /* connects again, or kills a shim that does not go */
+	struct shim_shipping counted; /* of what this shim has shipped */
+	unsigned revivals;	      /* shims started to ship what a dead one left */
 	struct job_times times;
 };
 
