@@ -110,8 +110,7 @@ static void a_token_serves_its_audience_and_its_time(void **state)
 		{ALL, 3600, 0},
 		{ALL, 3600 + 60, 0},
 		{ALL, 3600 + 61, -ERR_TOKEN_EXPIRED},
-		{ALL, -60, 0},
-		{ALL, -61, -ERR_UNAUTH},
+		{ALL, -2 * 3600, 0}, /* a clock that was set back refuses nobody: 'iat' is no 'nbf' */
 	};
 	struct claims c = job_claims();
 	autoptr(secret) token = NULL;
