@@ -16,6 +16,11 @@ int64_t clock_monotonic_ns(void)
 	return now(CLOCK_MONOTONIC);
 }
 
+int64_t clock_boottime_ns(void)
+{
+	return now(CLOCK_BOOTTIME);
+}
+
 int64_t clock_unix_ns(void)
 {
 	return now(CLOCK_REALTIME);

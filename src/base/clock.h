@@ -16,6 +16,8 @@
 
 /* CLOCK_MONOTONIC: goes on in suspend-free time, never jumps; equal for all processes of one boot. */
 int64_t clock_monotonic_ns(void);
+/* CLOCK_BOOTTIME: the same, but goes on in suspend. */
+int64_t clock_boottime_ns(void);
 /* CLOCK_REALTIME: may jump; never used to measure. */
 int64_t clock_unix_ns(void);
 

@@ -56,6 +56,12 @@ int sql_read(struct sql *sql, sql_fn *fn, void *ctx, struct err *err)
 	return sql->ops->read(sql, fn, ctx, err);
 }
 
+int sql_listen(struct sql *sql, const char *channel, sql_note_fn *fn, void *ctx, struct err *err)
+{
+	assert(strlen(channel) <= SQL_CHANNEL_MAX);
+	return sql->ops->listen(sql, channel, fn, ctx, err);
+}
+
 /* Remembers the first failure, so that a function cannot commit half of what it meant. */
 static int doom(struct sql_tx *tx, int rc, struct err *err)
 {
@@ -68,10 +74,27 @@ static int doom(struct sql_tx *tx, int rc, struct err *err)
 	return rc;
 }
 
+/* What one back end would refuse, and the other keep, neither gets. */
+static int check_args(const struct sql_args *args, struct err *err)
+{
+	for (size_t i = 0; args != NULL && i < args->count; i++) {
+		const struct sql_arg *arg = &args->items[i];
+		if (arg->type == SQL_TEXT && !str_is_utf8(arg->str))
+			return err_set(err, ERR_INVALID_FIELD,
+				       "text for the database is not UTF-8, or has a NUL byte (value %zu of %zu)",
+				       i + 1, args->count);
+	}
+	return 0;
+}
+
 int sql_exec(struct sql_tx *tx, const char *text, const struct sql_args *args, int64_t *ret_changed, struct err *err)
 {
 	int64_t changed = 0;
-	int rc = doom(tx, tx->ops->exec(tx, text, args, &changed, err), err);
+	int rc = check_args(args, err);
+
+	if (rc == 0)
+		rc = tx->ops->exec(tx, text, args, &changed, err);
+	(void)doom(tx, rc, err);
 
 	if (rc == 0 && ret_changed != NULL)
 		*ret_changed = changed;
@@ -85,11 +108,25 @@ int sql_script(struct sql_tx *tx, const char *text, struct err *err)
 
 int sql_query(struct sql_tx *tx, const char *text, const struct sql_args *args, struct sql_rows **ret, struct err *err)
 {
-	int rc = doom(tx, tx->ops->query(tx, text, args, ret, err), err);
+	int rc = check_args(args, err);
 
 	if (rc == 0)
+		rc = tx->ops->query(tx, text, args, ret, err);
+	if (rc == 0)
 		tx->open_rows++;
-	return rc;
+	return doom(tx, rc, err);
+}
+
+int sql_now(struct sql_tx *tx, int64_t *ret, struct err *err)
+{
+	return doom(tx, tx->ops->now(tx, ret, err), err);
+}
+
+void sql_notify(struct sql_tx *tx, const char *channel, const char *payload)
+{
+	assert(tx->writable);
+	assert(strlen(channel) <= SQL_CHANNEL_MAX && strlen(payload) <= SQL_PAYLOAD_MAX);
+	tx->ops->notify(tx, channel, payload);
 }
 
 void sql_rows_free(struct sql_rows *rows)

@@ -10,6 +10,8 @@
  *
  * SQL text is a literal that both back ends understand: parameters are $1, $2 ..., bound by their name; no clock, JSON
  * or date functions, no $1::type. Times are BIGINT Unix nanoseconds that the caller passes. BYTEA is the type of bytes.
+ * A SELECT may end in FOR UPDATE, FOR UPDATE OF alias, either with SKIP LOCKED behind it: SQLite has one writer, and
+ * its back end cuts that off. Text is UTF-8 without NUL; anything else is refused with ERR_INVALID_FIELD.
  */
 #pragma once
 
@@ -63,7 +65,23 @@ void sql_inbox_drain(struct sql_inbox *inbox);
 int sql_write_start(struct sql *sql, struct sql_inbox *inbox, sql_fn *fn, sql_done_fn *done, void *ctx, struct err *err)
 	must_check;
 
+/*
+ * fn(ctx, payload) in a thread of the store for every sql_notify() of that channel, by any process on the database,
+ * until sql_free(). A hint: it comes after the commit, may come twice, and is lost with a process that dies right after
+ * its commit, so whoever waits also looks now and then. payload NULL: anything may have changed (listening has begun,
+ * or began anew). SQLite: never called, for all writes are this process's own. The channel's text outlives the sql.
+ */
+typedef void sql_note_fn(void *ctx, const char *payload);
+int sql_listen(struct sql *sql, const char *channel, sql_note_fn *fn, void *ctx, struct err *err) must_check;
+
 /* --- inside a transaction --- */
+
+/* The database's clock, Unix ns. It may differ from this machine's, and does not jump where that one does. */
+int sql_now(struct sql_tx *tx, int64_t *ret, struct err *err) must_check;
+enum { SQL_CHANNEL_MAX = 63, SQL_PAYLOAD_MAX = 1000, SQL_NOTES_MAX = 64 };
+/* Wakes the listeners once the write is committed; the same note twice is one. Past SQL_NOTES_MAX in one write they
+ * become "anything may have changed". */
+void sql_notify(struct sql_tx *tx, const char *channel, const char *payload);
 
 enum sql_type { SQL_NULL, SQL_I64, SQL_REAL, SQL_TEXT, SQL_BLOB };
 

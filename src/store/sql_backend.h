@@ -13,6 +13,9 @@ struct sql_ops {
 	int (*write_start)(struct sql *sql, struct sql_inbox *inbox, sql_fn *fn, sql_done_fn *done, void *ctx,
 			   struct err *err);
 	int (*read)(struct sql *sql, sql_fn *fn, void *ctx, struct err *err);
+	int (*listen)(struct sql *sql, const char *channel, sql_note_fn *fn, void *ctx, struct err *err);
+	int (*now)(struct sql_tx *tx, int64_t *ret, struct err *err);
+	void (*notify)(struct sql_tx *tx, const char *channel, const char *payload);
 	int (*exec)(struct sql_tx *tx, const char *text, const struct sql_args *args, int64_t *ret_changed,
 		    struct err *err);
 	/* Several statements without parameters: a migration. */

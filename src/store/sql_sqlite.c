@@ -37,6 +37,7 @@ enum {
 struct connection {
 	sqlite3 *db;
 	struct cached {
+		char *text; /* as the caller wrote it */
 		sqlite3_stmt *stmt;
 		bool busy;
 	} cache[CACHE_SLOTS];
@@ -57,6 +58,7 @@ struct sqlite {
 	struct sql base;
 	char *path;
 	int64_t timeout_ns;
+	int64_t clock_base;  /* Unix time when CLOCK_BOOTTIME was 0 */
 	struct queue *queue; /* of struct request */
 	struct connection writer;
 	pthread_t writer_thread;
@@ -72,6 +74,7 @@ struct sqlite {
 
 struct tx {
 	struct sql_tx base;
+	const struct sqlite *store;
 	struct connection *conn;
 };
 
@@ -134,8 +137,10 @@ static int fail(struct connection *conn, const char *doing, struct err *err)
 
 static void connection_close(struct connection *conn)
 {
-	for (size_t i = 0; i < CACHE_SLOTS; i++)
+	for (size_t i = 0; i < CACHE_SLOTS; i++) {
 		(void)sqlite3_finalize(conn->cache[i].stmt);
+		free(conn->cache[i].text);
+	}
 	(void)sqlite3_close(conn->db);
 	*conn = (struct connection){0};
 }
@@ -165,13 +170,30 @@ static int connection_open(struct connection *conn, const char *path, int64_t ti
 	return rc;
 }
 
+/* How long the text is without FOR UPDATE [OF alias] [SKIP LOCKED] at its end: where one writes, nothing is locked. */
+static size_t without_lock(const char *text)
+{
+	struct str s = str_c(text);
+	struct str rest = s;
+
+	if (str_ends_with(rest, STR(" SKIP LOCKED")))
+		rest.len -= strlen(" SKIP LOCKED");
+	struct str before_alias = rest;
+	while (before_alias.len > 0 && before_alias.data[before_alias.len - 1] != ' ')
+		before_alias.len--;
+	if (str_ends_with(before_alias, STR(" FOR UPDATE OF ")))
+		return before_alias.len - strlen(" FOR UPDATE OF ");
+	return str_ends_with(rest, STR(" FOR UPDATE")) ? rest.len - strlen(" FOR UPDATE") : s.len;
+}
+
 static int prepare(struct connection *conn, const char *text, unsigned flags, sqlite3_stmt **ret, struct err *err)
 {
 	const char *tail = NULL;
+	size_t len = without_lock(text);
 
-	if (sqlite3_prepare_v3(conn->db, text, -1, flags, ret, &tail) != SQLITE_OK)
+	if (sqlite3_prepare_v3(conn->db, text, (int)len, flags, ret, &tail) != SQLITE_OK)
 		return fail(conn, "prepare SQL", err);
-	assert(*ret != NULL && *tail == '\0'); /* exactly one statement */
+	assert(*ret != NULL && tail == text + len); /* exactly one statement */
 	return 0;
 }
 
@@ -197,13 +219,15 @@ static int statement(struct connection *conn, const char *text, sqlite3_stmt **r
 	*ret_slot = NULL;
 	if (slot->busy)
 		return prepare(conn, text, 0, ret, err);
-	if (slot->stmt == NULL || strcmp(sqlite3_sql(slot->stmt), text) != 0) {
+	if (slot->stmt == NULL || strcmp(slot->text, text) != 0) {
 		sqlite3_stmt *fresh = NULL;
 		int rc = prepare(conn, text, SQLITE_PREPARE_PERSISTENT, &fresh, err);
 		if (rc < 0)
 			return rc;
 		(void)sqlite3_finalize(slot->stmt);
 		slot->stmt = fresh;
+		free(slot->text);
+		slot->text = xstrdup(text);
 	}
 	slot->busy = true;
 	*ret = slot->stmt;
@@ -360,6 +384,21 @@ static int tx_exec(struct sql_tx *tx, const char *text, const struct sql_args *a
 	return rc;
 }
 
+static int tx_now(struct sql_tx *tx, int64_t *ret, struct err *err)
+{
+	(void)err;
+	*ret = container_of(tx, struct tx, base)->store->clock_base + clock_boottime_ns();
+	return 0;
+}
+
+/* Every write is this process's own: it wakes its own waiters. */
+static void tx_notify(struct sql_tx *tx, const char *channel, const char *payload)
+{
+	(void)tx;
+	(void)channel;
+	(void)payload;
+}
+
 static int tx_script(struct sql_tx *tx, const char *text, struct err *err)
 {
 	return run_script(conn_of(tx), text, err);
@@ -416,9 +455,9 @@ static struct str col_blob(struct sql_rows *rows, unsigned column)
 }
 
 /* Runs the function: its own answer, or that of the first statement that failed. */
-static int call(struct connection *conn, bool writable, sql_fn *fn, void *ctx, struct err *err)
+static int call(const struct sqlite *s, struct connection *conn, bool writable, sql_fn *fn, void *ctx, struct err *err)
 {
-	struct tx tx = {.base = {.ops = &sql_sqlite_ops, .writable = writable}, .conn = conn};
+	struct tx tx = {.base = {.ops = &sql_sqlite_ops, .writable = writable}, .store = s, .conn = conn};
 	int rc = fn(&tx.base, ctx, err);
 
 	assert(tx.base.open_rows == 0);
@@ -536,7 +575,7 @@ static void write_alone(struct sqlite *s, struct request *r)
 	r->rc = run(conn, "BEGIN IMMEDIATE", &r->err);
 	if (r->rc < 0)
 		return;
-	r->rc = call(conn, true, r->fn, r->ctx, &r->err);
+	r->rc = call(s, conn, true, r->fn, r->ctx, &r->err);
 	if (r->rc >= 0) {
 		int rc = run(conn, "COMMIT", &r->err);
 		if (rc < 0)
@@ -546,14 +585,15 @@ static void write_alone(struct sqlite *s, struct request *r)
 }
 
 /* Runs one request inside the group's transaction; false when that transaction is gone. */
-static bool write_in_group(struct connection *conn, struct request *r)
+static bool write_in_group(struct sqlite *s, struct request *r)
 {
+	struct connection *conn = &s->writer;
 	struct err err;
 
 	r->err = (struct err){0};
 	if (run(conn, "SAVEPOINT request", &err) < 0)
 		return false;
-	r->rc = call(conn, true, r->fn, r->ctx, &r->err);
+	r->rc = call(s, conn, true, r->fn, r->ctx, &r->err);
 	if (sqlite3_get_autocommit(conn->db) != 0)
 		return false;
 	if (r->rc < 0 && run(conn, "ROLLBACK TO request", &err) < 0)
@@ -562,8 +602,9 @@ static bool write_in_group(struct connection *conn, struct request *r)
 }
 
 /* All requests in one transaction; false when it was lost and none of them has happened. */
-static bool write_group(struct connection *conn, struct request **group, size_t count)
+static bool write_group(struct sqlite *s, struct request **group, size_t count)
 {
+	struct connection *conn = &s->writer;
 	struct err err = {0};
 	int rc = run(conn, "BEGIN IMMEDIATE", &err);
 
@@ -572,7 +613,7 @@ static bool write_group(struct connection *conn, struct request **group, size_t 
 		if (rc < 0) {
 			group[i]->err = err;
 			group[i]->rc = rc;
-		} else if (!write_in_group(conn, group[i])) {
+		} else if (!write_in_group(s, group[i])) {
 			return false;
 		}
 	}
@@ -588,7 +629,7 @@ static void *writer_main(void *arg)
 		size_t count = queue_pop_many(s->queue, group, GROUP_MAX, INT64_MAX);
 		if (count == 0)
 			return NULL;
-		bool done = count > 1 && write_group(&s->writer, (struct request **)group, count);
+		bool done = count > 1 && write_group(s, (struct request **)group, count);
 		if (!done) {
 			undo(&s->writer);
 			for (size_t i = 0; i < count; i++)
@@ -703,7 +744,7 @@ static int sqlite_read(struct sql *sql, sql_fn *fn, void *ctx, struct err *err)
 	if (rc == 0) {
 		rc = run(conn, "BEGIN", &local);
 		if (rc == 0)
-			rc = call(conn, false, fn, ctx, &local);
+			rc = call(s, conn, false, fn, ctx, &local);
 		undo(conn); /* nothing was written */
 		reader_put(s, conn);
 	}
@@ -712,7 +753,80 @@ static int sqlite_read(struct sql *sql, sql_fn *fn, void *ctx, struct err *err)
 	return rc;
 }
 
+/* --- the clock --- */
+
+/* The wall clock may leap; the time since the boot does not. Where the two met when this boot was first seen is kept,
+ * so that every process of this boot has the same clock. */
+static int load_clock(struct connection *conn, const char *boot_id, int64_t *ret, bool *ret_found, struct err *err)
+{
+	sqlite3_stmt *stmt = NULL;
+	struct cached *slot = NULL;
+	int rc = statement(conn, "SELECT base FROM store_clock WHERE boot_id = $1", &stmt, &slot, err);
+
+	if (rc < 0)
+		return rc;
+	rc = bind_all(conn, stmt, SQL_ARGS(sql_text(boot_id)), err);
+	int step = rc == 0 ? sqlite3_step(stmt) : SQLITE_DONE;
+	*ret_found = step == SQLITE_ROW;
+	if (*ret_found)
+		*ret = sqlite3_column_int64(stmt, 0);
+	else if (step != SQLITE_DONE)
+		rc = fail(conn, "read the clock", err);
+	statement_done(stmt, slot);
+	return rc;
+}
+
+struct clock_base {
+	const char *boot_id;
+	int64_t base;
+};
+
+/* Whoever comes first says it for this boot; no other boot comes again. */
+static int store_clock(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	const struct clock_base *c = ctx;
+	int rc = sql_exec(tx, "DELETE FROM store_clock WHERE boot_id <> $1", SQL_ARGS(sql_text(c->boot_id)), NULL, err);
+
+	return rc < 0 ? rc
+		      : sql_exec(tx, "INSERT INTO store_clock (boot_id, base) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+				 SQL_ARGS(sql_text(c->boot_id), sql_i64(c->base)), NULL, err);
+}
+
+static int open_clock(struct sqlite *s, struct err *err)
+{
+	autovar(buf) boot_id = {0};
+	bool found = false;
+	int rc = file_read(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &boot_id, err);
+
+	if (rc == 0)
+		rc = run_script(&s->writer,
+				"CREATE TABLE IF NOT EXISTS store_clock (boot_id TEXT PRIMARY KEY, base BIGINT)", err);
+	if (rc == 0)
+		rc = load_clock(&s->writer, boot_id.data, &s->clock_base, &found, err);
+	if (rc < 0 || found)
+		return rc;
+	struct clock_base fresh = {.boot_id = boot_id.data, .base = clock_unix_ns() - clock_boottime_ns()};
+	struct request r = {.fn = store_clock, .ctx = &fresh};
+	write_alone(s, &r);
+	rc = r.rc;
+	if (rc < 0)
+		*err = r.err;
+	if (rc == 0)
+		rc = load_clock(&s->writer, boot_id.data, &s->clock_base, &found, err);
+	return rc;
+}
+
 /* --- life --- */
+
+static int sqlite_listen(struct sql *sql, const char *channel, sql_note_fn *fn, void *ctx, struct err *err)
+{
+	(void)sql;
+	(void)channel;
+	(void)fn;
+	(void)ctx;
+	(void)err;
+	return 0;
+}
 
 /* Made by us, so that nobody else may read it: SQLite gives its other files the same mode. */
 static int make_file(const char *path, struct err *err)
@@ -811,6 +925,8 @@ static int sqlite_open(const struct dsn *dsn, const struct sql_opts *opts, struc
 	if (rc == 0)
 		rc = connection_open(&s->writer, s->path, s->timeout_ns, WRITER_PRAGMAS, err);
 	if (rc == 0)
+		rc = open_clock(s, err);
+	if (rc == 0)
 		rc = connection_open(&s->checkpointer.conn, s->path, s->timeout_ns, CHECKPOINT_PRAGMAS, err);
 	if (rc == 0) {
 		(void)sqlite3_wal_hook(s->writer.db, on_commit, s);
@@ -830,6 +946,9 @@ const struct sql_ops sql_sqlite_ops = {
 	.write = sqlite_write,
 	.write_start = sqlite_write_start,
 	.read = sqlite_read,
+	.listen = sqlite_listen,
+	.now = tx_now,
+	.notify = tx_notify,
 	.exec = tx_exec,
 	.script = tx_script,
 	.query = tx_query,

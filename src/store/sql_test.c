@@ -180,6 +180,100 @@ static void test_a_query_inside_itself(void **state)
 	assert_int_equal(pairs, 9);
 }
 
+static int insert_text_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	const struct str *text = ctx;
+
+	return sql_exec(tx, "INSERT INTO t (id, value) VALUES (1, $1)", SQL_ARGS(sql_str(*text)), NULL, err);
+}
+
+static void test_text_is_utf8_without_nul(void **state)
+{
+	struct fixture *f = *state;
+	static const struct str wrong[] = {{"a\0b", 3}, {"\xff", 1}, {"\xed\xa0\x80", 3}, {"gr\xc3", 3}};
+
+	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+		struct str text = wrong[i];
+		must_be(sql_write(f->sql, insert_text_fn, &text, &f->err), -ERR_INVALID_FIELD);
+		assert_non_null(strstr(f->err.msg, "not UTF-8"));
+	}
+	assert_int_equal(number(f, "SELECT COUNT(*) FROM t"), 0);
+}
+
+/* --- the lock clause --- */
+
+static void test_a_select_may_lock(void **state)
+{
+	struct fixture *f = *state;
+	static const char *const locking[] = {
+		"SELECT id FROM t FOR UPDATE",
+		"SELECT id FROM t ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED",
+		"SELECT a.id FROM t a JOIN t b ON a.id = b.id FOR UPDATE OF a",
+		"SELECT a.id FROM t a JOIN t b ON a.id = b.id FOR UPDATE OF a SKIP LOCKED",
+	};
+
+	must(statement(f, "INSERT INTO t (id, value) VALUES (7, ' FOR UPDATE')"));
+	for (size_t round = 0; round < 2; round++) {
+		for (size_t i = 0; i < ARRAY_LEN(locking); i++) {
+			struct number n = {.text = locking[i]};
+			must(sql_write(f->sql, number_fn, &n, &f->err));
+			assert_int_equal(n.value, 7);
+		}
+	}
+	assert_int_equal(number(f, "SELECT COUNT(*) FROM t WHERE value = ' FOR UPDATE'"), 1);
+}
+
+/* --- the clock --- */
+
+static int now_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	return sql_now(tx, ctx, err);
+}
+
+static int64_t database_now(struct fixture *f)
+{
+	int64_t now = 0;
+
+	must(sql_read(f->sql, now_fn, &now, &f->err));
+	return now;
+}
+
+static void test_the_clock_is_near_and_goes_forward(void **state)
+{
+	struct fixture *f = *state;
+	int64_t written = 0;
+	int64_t first = database_now(f);
+
+	must(sql_write(f->sql, now_fn, &written, &f->err));
+	assert_true(first > clock_unix_ns() - 3600 * NS_PER_S && first < clock_unix_ns() + 3600 * NS_PER_S);
+	assert_true(written > first);
+	assert_true(database_now(f) > written);
+}
+
+/* What a leap of this machine's clock looks like to the next process of the same boot. */
+static void test_sqlites_clock_does_not_leap_with_the_wall(void **state)
+{
+	struct fixture *f = *state;
+	static const int64_t leaps[] = {3600 * NS_PER_S, -3600 * NS_PER_S};
+
+	for (size_t i = 0; i < ARRAY_LEN(leaps); i++) {
+		autofree char *leap = xasprintf("UPDATE store_clock SET base = base - %lld", (long long)leaps[i]);
+		must(statement(f, leap));
+		sql_free(TAKE(f->sql));
+		int64_t wall = clock_unix_ns();
+		must(sql_open(&(struct sql_opts){.dsn = f->dsn}, &f->sql, &f->err));
+		int64_t off = database_now(f) - (wall - (i == 0 ? leaps[0] : 0));
+		assert_true(off > -60 * NS_PER_S && off < 60 * NS_PER_S);
+	}
+	/* Another boot's base means nothing now. */
+	must(statement(f, "UPDATE store_clock SET boot_id = 'of another boot', base = 0"));
+	sql_free(TAKE(f->sql));
+	must(sql_open(&(struct sql_opts){.dsn = f->dsn}, &f->sql, &f->err));
+	int64_t off = database_now(f) - clock_unix_ns();
+	assert_true(off > -60 * NS_PER_S && off < 60 * NS_PER_S);
+	assert_int_equal(number(f, "SELECT COUNT(*) FROM store_clock"), 1);
+}
+
 /* --- outcomes --- */
 
 struct insert {
@@ -698,6 +792,10 @@ int main(void)
 		TEST(test_values_come_back),
 		TEST(test_what_is_deleted_leaves_the_file),
 		TEST(test_a_query_inside_itself),
+		TEST(test_text_is_utf8_without_nul),
+		TEST(test_a_select_may_lock),
+		TEST(test_the_clock_is_near_and_goes_forward),
+		TEST(test_sqlites_clock_does_not_leap_with_the_wall),
 		TEST(test_outcomes),
 		TEST(test_a_failed_statement_fails_the_function),
 		TEST(test_a_read_may_not_write),
