@@ -11,6 +11,7 @@ extern const char nimbus_commit[];
 extern const struct command jobs_submit_command;     /* submit.c */
 extern const struct command jobs_recent_command;     /* jobs.c */
 extern const struct command jobs_status_command;     /* jobs.c */
+extern const struct command jobs_why_command;	     /* jobs.c */
 extern const struct command jobs_show_command;	     /* jobs.c */
 extern const struct command jobs_cancel_command;     /* jobs.c */
 extern const struct command job_logs_command;	     /* logs.c */

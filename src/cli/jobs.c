@@ -282,6 +282,39 @@ const struct command jobs_show_command = {
 	.run = run_show,
 };
 
+/* --- why --- */
+
+static int print_why(const struct js *answer, struct err *err)
+{
+	autovar(buf) out = {0};
+	int64_t id = js_int(js_get(answer, "job_id"), 0);
+	const char *why = js_text(js_get(answer, "why"), NULL);
+
+	if (why != NULL)
+		buf_printf(&out, "job %" PRId64 " waits: %s\n", id, why);
+	else
+		buf_printf(&out, "job %" PRId64 " does not wait: it is %s\n", id,
+			   js_text(js_get(answer, "state"), "gone"));
+	return print_text(&out, err);
+}
+
+static int run_why(struct command_call *call, struct err *err)
+{
+	return for_each_job(call, "GET", "/why", print_why, err);
+}
+
+const struct command jobs_why_command = {
+	.path = "jobs why",
+	.args = "ID...",
+	.summary = "Say why jobs wait, and for how long where that is known",
+	.examples = "  nimbus jobs why 7\n",
+	SHARED,
+	.options_size = sizeof(struct cli_flags),
+	.min_args = 1,
+	.max_args = SIZE_MAX,
+	.run = run_why,
+};
+
 /* --- cancel --- */
 
 static int print_cancelled(const struct js *job, struct err *err)

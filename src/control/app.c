@@ -83,7 +83,7 @@ static struct http_server *make_server(struct app *app)
 
 static int start(struct app *app, struct err *err)
 {
-	struct worker *const workers[] = {app->processor, app->expirer, app->log_sealer};
+	struct worker *const workers[] = {app->processor, app->expirer, app->log_sealer, app->admitter};
 	int r = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(workers) && r == 0; i++)
@@ -98,6 +98,7 @@ static void app_free(struct app *app)
 	worker_free(app->processor);
 	worker_free(app->expirer);
 	worker_free(app->log_sealer);
+	worker_free(app->admitter);
 	http_wait_list_free(app->lease_waits);
 	http_wait_list_free(app->command_waits);
 	http_server_free(app->server);
@@ -114,6 +115,13 @@ static void app_free(struct app *app)
 }
 AUTOPTR_DEFINE(app)
 
+static struct gcra org_jobs(const struct control_settings *settings)
+{
+	int64_t interval_ns = settings->org_job_interval > 0 ? settings->org_job_interval : settings->org_interval;
+
+	return (struct gcra){.limit = settings->org_job_limit, .interval_ns = interval_ns};
+}
+
 int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 {
 	autoptr(app) app = xcalloc(1, sizeof(*app));
@@ -129,6 +137,7 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 	app->processor = worker_new(processing_pass, app);
 	app->expirer = worker_new(expirer_pass, app);
 	app->log_sealer = worker_new(sealing_pass, app);
+	app->admitter = worker_new(admitting_pass, app);
 	app->server = make_server(app);
 	app->lease_waits = http_wait_list_new(app->server);
 	app->command_waits = http_wait_list_new(app->server);
@@ -139,7 +148,11 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 		r = http_client_new(NULL, &app->client, err);
 	if (r < 0)
 		return r;
-	app->db = (struct control_db){.sql = app->sql, .sealer = app->sealer, .on_event = control_event, .ctx = app};
+	app->db = (struct control_db){.sql = app->sql,
+				      .sealer = app->sealer,
+				      .org_jobs = org_jobs(o->settings),
+				      .on_event = control_event,
+				      .ctx = app};
 	r = start(app, err);
 	if (r < 0)
 		return r;

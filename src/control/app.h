@@ -40,6 +40,7 @@ struct app {
 	struct worker *processor;	      /* of deliveries */
 	struct worker *expirer;
 	struct worker *log_sealer;
+	struct worker *admitter;
 };
 
 struct app_opts {

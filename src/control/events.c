@@ -16,6 +16,8 @@ static void count(struct app *app, const struct job_event *e)
 {
 	if (e->type == JOB_EVENT_CREATED)
 		metrics_inc(app->metrics, M_JOBS_CREATED);
+	if (e->type == JOB_EVENT_HELD)
+		metrics_inc(app->metrics, M_ORG_LIMITS);
 	if (job_state_final(e->to) && e->from != e->to)
 		metrics_add_at(app->metrics, M_JOBS_ENDED, ended_values[e->to], 1);
 	if (e->type != JOB_EVENT_MOVED)
@@ -32,6 +34,7 @@ static const char *const event_names[] = {
 	[JOB_EVENT_CREATED] = "job created",
 	[JOB_EVENT_MOVED] = "job moved",
 	[JOB_EVENT_CANCEL_REQUESTED] = "cancel requested",
+	[JOB_EVENT_HELD] = "job held back",
 };
 
 void control_event(void *ctx, const struct job_event *e)

@@ -33,7 +33,7 @@ int path_id(const struct http_request *req, int64_t *ret, struct err *err) must_
 
 http_handle_fn webhook_post;					  /* webhook.c */
 http_handle_fn job_submit, job_cancel;				  /* submit_api.c */
-http_handle_fn jobs_recent, job_get, job_history;		  /* jobs_api.c */
+http_handle_fn jobs_recent, job_get, job_why, job_history;	  /* jobs_api.c */
 http_handle_fn lease_post;					  /* lease_api.c */
 http_handle_fn renew_post, status_post, commands_post;		  /* agent_api.c */
 http_handle_fn agent_token, agents_list, agents_audit;		  /* agents_api.c */
@@ -48,3 +48,4 @@ void lease_wake(struct app *app, const struct ready_job *job); /* lease_api.c */
 int64_t processing_pass(void *ctx); /* processor.c */
 int64_t expirer_pass(void *ctx);    /* expirer.c */
 int64_t sealing_pass(void *ctx);    /* sealing.c */
+int64_t admitting_pass(void *ctx);  /* admitting.c */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "control/db/admission.h"
 #include "control/db/agents_db.h"
 #include "control/db/jobs_db.h"
 #include "control/handlers.h"
@@ -76,23 +77,47 @@ int jobs_recent(void *ctx, struct http_request *req, struct err *err)
 	return http_reply_js(req, 200, TAKE(list));
 }
 
-/* *ret_why stays NULL where nothing is to be said. */
-static int explain(struct app *app, const struct job *job, struct arena *arena, const char **ret_why, struct err *err)
+static int seen_agents(struct app *app, struct arena *arena, struct why_facts *facts, struct err *err)
 {
 	struct agent *agents = NULL;
 	size_t count = 0;
 	size_t seen = 0;
-	int r = 0;
+	int r = agents_db_list(&app->db, AGENTS_MAX, arena, &agents, &count, err);
 
-	if (job->state == JOB_QUEUED)
-		r = agents_db_list(&app->db, AGENTS_MAX, arena, &agents, &count, err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < count; i++)
 		if (agents[i].last_seen_at > control_now(&app->db) - SEEN_LATELY_NS && agents[i].labels != NULL)
 			agents[seen++] = agents[i];
-	*ret_why = why_waiting(job, agents, seen, arena);
+	facts->agents = agents;
+	facts->agent_count = seen;
 	return 0;
+}
+
+static int rate_forecast(struct app *app, const struct job *job, struct why_facts *facts, struct err *err)
+{
+	struct admission_forecast forecast = {0};
+	int r = admission_foresee(&app->db, job, &forecast, err);
+
+	facts->rate = app->db.org_jobs;
+	facts->ahead = forecast.ahead;
+	facts->room_at = forecast.room_at;
+	return r < 0 ? r : 0;
+}
+
+/* *ret_why stays NULL where nothing is to be said. */
+static int explain(struct app *app, const struct job *job, struct arena *arena, struct why_facts *facts,
+		   const char **ret_why, struct err *err)
+{
+	int r = 0;
+
+	if (job->state == JOB_QUEUED)
+		r = seen_agents(app, arena, facts, err);
+	if (job->state == JOB_PARKED)
+		r = rate_forecast(app, job, facts, err);
+	if (r == 0)
+		*ret_why = why_waiting(job, facts, arena);
+	return r;
 }
 
 static bool may_see(const struct claims *c, const struct job *job)
@@ -100,28 +125,65 @@ static bool may_see(const struct claims *c, const struct job *job)
 	return reads_everything(c) || (job->agent_id != NULL && strcmp(job->agent_id, c->subject) == 0);
 }
 
-int job_get(void *ctx, struct http_request *req, struct err *err)
+/* The job that the path names, as far as the caller may see it. */
+static int find_job(struct app *app, struct http_request *req, struct job *ret, struct err *err)
 {
-	struct app *app = ctx;
-	struct job job;
-	const char *why = NULL;
-	struct js *record;
 	int64_t id = 0;
 	int r = require_valid(app, req, err);
 
 	if (r == 0)
 		r = path_id(req, &id, err);
 	if (r == 0)
-		r = jobs_db_get(&app->db, id, http_arena(req), &job, err);
-	if (r == JOBS_DB_MISSING || (r == 0 && !may_see(caller(req), &job)))
+		r = jobs_db_get(&app->db, id, http_arena(req), ret, err);
+	if (r == JOBS_DB_MISSING || (r == 0 && !may_see(caller(req), ret)))
 		return err_set(err, ERR_NOT_FOUND, "Job not found: %" PRId64, id);
+	return r;
+}
+
+static struct js *text_or_null(const char *text)
+{
+	return text != NULL ? js_new_text(text) : js_new_null();
+}
+
+int job_get(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	struct why_facts facts = {0};
+	struct job job = {0};
+	const char *why = NULL;
+	struct js *record;
+	int r = find_job(app, req, &job, err);
+
 	if (r == 0)
-		r = explain(app, &job, http_arena(req), &why, err);
+		r = explain(app, &job, http_arena(req), &facts, &why, err);
 	if (r < 0)
 		return r;
 	record = job_record(&job);
-	js_set(record, "why", why != NULL ? js_new_text(why) : js_new_null());
+	js_set(record, "why", text_or_null(why));
 	return http_reply_js(req, 200, record);
+}
+
+int job_why(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	struct why_facts facts = {0};
+	struct job job = {0};
+	const char *why = NULL;
+	struct js *o;
+	int r = find_job(app, req, &job, err);
+
+	if (r == 0)
+		r = explain(app, &job, http_arena(req), &facts, &why, err);
+	if (r < 0)
+		return r;
+	o = js_new_object();
+	js_set(o, "job_id", js_new_int(job.id));
+	js_set(o, "state", js_new_text(job_state_text(job.state)));
+	js_set(o, "reason", text_or_null(job.reason));
+	js_set(o, "why", text_or_null(why));
+	js_set_time(o, "room_at", facts.room_at);
+	js_set(o, "jobs_ahead", facts.room_at > 0 ? js_new_int(facts.ahead) : js_new_null());
+	return http_reply_js(req, 200, o);
 }
 
 static struct js *history_row(const struct job_history *h)

@@ -16,6 +16,7 @@ const struct http_route control_routes[] = {
 	{"POST", "/api/jobs", HTTP_WORKER, ACCESS_ADMIN, SUBMIT_MAX, job_submit},
 	{"GET", "/api/jobs/recent", HTTP_WORKER, ACCESS_ADMIN | ACCESS_AGENT, .handle = jobs_recent},
 	{"GET", "/api/jobs/{id}", HTTP_WORKER, ACCESS_ADMIN | ACCESS_AGENT, .handle = job_get},
+	{"GET", "/api/jobs/{id}/why", HTTP_WORKER, ACCESS_ADMIN | ACCESS_AGENT, .handle = job_why},
 	{"GET", "/api/jobs/{id}/history", HTTP_WORKER, ACCESS_ADMIN, .handle = job_history},
 	{"POST", "/api/jobs/{id}/cancel", HTTP_WORKER, ACCESS_ADMIN, AGENT_MAX, job_cancel},
 

@@ -1,8 +1,11 @@
 #include "control/why.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
+#include "control/db/admission.h"
 
 struct parked_reason {
 	const char *reason;
@@ -13,6 +16,7 @@ static const struct parked_reason parked_reasons[] = {
 	{"github_app_not_configured",
 	 "it waits for a GitHub App, and none is configured; NIMBUS_GITHUB_DRY_RUN=true lets it run as a plain job"},
 	{"github_in_progress", "GitHub gave it to another runner"},
+	{ADMISSION_REASON, "its organisation is over its rate of new jobs; it is let in when there is room"},
 	{"github_waiting", "GitHub holds it back until its deployment is approved"},
 };
 
@@ -71,17 +75,30 @@ static const char *why_queued(const struct job *job, const struct agent *agents,
 	return "it waits for its turn";
 }
 
-static const char *why_parked(const struct job *job)
+static const char *why_held(const struct why_facts *f, struct arena *arena)
 {
+	char at[CLOCK_TEXT_SIZE];
+
+	return arena_printf(arena,
+			    "its organisation is over its rate of %" PRId64 " new jobs in %" PRId64
+			    " s (NIMBUS_ORG_JOB_RATE_LIMIT); %" PRId64
+			    " jobs of it are let in before this one, and there is room for it at about %s",
+			    f->rate.limit, f->rate.interval_ns / NS_PER_S, f->ahead, clock_format(f->room_at, at));
+}
+
+static const char *why_parked(const struct job *job, const struct why_facts *facts, struct arena *arena)
+{
+	if (job->reason != NULL && strcmp(job->reason, ADMISSION_REASON) == 0 && facts->room_at > 0)
+		return why_held(facts, arena);
 	for (size_t i = 0; i < ARRAY_LEN(parked_reasons); i++)
 		if (job->reason != NULL && strcmp(job->reason, parked_reasons[i].reason) == 0)
 			return parked_reasons[i].sentence;
 	return job->reason;
 }
 
-const char *why_waiting(const struct job *job, const struct agent *agents, size_t count, struct arena *arena)
+const char *why_waiting(const struct job *job, const struct why_facts *facts, struct arena *arena)
 {
 	if (job->state == JOB_PARKED)
-		return why_parked(job);
-	return job->state == JOB_QUEUED ? why_queued(job, agents, count, arena) : NULL;
+		return why_parked(job, facts, arena);
+	return job->state == JOB_QUEUED ? why_queued(job, facts->agents, facts->agent_count, arena) : NULL;
 }

@@ -7,7 +7,11 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
+
 static const char *wanted[] = {"big", "gpu", "nimbus"};
+
+static const struct why_facts nothing;
 
 static struct job waiting(void)
 {
@@ -41,7 +45,8 @@ static void the_reason_fits_the_agents(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		autoptr(arena) a = arena_new();
 		struct job job = waiting();
-		const char *why = why_waiting(&job, cases[i].agents, cases[i].count, a);
+		const char *why = why_waiting(
+			&job, &(struct why_facts){.agents = cases[i].agents, .agent_count = cases[i].count}, a);
 
 		assert_non_null(why);
 		if (strstr(why, cases[i].says) == NULL)
@@ -55,11 +60,27 @@ static void parked_jobs_say_what_they_wait_for(void **state)
 	autoptr(arena) a = arena_new();
 	struct job job = {.state = JOB_PARKED, .reason = "github_app_not_configured"};
 
-	assert_non_null(strstr(why_waiting(&job, NULL, 0, a), "GitHub App"));
+	assert_non_null(strstr(why_waiting(&job, &nothing, a), "GitHub App"));
 	job.reason = "something new";
-	assert_string_equal(why_waiting(&job, NULL, 0, a), "something new");
+	assert_string_equal(why_waiting(&job, &nothing, a), "something new");
 	job.reason = NULL;
-	assert_null(why_waiting(&job, NULL, 0, a));
+	assert_null(why_waiting(&job, &nothing, a));
+}
+
+static void a_held_job_says_how_long(void **state)
+{
+	(void)state;
+	autoptr(arena) a = arena_new();
+	struct job job = {.state = JOB_PARKED, .reason = "org_rate_limit"};
+	struct why_facts facts = {
+		.rate = {.limit = 100, .interval_ns = 60 * NS_PER_S}, .ahead = 12, .room_at = 1700000000 * NS_PER_S};
+	const char *why = why_waiting(&job, &facts, a);
+
+	assert_non_null(strstr(why, "100 new jobs in 60 s"));
+	assert_non_null(strstr(why, "12 jobs"));
+	assert_non_null(strstr(why, "2023-11-14T22:13:20"));
+	/* Let in between two reads. */
+	assert_non_null(strstr(why_waiting(&job, &nothing, a), "when there is room"));
 }
 
 static void others_do_not_wait(void **state)
@@ -71,7 +92,7 @@ static void others_do_not_wait(void **state)
 		struct job job = waiting();
 
 		job.state = (enum job_state)s;
-		assert_null(why_waiting(&job, &small, 1, a));
+		assert_null(why_waiting(&job, &(struct why_facts){.agents = &small, .agent_count = 1}, a));
 	}
 }
 
@@ -80,6 +101,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_reason_fits_the_agents),
 		cmocka_unit_test(parked_jobs_say_what_they_wait_for),
+		cmocka_unit_test(a_held_job_says_how_long),
 		cmocka_unit_test(others_do_not_wait),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

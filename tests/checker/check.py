@@ -101,6 +101,17 @@ class Checker:
         ready = {row["job_id"] for row in self.rows("SELECT job_id FROM queue")}
         self.require(queued == ready, f"queue and jobs disagree: {sorted(queued ^ ready)[:20]}")
 
+    def held(self):
+        """Jobs that their organisation's rate holds back, and what lets them in again."""
+        parked = {row["id"] for row in self.rows("SELECT id FROM job WHERE state = 'parked'"
+                                                 " AND reason = 'org_rate_limit'")}
+        held = {row["job_id"] for row in self.rows("SELECT job_id FROM held_job")}
+        self.counts["held jobs"] = len(held)
+        self.require(parked == held, f"held jobs and parked ones disagree: {sorted(parked ^ held)[:20]}")
+        for row in self.rows("SELECT DISTINCT h.org_id FROM held_job h LEFT JOIN held_org o ON o.org_id = h.org_id"
+                             " WHERE o.org_id IS NULL"):
+            self.require(False, f"organisation {row['org_id']}: jobs are held, and nothing lets them in")
+
     def secrets(self):
         for row in self.rows("SELECT job_id, state FROM job_secret JOIN job ON job.id = job_id"):
             self.require(row["state"] not in FINAL, f"job {row['job_id']}: {row['state']}, but its secrets are kept")
@@ -162,6 +173,7 @@ class Checker:
         self.histories()
         self.leases()
         self.queue()
+        self.held()
         self.secrets()
         self.logs()
         self.leftovers()

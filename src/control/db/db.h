@@ -14,6 +14,7 @@
 #include "base/arena.h"
 #include "base/compiler.h"
 #include "base/err.h"
+#include "model/gcra.h"
 #include "model/job_state.h"
 #include "store/sql.h"
 
@@ -21,6 +22,7 @@ enum job_event_type {
 	JOB_EVENT_CREATED, /* `to` is its first state */
 	JOB_EVENT_MOVED,
 	JOB_EVENT_CANCEL_REQUESTED, /* its agent has a command waiting */
+	JOB_EVENT_HELD,		    /* parked, since its organisation is over its rate */
 };
 
 /* Something that is now durable. Told in the thread that made the call, after the commit. */
@@ -45,6 +47,7 @@ struct job_event {
 struct control_db {
 	struct sql *sql;
 	const struct sealer *sealer;				    /* NULL: jobs with secret env are refused */
+	struct gcra org_jobs;					    /* how many new jobs an organisation may queue */
 	int64_t (*now)(void *ctx);				    /* NULL: clock_unix_ns() */
 	void (*on_event)(void *ctx, const struct job_event *event); /* NULL: nobody listens */
 	void *ctx;						    /* of both functions */

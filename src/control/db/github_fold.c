@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "control/db/admission.h"
 #include "control/db/job_move.h"
 
 static const struct {
@@ -63,6 +64,23 @@ static int fold_new(struct control_tx *t, const struct github_fold *in, struct j
 	return job_create(t, in->run_as, job, NULL, err);
 }
 
+/* A job that waits for something goes on to where it stands now, which may be another wait. */
+static int move_parked(struct control_tx *t, struct job *job, enum job_state to, const char *reason, struct err *err)
+{
+	int rc = 0;
+
+	if (to == JOB_QUEUED)
+		rc = admission_ask(t, job->org_id, job->id, err);
+	if (rc == 0 && to != JOB_PARKED)
+		return job_move(t, job, to, reason, err);
+	if (rc == 0)
+		rc = admission_leave(t, job->org_id, job->id, err);
+	if (rc < 0)
+		return rc;
+	job->reason = rc == ADMISSION_HELD ? ADMISSION_REASON : reason;
+	return job_save(t, job, err);
+}
+
 /* News of a job that we know. */
 static int fold_known(struct control_tx *t, const struct github_fold *in, struct job *job, struct err *err)
 {
@@ -74,10 +92,10 @@ static int fold_known(struct control_tx *t, const struct github_fold *in, struct
 		job->conclusion = in->event->conclusion;
 	if (job_state_live(job->state))
 		return to == JOB_CANCELLED ? job_request_cancel(t, job, err) : job_save(t, job, err);
+	if (job->state == JOB_PARKED && (to == JOB_PARKED || job_state_may_move(JOB_PARKED, to)))
+		return move_parked(t, job, to, reason, err);
 	if (job_state_may_move(job->state, to))
 		return job_move(t, job, to, reason, err);
-	if (job->state == to && to == JOB_PARKED)
-		job->reason = reason;
 	return job_save(t, job, err);
 }
 

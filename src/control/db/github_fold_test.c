@@ -1,5 +1,6 @@
 #include "control/db/github_fold.h"
 
+#include "control/db/admission.h"
 #include "control/db/db_test.h"
 
 static struct github_workflow_job event_of(enum github_action action, const char *conclusion)
@@ -150,6 +151,36 @@ static void test_github_does_not_end_what_runs_here(void **state)
 	assert_int_equal(f->told[f->told_count - 1].type, JOB_EVENT_CANCEL_REQUESTED);
 }
 
+/* Over the rate a job waits, for as long as GitHub says that it waits for us. */
+static void test_a_job_that_the_rate_holds_back_follows_github(void **state)
+{
+	struct fixture *f = *state;
+	struct github_workflow_job before = event_of(GITHUB_ACTION_WAITING, NULL);
+	struct github_workflow_job queued = event_of(GITHUB_ACTION_QUEUED, NULL);
+	struct github_workflow_job elsewhere = event_of(GITHUB_ACTION_IN_PROGRESS, NULL);
+	struct job job = {0};
+	int64_t count = 0;
+
+	f->db.org_jobs = (struct gcra){.limit = 1, .interval_ns = 60 * NS_PER_S};
+	queued.run_attempt = 9;
+	must(fold(f, &queued, true, &job));
+	assert_int_equal(job.state, JOB_QUEUED);
+	must(fold(f, &before, true, &job));
+	assert_string_equal(job.reason, "github_waiting");
+	queued.run_attempt = 1;
+	must(fold(f, &queued, true, &job));
+	assert_int_equal(job.state, JOB_PARKED);
+	assert_string_equal(job.reason, "org_rate_limit");
+	assert_int_equal(fixture_number(f, "SELECT COUNT(*) FROM held_job"), 1);
+	must(fold(f, &elsewhere, true, &job));
+	assert_string_equal(job.reason, "github_in_progress");
+	assert_int_equal(fixture_number(f, "SELECT COUNT(*) FROM held_job"), 0);
+	pass_time(f, 60 * NS_PER_S);
+	must(admission_let_in(&f->db, &count, &f->err));
+	assert_int_equal(count, 0);
+	assert_int_equal(fixture_get(f, job.id).state, JOB_PARKED);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -158,6 +189,7 @@ int main(void)
 		cmocka_unit_test(test_githubs_events_in_any_order),
 		TEST(test_githubs_facts_are_kept),
 		TEST(test_github_does_not_end_what_runs_here),
+		TEST(test_a_job_that_the_rate_holds_back_follows_github),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

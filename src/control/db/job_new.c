@@ -1,6 +1,7 @@
 #include "control/db/job_new.h"
 
 #include "base/buf.h"
+#include "control/db/admission.h"
 #include "control/db/job_move.h"
 #include "control/db/label_rows.h"
 
@@ -41,10 +42,24 @@ static int store_secret(struct control_tx *t, int64_t job_id, const struct secre
 			SQL_ARGS(sql_i64(job_id), sql_blob(buf_str(&sealed))), NULL, err);
 }
 
+/* It may have to wait until its organisation's rate has room for it. */
+static int admit(struct control_tx *t, struct job *job, struct err *err)
+{
+	int rc = job->state == JOB_QUEUED ? admission_ask(t, job->org_id, job->id, err) : 0;
+
+	if (rc == ADMISSION_HELD) {
+		job->state = JOB_PARKED;
+		job->reason = ADMISSION_REASON;
+	}
+	return rc < 0 ? rc : 0;
+}
+
 int job_create(struct control_tx *t, const struct job_spec *spec, struct job *job, const char *digest, struct err *err)
 {
 	int rc = control_next_id(t, "job", &job->id, err);
 
+	if (rc == 0)
+		rc = admit(t, job, err);
 	if (rc == 0)
 		rc = label_set_store(t, &spec->labels, &job->label_set_id, err);
 	if (rc == 0)

@@ -1,0 +1,230 @@
+#include "control/db/admission.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "control/db/job_move.h"
+#include "control/db/rate_limit.h"
+
+enum { LET_IN_BATCH = 64, KEY_SIZE = 40 };
+
+static void org_key(int64_t org_id, char key[KEY_SIZE])
+{
+	(void)snprintf(key, KEY_SIZE, "org-jobs:%" PRId64, org_id);
+}
+
+static int take(struct control_tx *t, const char *key, struct gcra_verdict *ret, struct err *err)
+{
+	const struct gcra *limit = &t->db->org_jobs;
+
+	return rate_limit_take(t->tx, key, limit->limit, limit->interval_ns, 1, t->now, ret, err);
+}
+
+/* 1: jobs of the organisation are held; *ret_next_at is when there is room for the next. */
+static int find_held(struct control_tx *t, int64_t org_id, int64_t *ret_next_at, struct err *err)
+{
+	return sql_get_i64(t->tx, "SELECT next_at FROM held_org WHERE org_id = $1", SQL_ARGS(sql_i64(org_id)),
+			   ret_next_at, err);
+}
+
+static int hold(struct control_tx *t, int64_t org_id, int64_t job_id, int64_t next_at, struct err *err)
+{
+	int rc = sql_exec(t->tx, "INSERT INTO held_job (org_id, job_id) VALUES ($1, $2)",
+			  SQL_ARGS(sql_i64(org_id), sql_i64(job_id)), NULL, err);
+
+	if (rc == 0)
+		rc = sql_exec(t->tx,
+			      "INSERT INTO held_org (org_id, next_at) VALUES ($1, $2) ON CONFLICT (org_id) DO NOTHING",
+			      SQL_ARGS(sql_i64(org_id), sql_i64(next_at)), NULL, err);
+	if (rc < 0)
+		return rc;
+	control_tell(t, &(struct job_event){.type = JOB_EVENT_HELD,
+					    .job_id = job_id,
+					    .org_id = org_id,
+					    .from = JOB_PARKED,
+					    .to = JOB_PARKED,
+					    .reason = ADMISSION_REASON,
+					    .at = t->now});
+	return ADMISSION_HELD;
+}
+
+int admission_ask(struct control_tx *t, int64_t org_id, int64_t job_id, struct err *err)
+{
+	struct gcra_verdict verdict = {.allowed = true};
+	char key[KEY_SIZE];
+	int64_t next_at = 0;
+
+	if (t->db->org_jobs.limit <= 0)
+		return 0;
+	org_key(org_id, key);
+	int rc = rate_limit_lock(t->tx, key, err);
+	if (rc == 0)
+		rc = find_held(t, org_id, &next_at, err);
+	if (rc == 0) {
+		rc = take(t, key, &verdict, err);
+		next_at = verdict.retry_at;
+		if (rc == 0 && verdict.allowed)
+			return 0;
+	}
+	return rc < 0 ? rc : hold(t, org_id, job_id, next_at, err);
+}
+
+int admission_leave(struct control_tx *t, int64_t org_id, int64_t job_id, struct err *err)
+{
+	return sql_exec(t->tx, "DELETE FROM held_job WHERE org_id = $1 AND job_id = $2",
+			SQL_ARGS(sql_i64(org_id), sql_i64(job_id)), NULL, err);
+}
+
+/* --- letting in --- */
+
+static int let_job_in(struct control_tx *t, int64_t org_id, int64_t job_id, struct err *err)
+{
+	struct job job = {0};
+	int rc = job_read(t->tx, job_id, t->arena, &job, err);
+
+	if (rc < 0)
+		return rc;
+	/* Moved meanwhile by somebody who holds only the job's lock. */
+	if (rc == 0 || job.state != JOB_PARKED)
+		return admission_leave(t, org_id, job_id, err);
+	return job_move(t, &job, JOB_QUEUED, NULL, err);
+}
+
+static int held_jobs(struct control_tx *t, int64_t org_id, int64_t *ids, size_t *ret_count, struct err *err)
+{
+	autoptr(sql_rows) rows = NULL;
+	int rc = sql_query(t->tx, "SELECT job_id FROM held_job WHERE org_id = $1 ORDER BY job_id LIMIT $2",
+			   SQL_ARGS(sql_i64(org_id), sql_i64(LET_IN_BATCH)), &rows, err);
+
+	*ret_count = 0;
+	while (rc >= 0 && (rc = sql_next(rows, err)) > 0)
+		ids[(*ret_count)++] = sql_col_i64(rows, 0);
+	return rc;
+}
+
+/* The next one is due at `next_at`; without any, nothing is. */
+static int put_off(struct control_tx *t, int64_t org_id, int64_t next_at, bool none_left, struct err *err)
+{
+	if (none_left)
+		return sql_exec(t->tx, "DELETE FROM held_org WHERE org_id = $1", SQL_ARGS(sql_i64(org_id)), NULL, err);
+	return sql_exec(t->tx, "UPDATE held_org SET next_at = $2 WHERE org_id = $1",
+			SQL_ARGS(sql_i64(org_id), sql_i64(next_at)), NULL, err);
+}
+
+static int let_org_in(struct control_tx *t, int64_t org_id, int64_t *ret_count, struct err *err)
+{
+	struct gcra_verdict verdict = {.allowed = true};
+	int64_t ids[LET_IN_BATCH];
+	char key[KEY_SIZE];
+	int64_t next_at = 0;
+	size_t count = 0;
+	size_t done = 0;
+
+	org_key(org_id, key);
+	int rc = rate_limit_lock(t->tx, key, err);
+	/* Under the lock it is seen again: another control plane may have been first. */
+	if (rc == 0)
+		rc = find_held(t, org_id, &next_at, err);
+	if (rc <= 0 || next_at > t->now)
+		return rc < 0 ? rc : 0;
+	rc = held_jobs(t, org_id, ids, &count, err);
+	while (rc == 0 && done < count) {
+		rc = take(t, key, &verdict, err);
+		if (rc < 0 || !verdict.allowed)
+			break;
+		rc = let_job_in(t, org_id, ids[done++], err);
+	}
+	*ret_count = (int64_t)done;
+	if (rc < 0)
+		return rc;
+	return put_off(t, org_id, verdict.allowed ? t->now : verdict.retry_at, done == count && count < LET_IN_BATCH,
+		       err);
+}
+
+/* 1: some organisation has room. The longest due comes first, so that each gets its turn. */
+static int find_due(struct sql_tx *tx, int64_t now, int64_t *ret_org_id, struct err *err)
+{
+	return sql_get_i64(tx, "SELECT org_id FROM held_org WHERE next_at <= $1 ORDER BY next_at LIMIT 1",
+			   SQL_ARGS(sql_i64(now)), ret_org_id, err);
+}
+
+static int let_in_fn(struct control_tx *t, void *ctx, struct err *err)
+{
+	int64_t *count = ctx;
+	int64_t org_id = 0;
+	int rc = find_due(t->tx, t->now, &org_id, err);
+
+	*count = 0;
+	return rc <= 0 ? rc : let_org_in(t, org_id, count, err);
+}
+
+static int any_due(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	const int64_t *now = ctx;
+	int64_t org_id = 0;
+
+	return find_due(tx, *now, &org_id, err);
+}
+
+int admission_let_in(const struct control_db *db, int64_t *ret_count, struct err *err)
+{
+	int64_t now = control_now(db);
+	int64_t count = 0;
+	int rc = sql_read(db->sql, any_due, &now, err);
+
+	if (rc > 0)
+		rc = control_write(db, let_in_fn, &count, err);
+	if (rc == 0)
+		*ret_count = count;
+	return rc;
+}
+
+/* --- what is to be said --- */
+
+struct foresee {
+	const struct job *job;
+	struct admission_forecast forecast;
+};
+
+static int foresee_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct foresee *f = ctx;
+	int64_t next_at = 0;
+	int rc = sql_get_i64(tx,
+			     "SELECT o.next_at FROM held_org o JOIN held_job j ON j.org_id = o.org_id"
+			     " WHERE o.org_id = $1 AND j.job_id = $2",
+			     SQL_ARGS(sql_i64(f->job->org_id), sql_i64(f->job->id)), &next_at, err);
+
+	if (rc <= 0)
+		return rc;
+	f->forecast.room_at = next_at;
+	rc = sql_get_i64(tx, "SELECT COUNT(*) FROM held_job WHERE org_id = $1 AND job_id < $2",
+			 SQL_ARGS(sql_i64(f->job->org_id), sql_i64(f->job->id)), &f->forecast.ahead, err);
+	return rc < 0 ? rc : 1;
+}
+
+int admission_foresee(const struct control_db *db, const struct job *job, struct admission_forecast *ret,
+		      struct err *err)
+{
+	struct foresee f = {.job = job};
+	int rc = sql_read(db->sql, foresee_fn, &f, err);
+
+	if (rc > 0) {
+		f.forecast.room_at += f.forecast.ahead * (db->org_jobs.limit > 0 ? gcra_step_ns(&db->org_jobs) : 0);
+		*ret = f.forecast;
+	}
+	return rc;
+}
+
+static int count_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	int64_t *count = ctx;
+	int rc = sql_get_i64(tx, "SELECT COUNT(*) FROM held_job", SQL_NO_ARGS, count, err);
+
+	return rc < 0 ? rc : 0;
+}
+
+int admission_count(const struct control_db *db, int64_t *ret, struct err *err)
+{
+	return sql_read(db->sql, count_fn, ret, err);
+}
