@@ -28,6 +28,7 @@ struct config_source {
 	struct config_source_opts opts; /* its strings are borrowed while config_source_new() runs */
 	struct entry *entries;
 	size_t count;
+	size_t data_at; /* where those of DATA/nimbus.env belong */
 };
 
 /* --- what is set --- */
@@ -76,21 +77,33 @@ static bool names(const struct config_key *key, struct str name)
 	       str_eq((struct str){name.data + known.len, name.len - known.len}, STR("_FILE"));
 }
 
+/* The prefix, which all have, is no likeness. */
 static int check_known(const struct config_source_opts *opts, struct str name, const char *origin, struct err *err)
 {
-	struct suggest nearest = {.given = name};
+	static const size_t prefix = sizeof("NIMBUS_") - 1;
+	struct suggest nearest = {.given = {name.data + prefix, name.len - prefix}};
 
 	for (size_t t = 0; t < opts->known_count; t++) {
 		for (size_t k = 0; k < opts->known[t]->count; k++) {
 			const struct config_key *key = &opts->known[t]->keys[k];
 			if (names(key, name))
 				return 0;
-			suggest_offer(&nearest, key->name);
+			suggest_offer(&nearest, key->name + prefix);
 		}
 	}
 	const char *meant = suggest_best(&nearest);
 	return err_set(err, ERR_INVALID, "%s: unknown variable %.*s%s%s%s", origin, STR_ARG(name),
-		       meant != NULL ? "; did you mean " : "", meant != NULL ? meant : "", meant != NULL ? "?" : "");
+		       meant != NULL ? "; did you mean NIMBUS_" : "", meant != NULL ? meant : "",
+		       meant != NULL ? "?" : "");
+}
+
+/* Where problems are collected, one is no reason to end. */
+static int excuse(const struct config_source *s, int rc, const struct err *err)
+{
+	if (rc >= 0 || s->opts.problem == NULL)
+		return rc;
+	s->opts.problem(s->opts.problem_ctx, err);
+	return 0;
 }
 
 /* Other people's names are not ours to judge. */
@@ -101,7 +114,7 @@ static int take(struct config_source *s, struct str name, struct str value, cons
 	int rc = check_known(&s->opts, name, origin, err);
 	if (rc == 0)
 		add(s, name, value, origin);
-	return rc;
+	return excuse(s, rc, err);
 }
 
 static int take_environment(struct config_source *s, char *const *environment, struct err *err)
@@ -238,6 +251,25 @@ static int read_value(struct reader *r, struct buf *out, struct err *err)
 	return rc;
 }
 
+static int parse_line(struct config_source *s, struct reader *r, struct err *err)
+{
+	autofree char *origin = xasprintf("%s:%zu", r->path, r->line);
+	autovar(buf) value = {0};
+	struct str name = {0};
+
+	int rc = read_name(r, &name, err);
+	if (rc < 0) {
+		while (peek(r) >= 0 && next(r) != '\n')
+			;
+		return excuse(s, rc, err);
+	}
+	rc = excuse(s, read_value(r, &value, err), err);
+	if (rc == 0)
+		rc = take(s, name, buf_str(&value), origin, err);
+	secret_wipe(value.data, value.len);
+	return rc;
+}
+
 static int parse_file(struct config_source *s, const char *path, struct str text, struct err *err)
 {
 	struct reader r = {.rest = text, .line = 1, .path = path};
@@ -245,17 +277,8 @@ static int parse_file(struct config_source *s, const char *path, struct str text
 
 	if (!str_is_utf8(text))
 		return err_set(err, ERR_INVALID, "%s: is not UTF-8 text", path);
-	for (skip_to_name(&r); r.rest.len > 0 && rc == 0; skip_to_name(&r)) {
-		autofree char *origin = xasprintf("%s:%zu", path, r.line);
-		autovar(buf) value = {0};
-		struct str name = {0};
-		rc = read_name(&r, &name, err);
-		if (rc == 0)
-			rc = read_value(&r, &value, err);
-		if (rc == 0)
-			rc = take(s, name, buf_str(&value), origin, err);
-		secret_wipe(value.data, value.len);
-	}
+	for (skip_to_name(&r); r.rest.len > 0 && rc == 0; skip_to_name(&r))
+		rc = parse_line(s, &r, err);
 	return rc;
 }
 
@@ -305,14 +328,6 @@ static int take_user_file(struct config_source *s, struct err *err)
 	return path != NULL ? take_optional_file(s, path, err) : 0;
 }
 
-static int take_data_file(struct config_source *s, struct err *err)
-{
-	if (s->opts.data_dir == NULL)
-		return 0;
-	autofree char *path = xasprintf("%s/nimbus.env", s->opts.data_dir);
-	return take_optional_file(s, path, err);
-}
-
 /* A later line of the same file counts, so each file's entries are turned round when they are in. */
 static void reverse(struct entry *entries, size_t count)
 {
@@ -337,7 +352,6 @@ int config_source_new(const struct config_source_opts *opts, struct config_sourc
 {
 	static int (*const files[])(struct config_source * s, struct err * err) = {
 		take_named_file,
-		take_data_file,
 		take_user_file,
 		take_system_file,
 	};
@@ -347,11 +361,28 @@ int config_source_new(const struct config_source_opts *opts, struct config_sourc
 	int rc = take_environment(s, opts->environ, err);
 	for (size_t i = 0; i < ARRAY_LEN(files) && rc == 0; i++) {
 		size_t before = s->count;
-		rc = files[i](s, err);
+		rc = excuse(s, files[i](s, err), err);
 		reverse(s->entries + before, s->count - before);
+		s->data_at = i == 0 ? s->count : s->data_at;
 	}
+	if (rc == 0 && opts->data_dir != NULL)
+		rc = config_source_add_data(s, opts->data_dir, err);
 	if (rc == 0)
 		*ret = TAKE(s);
+	return rc;
+}
+
+int config_source_add_data(struct config_source *s, const char *data_dir, struct err *err)
+{
+	autofree char *path = xasprintf("%s/nimbus.env", data_dir);
+	size_t before = s->count;
+
+	int rc = excuse(s, take_optional_file(s, path, err), err);
+	/* Newest first, and before the weaker ones: that is the whole tail turned round, then its two parts back. */
+	size_t weaker = before - s->data_at;
+	size_t added = s->count - before;
+	reverse(s->entries + s->data_at, weaker + added);
+	reverse(s->entries + s->data_at + added, weaker);
 	return rc;
 }
 
@@ -416,11 +447,40 @@ static bool to_real(const char *text, double *ret)
 	return end != text && *end == '\0' && errno == 0 && isfinite(*ret) != 0;
 }
 
+/* A choice is stored as the table spells it. */
+static int set_choice(const struct config_key *key, const char *value, const char *origin, void *to, struct err *err)
+{
+	struct str rest = str_c(key->choices);
+
+	while (rest.data != NULL) {
+		struct str word = str_cut(&rest, ' ');
+		if (word.len == strlen(value) && strncasecmp(word.data, value, word.len) == 0) {
+			*(char **)to = xmemdup0(word.data, word.len);
+			return 0;
+		}
+	}
+	autofree char *what = xasprintf("one of: %s", key->choices);
+	return refuse(key, value, origin, what, err);
+}
+
 static int set_text(const struct config_key *key, const char *value, const char *origin, void *to, struct err *err)
 {
-	(void)key;
-	(void)origin;
-	(void)err;
+	if (key->choices != NULL)
+		return set_choice(key, value, origin, to, err);
+	*(char **)to = xstrdup(value);
+	return 0;
+}
+
+/* A password may stand in it, so no message repeats it. */
+static int set_url(const struct config_key *key, const char *value, const char *origin, void *to, struct err *err)
+{
+	size_t scheme = strncasecmp(value, "http://", 7) == 0 ? 7 : strncasecmp(value, "https://", 8) == 0 ? 8 : 0;
+	bool host = scheme != 0 && strcspn(value + scheme, "/?#") > 0;
+
+	for (const char *c = value; *c != '\0'; c++)
+		host = host && *c > ' ' && *c != 0x7f;
+	if (!host)
+		return err_set(err, ERR_INVALID, "%s (%s): is not an address like http://host:8000", key->name, origin);
 	*(char **)to = xstrdup(value);
 	return 0;
 }
@@ -588,6 +648,7 @@ static int (*const setters[])(const struct config_key *key, const char *value, c
 	[CONFIG_TEXT] = set_text, [CONFIG_SECRET] = set_secret,	    [CONFIG_INT] = set_int,
 	[CONFIG_BOOL] = set_bool, [CONFIG_DURATION] = set_duration, [CONFIG_SIZE] = set_size,
 	[CONFIG_REAL] = set_real, [CONFIG_LIST] = set_list,	    [CONFIG_SECRETS] = set_secrets,
+	[CONFIG_URL] = set_url,	  [CONFIG_DSN] = set_text,
 };
 
 static const struct entry *stronger(const struct entry *a, const struct entry *b)
@@ -691,6 +752,8 @@ static size_t size_of_type(enum config_type type)
 		[CONFIG_REAL] = sizeof(double),
 		[CONFIG_LIST] = sizeof(struct config_list),
 		[CONFIG_SECRETS] = sizeof(struct config_secrets),
+		[CONFIG_URL] = sizeof(char *),
+		[CONFIG_DSN] = sizeof(char *),
 	};
 
 	return sizes[type];
@@ -726,7 +789,7 @@ void config_unload(const struct config_table *table, void *settings)
 		void *at = (char *)settings + key->offset;
 		if (reserved(key))
 			continue;
-		if (key->type == CONFIG_TEXT)
+		if (key->type == CONFIG_TEXT || key->type == CONFIG_URL || key->type == CONFIG_DSN)
 			free(*(char **)at);
 		else if (key->type == CONFIG_SECRET)
 			secret_free(*(struct secret **)at);
@@ -749,20 +812,108 @@ void config_reserved(const struct config_source *s, const struct config_table *t
 	}
 }
 
-void config_show(const struct config_source *s, const struct config_table *table, struct buf *out)
+void config_check(const struct config_source *s, const struct config_table *table, config_problem_fn *problem,
+		  void *ctx)
 {
 	for (size_t i = 0; i < table->count; i++) {
-		const struct config_key *key = &table->keys[i];
-		const struct entry *e = setting_of(s, key);
-		bool hidden = secret_type(key) || reserved(key);
-		if (e == NULL && reserved(key))
-			continue;
-		const char *value = e != NULL ? e->value : key->fallback != NULL ? key->fallback : "";
-		buf_printf(out, "%s=%s  # %s\n", key->name, e != NULL && hidden ? "(set)" : value,
-			   e != NULL		   ? e->origin
-			   : key->fallback != NULL ? "default"
-						   : "unset");
+		struct config_key key = table->keys[i];
+		const struct config_table one = {table->role, &key, 1};
+		union {
+			char *text;
+			struct secret *secret;
+			int64_t number;
+			bool flag;
+			double real;
+			struct config_list list;
+			struct config_secrets secrets;
+		} value;
+		struct err err = {0};
+		key.offset = 0;
+		if (config_load(s, &one, &value, &err) < 0)
+			problem(ctx, &err);
+		else
+			config_unload(&one, &value);
 	}
+}
+
+static bool looks_secret(struct str option)
+{
+	static const char *const words[] = {"pass", "secret", "token", "key"};
+	bool found = false;
+
+	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+		found = found || memmem(option.data, option.len, words[i], strlen(words[i])) != NULL;
+	return found;
+}
+
+/* ?a=b&password=c */
+static void put_options(struct str options, struct buf *out)
+{
+	while (options.data != NULL) {
+		struct str value = str_cut(&options, '&');
+		struct str name = str_cut(&value, '=');
+		buf_append_str(out, name);
+		if (value.data != NULL) {
+			buf_putc(out, '=');
+			buf_append_str(out, looks_secret(name) ? STR("***") : value);
+		}
+		if (options.data != NULL)
+			buf_putc(out, '&');
+	}
+}
+
+/* scheme://user:password@host/path?options: whatever an '@' may end is taken for a password, for people forget to
+ * escape the '/' in theirs. */
+static void put_address(struct str value, struct buf *out)
+{
+	const char *sign = memmem(value.data, value.len, "://", 3);
+	size_t head = (size_t)(sign + 3 - value.data);
+	struct str rest = {value.data + head, value.len - head};
+	const char *at = rest.len > 0 ? memrchr(rest.data, '@', rest.len) : NULL;
+
+	buf_append(out, value.data, head);
+	if (at != NULL) {
+		struct str user = {rest.data, (size_t)(at - rest.data)};
+		bool password = str_find(user, ':') >= 0;
+		buf_append_str(out, str_cut(&user, ':'));
+		buf_puts(out, password ? ":***" : "");
+		rest = (struct str){at, rest.len - (size_t)(at - rest.data)};
+	}
+	struct str options = rest;
+	buf_append_str(out, str_cut(&options, '?'));
+	if (options.data != NULL) {
+		buf_putc(out, '?');
+		put_options(options, out);
+	}
+}
+
+static void put_shown(const struct config_key *key, struct str value, struct buf *out)
+{
+	bool address = value.len > 0 && memmem(value.data, value.len, "://", 3) != NULL;
+
+	if (address)
+		put_address(value, out);
+	else if (key->type == CONFIG_DSN && (str_find(value, '@') >= 0 || str_find(value, '=') >= 0))
+		buf_puts(out, "***"); /* no address as we know them, but a password perhaps */
+	else
+		buf_append_str(out, value);
+}
+
+struct config_item config_item(const struct config_source *s, const struct config_key *key, struct buf *text)
+{
+	const struct entry *e = setting_of(s, key);
+	struct config_item item = {.set = e != NULL, .secret = secret_type(key) || reserved(key)};
+
+	item.origin = e != NULL ? e->origin : key->fallback != NULL ? "default" : "unset";
+	if (e != NULL && is_file_entry(e, key))
+		buf_printf(text, "(in %s)", e->value);
+	else if (e != NULL && item.secret)
+		buf_puts(text, "(set)");
+	else if (e != NULL)
+		put_shown(key, str_c(e->value), text);
+	else if (key->fallback != NULL)
+		buf_puts(text, key->fallback);
+	return item;
 }
 
 void config_document(const struct config_table *table, struct buf *out)

@@ -29,6 +29,8 @@ enum config_type {
 	CONFIG_SIZE,	 /* int64_t bytes; K, M, G, T (powers of 1,024) are understood */
 	CONFIG_REAL,	 /* double */
 	CONFIG_LIST,	 /* struct config_list: commas or a JSON array */
+	CONFIG_URL,	 /* char *: http:// or https:// and a host */
+	CONFIG_DSN,	 /* char *: the address of a database, a password in it perhaps */
 	CONFIG_SECRETS,	 /* struct config_secrets: the same of secrets */
 };
 
@@ -57,6 +59,7 @@ struct config_key {
 	const char *fallback; /* as it would be written; NULL: none */
 	double min, max;      /* numbers in the unit written; both 0: any */
 	const char *help;     /* one sentence */
+	const char *choices;  /* CONFIG_TEXT: the words that it may be, at spaces, in any case; NULL: any */
 };
 
 struct config_table {
@@ -69,6 +72,7 @@ struct config_table {
 /* Where values come from. Reads the files once; a NIMBUS_ name that no table of `known` has is an error that names
  * file, line and the nearest known name. */
 struct config_source;
+typedef void config_problem_fn(void *ctx, const struct err *err);
 struct config_source_opts {
 	const struct config_table *const *known; /* every table of the program */
 	size_t known_count;
@@ -76,8 +80,13 @@ struct config_source_opts {
 	const char *data_dir; /* DATA/nimbus.env is read where it exists; or NULL */
 	bool skip_unreadable; /* files that are not for us are no error: for commands that anybody may run */
 	char *const *environ;
+	/* Gets each thing that is wrong, and reading goes on; NULL: the first one ends it. */
+	config_problem_fn *problem;
+	void *problem_ctx;
 };
 int config_source_new(const struct config_source_opts *opts, struct config_source **ret, struct err *err) must_check;
+/* opts.data_dir for who had to read the others to know it; at most once. What opts point to must still be there. */
+int config_source_add_data(struct config_source *s, const char *data_dir, struct err *err) must_check;
 void config_source_free(struct config_source *s);
 AUTOPTR_DEFINE(config_source)
 /* As a flag would: stronger than all else. `origin` is what config show says. */
@@ -93,7 +102,17 @@ int config_load(const struct config_source *s, const struct config_table *table,
 void config_unload(const struct config_table *table, void *settings);
 /* Appends the names of the table's reserved keys that are set, with commas between: what the role warns of. */
 void config_reserved(const struct config_source *s, const struct config_table *table, struct buf *out);
-/* One line a key: NAME=value  # origin. Secrets as "(set)". */
-void config_show(const struct config_source *s, const struct config_table *table, struct buf *out);
+/* Calls `problem` for each key of the table whose value cannot be read. */
+void config_check(const struct config_source *s, const struct config_table *table, config_problem_fn *problem,
+		  void *ctx);
+
+/* A value as it may be shown: without secrets, and without the passwords of addresses. */
+struct config_item {
+	const char *origin; /* "environment", "FILE:LINE", "default", "unset" */
+	bool set;	    /* by somebody */
+	bool secret;
+};
+/* Appends the value to `text`: nothing where it is unset. */
+struct config_item config_item(const struct config_source *s, const struct config_key *key, struct buf *text);
 /* A Markdown table: the reference page. */
 void config_document(const struct config_table *table, struct buf *out);

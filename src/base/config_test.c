@@ -23,6 +23,9 @@ struct settings {
 	double ratio;
 	struct config_list labels;
 	struct config_secrets older;
+	char *url;
+	char *database;
+	char *mode;
 };
 
 #define KEY(variable, kind, member, ...)                                                                             \
@@ -40,6 +43,9 @@ static const struct config_key keys[] = {
 	KEY("RATIO", CONFIG_REAL, ratio, .fallback = "0.1", .max = 1, .help = "A share."),
 	KEY("LABELS", CONFIG_LIST, labels, .help = "Labels."),
 	KEY("OLDER", CONFIG_SECRETS, older, .help = "Older keys."),
+	KEY("URL", CONFIG_URL, url, .help = "An address."),
+	KEY("DATABASE", CONFIG_DSN, database, .help = "A database."),
+	KEY("MODE", CONFIG_TEXT, mode, .fallback = "auto", .choices = "auto on off", .help = "A mode."),
 	{.name = "NIMBUS_LATER", .type = CONFIG_TEXT, .flags = CONFIG_RESERVED, .help = "Comes later."},
 };
 static const struct config_table table = {"test", keys, ARRAY_LEN(keys)};
@@ -182,6 +188,11 @@ static void what_is_wrong_is_named(void **state)
 		{"NIMBUS_RATIO=1.5", "1.5 is not from 0 to 1"},
 		{"NIMBUS_LABELS=[1]", "is not a list"},
 		{"NIMBUS_KEY_FILE=/nonexistent/secret", "NIMBUS_KEY_FILE"},
+		{"NIMBUS_MODE=of", "'of' is not one of: auto on off"},
+		{"NIMBUS_URL=u:hunter2@host", "a.env:1): is not an address like http://"},
+		{"NIMBUS_URL=http://", "is not an address"},
+		{"NIMBUS_URL=http:///path", "is not an address"},
+		{"NIMBUS_URL='http://a b'", "is not an address"},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -242,10 +253,11 @@ static void secrets_come_from_files_and_are_not_shown(void **state)
 	assert_true(secret_equal(got.key, STR("hunter2")));
 	config_unload(&table, &got);
 
-	config_show(s, &table, &shown);
-	assert_non_null(strstr(shown.data, "NIMBUS_KEY=(set)  # environment\n"));
-	assert_non_null(strstr(shown.data, "NIMBUS_PORT=8000  # default\n"));
-	assert_non_null(strstr(shown.data, "NIMBUS_NAME=  # unset\n"));
+	struct config_item item = config_item(s, &keys[1], &shown);
+	assert_true(item.set && item.secret);
+	assert_string_equal(item.origin, "environment");
+	autofree char *place = xasprintf("(in %s)", secret);
+	assert_string_equal(shown.data, place);
 	config_reserved(s, &table, &later);
 	assert_string_equal(later.data, "NIMBUS_LATER");
 }
@@ -280,8 +292,8 @@ static void lists_of_secrets(void **state)
 	assert_non_null(strstr(err.msg, "NIMBUS_OLDER"));
 	assert_null(strstr(err.msg, "hunter2"));
 
-	config_show(s, &table, &shown);
-	assert_non_null(strstr(shown.data, "NIMBUS_OLDER=(set)"));
+	assert_true(config_item(s, &keys[8], &shown).secret);
+	assert_null(strstr(shown.data, "one"));
 }
 
 static void a_secret_that_everybody_may_read_is_refused(void **state)
@@ -302,6 +314,92 @@ static void a_secret_that_everybody_may_read_is_refused(void **state)
 	assert_int_equal(chmod(secret, 0640), 0); /* a group's is how secrets reach containers */
 	assert_int_equal(config_load(s, &table, &got, NULL), 0);
 	config_unload(&table, &got);
+}
+
+static void values_are_shown_without_passwords(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *variable; /* as it stands in the environment */
+		size_t key;
+		const char *shown;
+	} cases[] = {
+		{"NIMBUS_PORT=7", 2, "7"},
+		{"NIMBUS_OTHER=7", 2, "8000"},
+		{"NIMBUS_OTHER=7", 0, ""},
+		{"NIMBUS_KEY=hunter2", 1, "(set)"},
+		{"NIMBUS_NAME=a:b@c", 0, "a:b@c"},
+		{"NIMBUS_NAME=redis://:hunter2@h:6379/0", 0, "redis://:***@h:6379/0"},
+		{"NIMBUS_URL=https://u:hunter2@h/x?y=1", 9, "https://u:***@h/x?y=1"},
+		{"NIMBUS_URL=https://h/@x", 9, "https://h/@x"},
+		{"NIMBUS_DATABASE=postgresql+asyncpg://u:hun/te@r2@h:5/d?sslmode=a&sslpassword=hunter2", 10,
+		 "postgresql+asyncpg://u:***@h:5/d?sslmode=a&sslpassword=***"},
+		{"NIMBUS_DATABASE=postgresql://u@h/d", 10, "postgresql://u@h/d"},
+		{"NIMBUS_DATABASE=postgresql://h/d?password=hunter2", 10, "postgresql://h/d?password=***"},
+		{"NIMBUS_DATABASE=host=h password=hunter2", 10, "***"},
+		{"NIMBUS_DATABASE=postgresql:u:hunter2@h/d", 10, "***"},
+		{"NIMBUS_DATABASE=/var/lib/a.db", 10, "/var/lib/a.db"},
+		{"NIMBUS_LATER=hunter2", 12, "(set)"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		const char *environment[] = {cases[i].variable, NULL};
+		autoptr(config_source) s = NULL;
+		autovar(buf) shown = {0};
+		/* "OTHER" is nobody's: it must not be known here. */
+		if (strstr(environment[0], "OTHER") != NULL)
+			environment[0] = NULL;
+		assert_int_equal(open_source(NULL, environment, &s, NULL), 0);
+		(void)config_item(s, &keys[cases[i].key], &shown);
+		assert_string_equal(shown.data != NULL ? shown.data : "", cases[i].shown);
+	}
+}
+
+static void collect(void *ctx, const struct err *err)
+{
+	struct buf *all = ctx;
+
+	buf_printf(all, "%s\n", err->msg);
+}
+
+static void everything_that_is_wrong_is_said(void **state)
+{
+	(void)state;
+	autofree char *path = put("bad.env", "NIMBUS_PROT=1\nno equals\nNIMBUS_PORT=x\nNIMBUS_FLAG=maybe\n"
+					     "NIMBUS_NAME=good\nNIMBUS_LABLES=a\n");
+	const char *environment[] = {"NIMBUS_WIAT=1", "NIMBUS_SIZE=big", NULL};
+	autovar(buf) all = {0};
+	const struct config_source_opts opts = {
+		.known = tables,
+		.known_count = 1,
+		.env_file = path,
+		.environ = (char *const *)(uintptr_t)environment,
+		.problem = collect,
+		.problem_ctx = &all,
+	};
+	static const char *const wanted[] = {
+		"environment: unknown variable NIMBUS_WIAT; did you mean NIMBUS_WAIT?\n",
+		"bad.env:1: unknown variable NIMBUS_PROT; did you mean NIMBUS_PORT?\n",
+		"bad.env:2: expected NAME=value\n",
+		"bad.env:6: unknown variable NIMBUS_LABLES; did you mean NIMBUS_LABELS?\n",
+		"bad.env:3): 'x' is not a whole number\n",
+		"bad.env:4): 'maybe' is not true or false\n",
+		"NIMBUS_SIZE (environment): 'big' is not a size",
+	};
+	autoptr(config_source) s = NULL;
+	struct err err = {0};
+
+	assert_int_equal(config_source_new(&opts, &s, &err), 0);
+	assert_string_equal(config_source_get(s, "NIMBUS_NAME", NULL), "good");
+	config_check(s, &table, collect, &all);
+	for (size_t i = 0; i < ARRAY_LEN(wanted); i++) {
+		if (strstr(all.data, wanted[i]) == NULL)
+			fail_msg("%s: %s", wanted[i], all.data);
+	}
+	size_t lines = 0;
+	for (size_t i = 0; i < all.len; i++)
+		lines += all.data[i] == '\n' ? 1 : 0;
+	assert_int_equal(lines, ARRAY_LEN(wanted));
 }
 
 static void the_reference_page(void **state)
@@ -327,6 +425,8 @@ int main(void)
 		cmocka_unit_test(secrets_come_from_files_and_are_not_shown),
 		cmocka_unit_test(lists_of_secrets),
 		cmocka_unit_test(a_secret_that_everybody_may_read_is_refused),
+		cmocka_unit_test(values_are_shown_without_passwords),
+		cmocka_unit_test(everything_that_is_wrong_is_said),
 		cmocka_unit_test(the_reference_page),
 	};
 	return cmocka_run_group_tests(tests, make_folder, remove_folder);

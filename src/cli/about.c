@@ -113,27 +113,6 @@ const struct command environment_command = {
 	.run = run_environment,
 };
 
-static int run_config_show(struct command_call *call, struct err *err)
-{
-	autovar(role) role = {0};
-	autovar(buf) out = {0};
-
-	int rc = role_open(call->options, true, &role, err);
-	for (size_t i = 0; i < settings_table_count && rc == 0; i++)
-		config_show(role.source, settings_tables[i], &out);
-	return rc < 0 ? rc : print_text(&out, err);
-}
-
-const struct command config_show_command = {
-	.path = "config show",
-	.summary = "Show every setting and where it comes from",
-	.examples = "  nimbus config show\n  nimbus config show --env-file ./nimbus.env\n",
-	.shared = role_options,
-	.shared_count = ROLE_OPTION_COUNT,
-	.options_size = sizeof(struct role_flags),
-	.run = run_config_show,
-};
-
 /* --- reference pages: what docs/reference is made of --- */
 
 static void put_cli_page(const struct command_program *program, struct buf *out)

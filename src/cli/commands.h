@@ -19,7 +19,8 @@ extern const struct command auth_command;	     /* auth.c */
 extern const struct command doctor_command;	     /* doctor.c */
 extern const struct command github_simulate_command; /* simulate.c */
 extern const struct command version_command;	     /* about.c */
-extern const struct command config_show_command;     /* about.c */
+extern const struct command config_show_command;     /* config.c */
+extern const struct command config_check_command;    /* config.c */
 extern const struct command exit_codes_command;	     /* about.c */
 extern const struct command environment_command;     /* about.c */
 extern const struct command reference_command;	     /* about.c */

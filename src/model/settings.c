@@ -19,7 +19,8 @@ static const struct config_key common_keys[] = {
 	LIVE(common_settings, "DATA_DIR", CONFIG_TEXT, data_dir,
 	     .help = "Data directory. As root /var/lib/nimbus, else $XDG_STATE_HOME/nimbus."),
 	LIVE(common_settings, "LOG_LEVEL", CONFIG_TEXT, log_level, .fallback = "INFO",
-	     .help = "Least level that is logged: DEBUG, INFO, WARNING, ERROR."),
+	     .help = "Least level that is logged: DEBUG, INFO, WARNING, ERROR.",
+	     .choices = "DEBUG INFO WARNING WARN ERROR CRITICAL"),
 	LIVE(common_settings, "MIN_FREE_DISK", CONFIG_SIZE, min_free_disk, .fallback = "64M",
 	     .help = "Free disk space below which writes are refused before they are accepted."),
 	LIVE(common_settings, "UID", CONFIG_INT, uid, .fallback = "900000", .min = 1, .max = 4294967294,
@@ -32,7 +33,7 @@ static const struct config_key common_keys[] = {
 };
 
 static const struct config_key control_keys[] = {
-	LIVE(control_settings, "DATABASE_URL", CONFIG_TEXT, database_url,
+	LIVE(control_settings, "DATABASE_URL", CONFIG_DSN, database_url,
 	     .help = "Database of the control plane; unset: SQLite in the data directory."),
 	LIVE(control_settings, "CONTROL_PLANE_PORT", CONFIG_INT, port, .fallback = "8000", .min = 0, .max = 65535,
 	     .help = "Port of the control plane; 0 picks a free one."),
@@ -52,7 +53,7 @@ static const struct config_key control_keys[] = {
 	     .help = "How often a job is leased before a lost lease makes it dead."),
 	LIVE(control_settings, "METRICS_TOKEN", CONFIG_SECRET, metrics_token,
 	     .help = "Bearer token for /metrics; unset: loopback peers only."),
-	LIVE(control_settings, "LOG_SINK_URL", CONFIG_TEXT, log_sink_url, .help = "Base URL of the logging pipeline."),
+	LIVE(control_settings, "LOG_SINK_URL", CONFIG_URL, log_sink_url, .help = "Base URL of the logging pipeline."),
 	LIVE(control_settings, "ASSETS_DIR", CONFIG_TEXT, assets_dir,
 	     .help = "Folder of kernel, guest and rootfs images; unset: assets in the data directory."),
 	LIVE(control_settings, "ORG_JOB_RATE_LIMIT", CONFIG_INT, org_job_limit, .fallback = "100", .min = 0,
@@ -111,13 +112,13 @@ static const struct config_key control_keys[] = {
 static const struct config_key agent_keys[] = {
 	LIVE(agent_settings, "AGENT_ID", CONFIG_TEXT, agent_id,
 	     .help = "Name of this agent; unset: the name of the host."),
-	LIVE(agent_settings, "CONTROL_PLANE_URL", CONFIG_TEXT, control_plane_url, .fallback = "http://127.0.0.1:8000",
+	LIVE(agent_settings, "CONTROL_PLANE_URL", CONFIG_URL, control_plane_url, .fallback = "http://127.0.0.1:8000",
 	     .help = "Base URL of the control plane."),
 	LIVE(agent_settings, "CONTROL_PLANE_TOKEN", CONFIG_SECRET, token,
 	     .help = "Agent token from POST /api/agents/token."),
-	LIVE(agent_settings, "AGENT_STATE_DATABASE_URL", CONFIG_TEXT, state_database_url,
+	LIVE(agent_settings, "AGENT_STATE_DATABASE_URL", CONFIG_DSN, state_database_url,
 	     .help = "Database of the agent; unset: SQLite in the data directory."),
-	LIVE(agent_settings, "LOG_SINK_URL", CONFIG_TEXT, log_sink_url, .help = "Base URL of the logging pipeline."),
+	LIVE(agent_settings, "LOG_SINK_URL", CONFIG_URL, log_sink_url, .help = "Base URL of the logging pipeline."),
 	LIVE(agent_settings, "AGENT_METRICS_HOST", CONFIG_TEXT, metrics_host, .fallback = "127.0.0.1",
 	     .help = "Address of the metrics listener."),
 	LIVE(agent_settings, "AGENT_METRICS_PORT", CONFIG_INT, metrics_port, .fallback = "9460", .min = 0, .max = 65535,
@@ -128,7 +129,8 @@ static const struct config_key agent_keys[] = {
 	     .help = "Guest kernel (ELF vmlinux); unset: vmlinux in the assets."),
 	LIVE(agent_settings, "QEMU_BIN", CONFIG_TEXT, qemu_bin, .fallback = "qemu-system-x86_64",
 	     .help = "QEMU binary."),
-	LIVE(agent_settings, "ACCEL", CONFIG_TEXT, accel, .fallback = "auto", .help = "Accelerator: auto, kvm or tcg."),
+	LIVE(agent_settings, "ACCEL", CONFIG_TEXT, accel, .fallback = "auto", .help = "Accelerator: auto, kvm or tcg.",
+	     .choices = "auto kvm tcg"),
 	LIVE(agent_settings, "AGENT_LABELS", CONFIG_LIST, labels,
 	     .help = "Labels that this agent offers besides nimbus."),
 	LIVE(agent_settings, "AGENT_VCPUS", CONFIG_INT, vcpus, .fallback = "0", .min = 0, .max = 4096,
@@ -220,7 +222,7 @@ static const struct config_key logging_keys[] = {
 	     .help = "Port of the logging pipeline; 0 picks a free one."),
 	LIVE(logging_settings, "LOG_STORAGE_PATH", CONFIG_TEXT, storage_path,
 	     .help = "Folder of the log segments; unset: logs in the data directory."),
-	LIVE(logging_settings, "CONTROL_PLANE_URL", CONFIG_TEXT, control_plane_url, .fallback = "http://127.0.0.1:8000",
+	LIVE(logging_settings, "CONTROL_PLANE_URL", CONFIG_URL, control_plane_url, .fallback = "http://127.0.0.1:8000",
 	     .help = "Control plane whose keys sign the tokens."),
 	LIVE(logging_settings, "LOGGING_METRICS_TOKEN", CONFIG_SECRET, metrics_token,
 	     .help = "Bearer token for /metrics; unset: loopback peers only."),
@@ -277,8 +279,8 @@ static const struct config_key registry_keys[] = {
 };
 
 static const struct config_key cli_keys[] = {
-	LIVE(cli_settings, "URL", CONFIG_TEXT, url, .help = "Base URL of the control plane for commands."),
-	LIVE(cli_settings, "LOGS_URL", CONFIG_TEXT, logs_url, .help = "Base URL of the logging pipeline for commands."),
+	LIVE(cli_settings, "URL", CONFIG_URL, url, .help = "Base URL of the control plane for commands."),
+	LIVE(cli_settings, "LOGS_URL", CONFIG_URL, logs_url, .help = "Base URL of the logging pipeline for commands."),
 	LIVE(cli_settings, "TOKEN", CONFIG_SECRET, token, .help = "Token for commands."),
 };
 

@@ -24,16 +24,25 @@ void role_fini(struct role *r)
 	free(TAKE(r->env_file));
 }
 
-static int open_source(const struct role_flags *flags, const char *data_dir, bool skip_unreadable,
-		       struct config_source **ret, struct err *err)
+/* How the files are read. */
+struct reading {
+	const struct role_flags *flags;
+	bool skip_unreadable;
+	config_problem_fn *problem; /* or NULL */
+	void *problem_ctx;
+};
+
+static int open_source(const struct reading *how, const char *data_dir, struct config_source **ret, struct err *err)
 {
 	const struct config_source_opts opts = {
 		.known = settings_tables,
 		.known_count = settings_table_count,
-		.env_file = flags->env_file,
+		.env_file = how->flags->env_file,
 		.data_dir = data_dir,
-		.skip_unreadable = skip_unreadable,
+		.skip_unreadable = how->skip_unreadable,
 		.environ = environ,
+		.problem = how->problem,
+		.problem_ctx = how->problem_ctx,
 	};
 
 	return config_source_new(&opts, ret, err);
@@ -48,17 +57,12 @@ static char *absolute(const char *path)
 	return xasprintf("%s/%s", here, path);
 }
 
-/* DATA/nimbus.env is one of the files, and where DATA is may stand in another: so the files are read twice. */
-static int find_data_dir(const struct role_flags *flags, bool skip_unreadable, char **ret, struct err *err)
+static int find_data_dir(const struct role_flags *flags, const struct config_source *s, char **ret, struct err *err)
 {
-	autoptr(config_source) s = NULL;
-
-	int rc = open_source(flags, NULL, skip_unreadable, &s, err);
-	if (rc < 0)
-		return rc;
 	const char *configured =
 		flags->data_dir != NULL ? flags->data_dir : config_source_get(s, "NIMBUS_DATA_DIR", NULL);
 	autofree char *dir = settings_data_dir(configured, geteuid() == 0, getenv("XDG_STATE_HOME"), getenv("HOME"));
+
 	if (dir == NULL)
 		return err_set(err, ERR_INVALID,
 			       "nothing says where the data directory is: neither --data, "
@@ -67,26 +71,48 @@ static int find_data_dir(const struct role_flags *flags, bool skip_unreadable, c
 	return 0;
 }
 
+/* DATA/nimbus.env is one of the files, and where DATA is may stand in another: so it is read last, and counts as if it
+ * were not. */
+static int open_role(const struct reading *how, struct role *ret, struct err *err)
+{
+	const struct role_flags *flags = how->flags;
+	autovar(role) r = {0};
+	const char *origin = NULL;
+
+	int rc = open_source(how, NULL, &r.source, err);
+	if (rc == 0)
+		rc = find_data_dir(flags, r.source, &r.data_dir, err);
+	if (rc < 0)
+		return rc;
+	if (config_source_get(r.source, "NIMBUS_DATA_DIR", &origin) == NULL)
+		origin = "default";
+	rc = config_source_add_data(r.source, r.data_dir, err);
+	if (rc < 0)
+		return rc;
+	config_source_override(r.source, "NIMBUS_DATA_DIR", r.data_dir,
+			       flags->data_dir != NULL ? "command line" : origin);
+	r.env_file = flags->env_file != NULL ? absolute(flags->env_file) : NULL;
+	*ret = TAKE_STRUCT(r);
+	return 0;
+}
+
 int role_open(const struct role_flags *flags, bool skip_unreadable, struct role *ret, struct err *err)
 {
 	autovar(role) r = {0};
 
-	int rc = find_data_dir(flags, skip_unreadable, &r.data_dir, err);
+	int rc = open_role(&(struct reading){.flags = flags, .skip_unreadable = skip_unreadable}, &r, err);
 	if (rc == 0)
-		rc = open_source(flags, r.data_dir, skip_unreadable, &r.source, err);
+		rc = config_load(r.source, &common_config, &r.common, err);
 	if (rc < 0)
 		return rc;
-	const char *origin = NULL;
-	if (config_source_get(r.source, "NIMBUS_DATA_DIR", &origin) == NULL)
-		origin = "default";
-	config_source_override(r.source, "NIMBUS_DATA_DIR", r.data_dir,
-			       flags->data_dir != NULL ? "command line" : origin);
-	rc = config_load(r.source, &common_config, &r.common, err);
-	if (rc < 0)
-		return rc;
-	r.env_file = flags->env_file != NULL ? absolute(flags->env_file) : NULL;
 	*ret = TAKE_STRUCT(r);
 	return 0;
+}
+
+int role_open_checked(const struct role_flags *flags, config_problem_fn *problem, void *ctx, struct role *ret,
+		      struct err *err)
+{
+	return open_role(&(struct reading){.flags = flags, .problem = problem, .problem_ctx = ctx}, ret, err);
 }
 
 static int start_log(const struct role *r, const struct config_table *table, struct err *err)
@@ -159,7 +185,7 @@ void role_reload(struct role *r)
 	autoptr(config_source) source = NULL;
 	struct err err = {0};
 
-	int rc = open_source(&flags, r->data_dir, false, &source, &err);
+	int rc = open_source(&(struct reading){.flags = &flags}, r->data_dir, &source, &err);
 	autofree void *settings = xcalloc(1, r->table->size);
 	struct common_settings common = {0};
 	if (rc == 0)

@@ -50,6 +50,11 @@ AUTOVAR_DEFINE(role)
 /* Opens the configuration and finds the data directory. skip_unreadable: for commands that anybody may run. */
 int role_open(const struct role_flags *flags, bool skip_unreadable, struct role *ret, struct err *err) must_check;
 
+/* role_open() that does not end at the first thing that is wrong: `problem` gets each. The common settings are not
+ * loaded. */
+int role_open_checked(const struct role_flags *flags, config_problem_fn *problem, void *ctx, struct role *ret,
+		      struct err *err) must_check;
+
 /* role_open(), then: the log's name and level, one warning for variables that come later, the data directory made where
  * it is missing, and the role's own table loaded into `settings` (config_unload() releases that). */
 int role_start(const struct role_flags *flags, const struct config_table *table, void *settings, struct role *ret,
