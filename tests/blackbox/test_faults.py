@@ -1,73 +1,22 @@
-"""Faults on the real system: what was promised before one still holds after it. Seeds are printed; set
-NIMBUS_TEST_SEED to repeat a run."""
+"""Faults on the real system that are no matter of chance: what was promised before one still holds after it. Those of
+chance are in test_faults_*.py."""
 
 import json
 import os
 import pathlib
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 import requests
 
-from system import BUILD, NIMBUS, ROOT, System, alive, open_folder, wait_until
+from chaos import PythonAgent, check_invariants
+from system import BUILD, NIMBUS, System, alive, open_folder, wait_until
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no qemu-system-x86_64")
-
-
-def check_invariants(system):
-    """The checker of docs/architecture.md, as an operator would run it."""
-    done = subprocess.run([sys.executable, ROOT / "tests" / "checker" / "check.py", "--data", system.data,
-                           "--nimbus", NIMBUS], capture_output=True, check=False, env=system.env, timeout=120)
-    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
-
-
-@pytest.fixture
-def seed():
-    value = int(os.environ.get("NIMBUS_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
-    print(f"NIMBUS_TEST_SEED={value}")
-    return value
-
-
-def test_kill_9_of_agent_and_pipeline_during_twenty_jobs(seed):
-    rng = random.Random(seed)
-    with System(env={"NIMBUS_JOB_LEASE_TTL": "8", "NIMBUS_VM_SHUTDOWN_GRACE": "1"}) as system:
-        done = threading.Event()
-        kills = {"host-agent": 0, "logging-pipeline": 0}
-        hits = dict(kills)
-
-        def killer():
-            while not done.wait(rng.uniform(0.5, 2.5)):
-                role = rng.choice(sorted(kills))
-                running = bool(system.vmms())
-                if system.kill_role(role) is not None:
-                    kills[role] += 1
-                    hits[role] += running
-
-        thread = threading.Thread(target=killer)
-        ids = [system.submit("sh", "-c", f"for i in $(seq 1 200); do echo {n}-$i; done; sleep 1; echo end")
-               for n in range(20)]
-        thread.start()
-        try:
-            jobs = [system.wait_final(job_id, patience=400) for job_id in ids]
-        finally:
-            done.set()
-            thread.join()
-        print(f"kills {kills}, of them while a VM ran {hits}, "
-              f"attempts {sorted(job['attempt'] for job in jobs)}")
-        assert sum(hits.values()) > 0, "no kill hit a running job: this run has shown nothing"
-        wait_until(lambda: system.role_pid("logging-pipeline") and system.role_pid("host-agent"), "the roles to be back")
-        for n, job in enumerate(jobs):
-            assert job["state"] == "succeeded", job
-            expected = "".join(f"{n}-{i}\n" for i in range(1, 201)) + "end\n"
-            assert system.cli("logs", "-f", str(job["id"])).stdout.decode() == expected
-        wait_until(lambda: not system.shims(), "the shims to have shipped and gone")
-        check_invariants(system)
 
 
 def start_second_agent(system, folder):
@@ -107,42 +56,6 @@ def test_an_agent_stopped_past_its_lease_changes_nothing(tmp_path):
         assert system.output(job_id) == "begun\ndone\n"
         wait_until(lambda: not system.shims(), "the first attempt's shim to go")
         check_invariants(system)
-
-
-class PythonAgent:
-    """Speaks the agent's side of the API by hand, so that it can say what a stale agent would."""
-
-    def __init__(self, system, name):
-        self.name = name
-        self.base = system.endpoints["control_plane"]
-        self.logs = system.endpoints["logging_pipeline"]
-        self.token = json.loads(system.cli("auth", "--agent-id", name, "--json").stdout)["token"]
-
-    def post(self, path, body, base=None, token=None):
-        return requests.post((base or self.base) + path, json=body, timeout=60,
-                             headers={"Authorization": f"Bearer {token or self.token}"})
-
-    def lease(self, **more):
-        answer = self.post("/api/jobs/lease", {"agent_id": self.name, "agent_version": "0.1.0",
-                                               "capabilities": ["firecracker"], "hardware": {},
-                                               "labels": ["by-hand"], **more})
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def renew(self, lease):
-        return self.post("/api/jobs/lease/renew", {"job_id": lease["job"]["job_id"], "agent_id": self.name,
-                                                   "fence_token": lease["fence_token"]})
-
-    def status(self, lease, status, **more):
-        return self.post("/api/jobs/status", {"agent_id": self.name, "job_id": lease["job"]["job_id"],
-                                              "fence_token": lease["fence_token"], "status": status, **more})
-
-    def log(self, lease, first, lines):
-        job = lease["job"]
-        entries = [{"job_id": job["job_id"], "attempt": job["attempt"], "seq": first + i, "stream": "stdout",
-                    "agent_id": self.name, "level": "info", "message": line,
-                    "timestamp": "2026-11-21T12:00:00Z"} for i, line in enumerate(lines)]
-        return self.post("/logs", {"entries": entries}, base=self.logs, token=job["log_token"])
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Checks the invariants of docs/architecture.md on a data directory, after whatever was done to it.
 
-    check.py --data DIR --nimbus BINARY [--settle SECONDS] [--agent-data DIR]...
+    check.py --data DIR --nimbus BINARY [--database DSN] [--settle SECONDS] [--agent-data DIR]...
 
-Reads the control plane's database and the VM folders directly, and the logs as a user would. What takes a moment to
+Reads the control plane's database (--database, NIMBUS_DATABASE_URL, or SQLite in the data directory) and the VM folders directly, and the logs as a user would. What takes a moment to
 settle (a seal under way, a folder being removed) gets --settle seconds. Prints what it counted; exits 1 with a line for
 every breach.
 """
@@ -30,17 +30,36 @@ MOVES = {
 }
 
 
+def open_database(options):
+    """A function that runs SQL with `?` for arguments and gives rows by column name, all of one moment."""
+    dsn = options.database
+    if not dsn or dsn.startswith("sqlite"):
+        path = pathlib.Path(dsn.split("///", 1)[1]) if dsn else pathlib.Path(options.data) / "control" / "control.db"
+        lite = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        lite.row_factory = sqlite3.Row
+        lite.execute("BEGIN")
+        return lambda text, *args: lite.execute(text, args).fetchall()
+    import psycopg2  # only here: SQLite needs nothing that is not Python's own
+    import psycopg2.extras
+
+    scheme, rest = dsn.split("://", 1)
+    post = psycopg2.connect(f"{scheme.split('+')[0]}://{rest}", cursor_factory=psycopg2.extras.DictCursor)
+    post.set_session(isolation_level="REPEATABLE READ", readonly=True)
+
+    def rows(text, *args):
+        with post.cursor() as cursor:
+            cursor.execute(text.replace("?", "%s"), args)
+            return cursor.fetchall()
+
+    return rows
+
+
 class Checker:
     def __init__(self, options):
         self.options = options
         self.breaches = []
         self.counts = {}
-        path = pathlib.Path(options.data) / "control" / "control.db"
-        self.db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        self.db.row_factory = sqlite3.Row
-
-    def rows(self, text, *args):
-        return self.db.execute(text, args).fetchall()
+        self.rows = open_database(options)
 
     def require(self, good, text):
         if not good:
@@ -184,6 +203,7 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--nimbus", required=True)
     parser.add_argument("--agent-data", action="append", default=[], help="data directory of a further agent")
+    parser.add_argument("--database", default=os.environ.get("NIMBUS_DATABASE_URL"))
     parser.add_argument("--settle", type=float, default=20.0)
     options = parser.parse_args()
     os.environ["NIMBUS_DATA_DIR"] = str(options.data)

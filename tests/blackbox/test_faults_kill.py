@@ -1,0 +1,177 @@
+"""kill -9 of every role, at random moments while jobs run: what was promised before it still holds after it.
+
+Every kill that counts has hit a running VM: fewer than WANTED of them for any role fail the test, for it has shown
+nothing then. On PostgreSQL the database is one of the roles."""
+
+import os
+import random
+import signal
+import threading
+import time
+import uuid
+
+import pytest
+import requests
+
+from chaos import (AGENT, CONTROL, PATIENCE, PIPELINE, admin_session, check_invariants, needs_qemu_reason, new_seed,
+                   report, size, wait_shipped, wait_until)
+from system import System, alive, cmdline, descendants
+
+pytestmark = pytest.mark.skipif(needs_qemu_reason is not None, reason=str(needs_qemu_reason))
+
+JOBS = size(6, 60)
+WANTED = size(1, 5)
+LINES = 60
+FINAL = {"succeeded", "failed", "cancelled", "timed_out", "dead"}
+
+
+class Killer(threading.Thread):
+    """Kills one after the other, those with the fewest hits first, until each has as many as are wanted."""
+
+    def __init__(self, system, seed):
+        super().__init__(daemon=True)
+        self.system = system
+        self.rng = random.Random(seed)
+        self.over = threading.Event()
+        self.orphans = []
+        self.error = None
+        self.database = self.find_database()
+        self.roles = [CONTROL, AGENT, PIPELINE, "shim", "up"] + (["database"] if self.database else [])
+        self.kills = dict.fromkeys(self.roles, 0)
+        self.hits = dict.fromkeys(self.roles, 0)
+
+    def find_database(self):
+        if "postgres" not in self.system.env.get("NIMBUS_DATABASE_URL", ""):
+            return None
+        from postgresql import Postgresql
+
+        return Postgresql(os.environ["NIMBUS_TEST_POSTGRESQL_FOLDER"])
+
+    @property
+    def satisfied(self):
+        return min(self.hits.values()) >= WANTED
+
+    def run(self):
+        try:
+            while not self.satisfied and not self.over.wait(self.rng.uniform(0.2, 1.5)):
+                fewest = min(self.hits.values())
+                self.kill(self.rng.choice([role for role in self.roles if self.hits[role] == fewest]))
+        except BaseException as error:  # shown by the test
+            self.error = error
+
+    def kill(self, role):
+        vms = self.system.vmms()
+        if role == "shim":
+            done = self.kill_shim(vms)
+        elif role == "up":
+            done = self.kill_up()
+        elif role == "database":
+            self.database.kill()
+            done = True
+        else:
+            done = self.system.kill_role(role) is not None
+        if done:
+            self.kills[role] += 1
+            self.hits[role] += bool(vms)
+        if role == "database":
+            self.over.wait(self.rng.uniform(0, 1))
+            self.database.start()
+        if role == "up":
+            self.start_up()
+
+    def kill_shim(self, vms):
+        if not vms:
+            return False
+        vm = self.rng.choice(sorted(vms))
+        with open(f"/proc/{vm}/stat", encoding="utf-8") as file:
+            shim = int(file.read().rpartition(")")[2].split()[1])
+        if cmdline(shim)[1:2] != ["shim"]:
+            return False
+        self.system.signal_pid(shim, signal.SIGKILL)
+        return True
+
+    def kill_up(self):
+        up = self.system.process
+        self.orphans = [pid for pid in descendants(up.pid) if cmdline(pid)[1:2] != ["shim"]
+                        and "qemu" not in cmdline(pid)[0]]
+        up.kill()
+        up.wait()
+        return True
+
+    def start_up(self):
+        wait_until(lambda: not any(alive(pid) for pid in self.orphans), "the roles to die with their supervisor")
+        self.system.endpoints_path.unlink(missing_ok=True)
+        self.system.start()
+
+
+class Client:
+    """Submits and asks as a client does that is not told of faults: again, until there is an answer."""
+
+    def __init__(self, system):
+        self.system = system
+        self.session = admin_session(system)
+
+    def call(self, method, path, **more):
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                answer = self.session.request(method, self.system.endpoints["control_plane"] + path, timeout=30, **more)
+                if answer.status_code < 500 and answer.status_code != 429:
+                    return answer
+                last = answer.text
+            except (requests.RequestException, FileNotFoundError, ValueError) as error:
+                last = error
+            assert time.monotonic() < until, f"{method} {path}: no answer in {PATIENCE} s, the last: {last}"
+            time.sleep(0.1)
+
+    def submit(self, n):
+        script = f"for i in $(seq 1 {LINES}); do echo {n}-$i; done; sleep 1; echo end"
+        answer = self.call("POST", "/api/jobs", json={
+            "image": "demo", "argv": ["sh", "-c", script], "max_attempts": 10, "idempotency_key": str(uuid.uuid4())})
+        assert answer.status_code in (200, 201, 202), answer.text
+        return answer.json()["id"]
+
+    def job(self, job_id):
+        answer = self.call("GET", f"/api/jobs/{job_id}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+def logs_of(system, job_id):
+    done = system.cli("logs", "-f", str(job_id), check=False)
+    return done.stdout.decode() if done.returncode in (0, 5) else None
+
+
+def test_kill_9_of_every_role_while_jobs_run():
+    seed = new_seed()
+    env = {"NIMBUS_JOB_LEASE_TTL": "6", "NIMBUS_VM_SHUTDOWN_GRACE": "1", "NIMBUS_AGENT_VCPUS": "3"}
+    with System(env=env) as system:
+        client, killer = Client(system), Killer(system, seed)
+        started = time.monotonic()
+        ids = [client.submit(n) for n in range(JOBS)]
+        assert len(set(ids)) == JOBS, "a submission that was repeated made a second job"
+        killer.start()
+        try:
+            for job_id in ids:
+                wait_until(lambda job_id=job_id: killer.error or client.job(job_id)["state"] in FINAL,
+                           f"job {job_id} to end", size(300, 1800))
+        finally:
+            killer.over.set()
+            killer.join(PATIENCE)
+        if killer.error:
+            raise killer.error
+        jobs = [client.job(job_id) for job_id in ids]
+        requeues = sum(job["attempt"] - 1 for job in jobs)
+        report(f"kill -9, {'PostgreSQL' if killer.database else 'SQLite'}, seed {seed}: {JOBS} jobs in "
+               f"{time.monotonic() - started:.0f} s, kills {killer.kills}, of them while a VM ran {killer.hits}, "
+               f"re-queues {requeues}")
+        wait_until(lambda: system.role_pid(PIPELINE) and system.role_pid(AGENT) and system.role_pid(CONTROL),
+                   "the roles to be back")
+        for n, job in enumerate(jobs):
+            assert job["state"] == "succeeded", job
+            expected = "".join(f"{n}-{i}\n" for i in range(1, LINES + 1)) + "end\n"
+            got = wait_until(lambda job=job: logs_of(system, job["id"]), f"the log of job {job['id']}")
+            assert got == expected, f"job {job['id']}, seed {seed}"
+        wait_shipped(system)
+        check_invariants(system)
+        assert killer.satisfied, f"too few kills hit a running job, this run has shown nothing: {killer.hits}"
