@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "net/loop.h"
+#include "role/role.h"
 #include "store/migrate.h"
 #include "store/sql.h"
 
@@ -55,7 +56,7 @@ int state_open(struct loop *loop, const char *dsn, struct state **ret, struct er
 	if (rc == 0)
 		rc = loop_add_fd(loop, sql_inbox_fd(s->inbox), LOOP_READ, LOOP_NORMAL, on_inbox, s, &s->source, err);
 	if (rc == 0)
-		rc = sql_open(&(struct sql_opts){.dsn = dsn, .readers = 1}, &s->sql, err);
+		rc = sql_open(&(struct sql_opts){.dsn = dsn, .readers = 1, .failed = role_disk_failed}, &s->sql, err);
 	if (rc == 0)
 		rc = sql_migrate(s->sql, "agent", err);
 	if (rc < 0)

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "control/control_metrics.h"
 #include "control/handlers.h"
+#include "role/role.h"
 #include "store/migrate.h"
 
 enum { CONNECTIONS_MAX = 12000 };
@@ -35,7 +36,8 @@ static int open_database(struct app *app, const char *data_dir, struct err *err)
 	if (r == 0)
 		r = dir_open(folder, &app->data_fd, err);
 	if (r == 0)
-		r = sql_open(&(struct sql_opts){.dsn = url != NULL ? url : path}, &app->sql, err);
+		r = sql_open(&(struct sql_opts){.dsn = url != NULL ? url : path, .failed = role_disk_failed}, &app->sql,
+			     err);
 	return r < 0 ? r : sql_migrate(app->sql, "control", err);
 }
 

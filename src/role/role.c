@@ -200,3 +200,11 @@ void role_reload(struct role *r)
 	}
 	config_unload(&common_config, &common);
 }
+
+void role_disk_failed(const struct err *err)
+{
+	log_error("the disk failed: this process ends rather than promise what it cannot keep; "
+		  "look at the kernel's log and at the disk before it is started again",
+		  F("error", err));
+	_exit(EXIT_FAILURE);
+}

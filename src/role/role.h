@@ -65,3 +65,7 @@ void role_on_reload(struct role *r, role_reload_fn *fn, void *ctx);
 /* SIGHUP came: reads the configuration again, calls every function, and logs one line: what changed, or what is wrong
  * and therefore stays as it was. */
 void role_reload(struct role *r);
+
+/* The disk failed to sync: says so and ends the process at once, closing nothing, because what closing writes would be
+ * as unsure. For struct sql_opts's `failed`. */
+void role_disk_failed(const struct err *err);

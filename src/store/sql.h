@@ -32,6 +32,10 @@ struct sql_opts {
 	const char *dsn;
 	unsigned readers;   /* connections for sql_read(); 0: 4 */
 	int64_t timeout_ns; /* how long a call waits for a connection, a lock or room in the queue; 0: 10 s */
+	/* A sync failed: what of the file is on the disk is no longer known, and another sync would not find out, so the
+	 * process should end at once and close nothing. From a thread of the store, once. Where it comes back, or is
+	 * NULL, every write fails with ERR_IO from then on. */
+	void (*failed)(const struct err *err);
 };
 
 int sql_open(const struct sql_opts *opts, struct sql **ret, struct err *err) must_check;

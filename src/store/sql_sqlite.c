@@ -41,6 +41,7 @@ struct connection {
 		sqlite3_stmt *stmt;
 		bool busy;
 	} cache[CACHE_SLOTS];
+	bool sync_failed;
 };
 
 struct checkpointer {
@@ -58,7 +59,9 @@ struct sqlite {
 	struct sql base;
 	char *path;
 	int64_t timeout_ns;
-	int64_t clock_base;  /* Unix time when CLOCK_BOOTTIME was 0 */
+	int64_t clock_base; /* Unix time when CLOCK_BOOTTIME was 0 */
+	void (*failed)(const struct err *err);
+	atomic_bool broken;  /* a sync failed */
 	struct queue *queue; /* of struct request */
 	struct connection writer;
 	pthread_t writer_thread;
@@ -130,6 +133,8 @@ static int fail(struct connection *conn, const char *doing, struct err *err)
 
 	if (code == SQLITE_NOMEM)
 		out_of_memory();
+	if (code == SQLITE_IOERR_FSYNC || code == SQLITE_IOERR_DIR_FSYNC)
+		conn->sync_failed = true;
 	return err_set(err, translate(conn->db, code), "%s: %s (SQLite %d)", doing, sqlite3_errmsg(conn->db), code);
 }
 
@@ -468,6 +473,24 @@ static int call(const struct sqlite *s, struct connection *conn, bool writable, 
 	return rc;
 }
 
+static int refuse_broken(struct err *err)
+{
+	return err_set(err, ERR_IO, "the database's disk failed to sync, so nothing more is written to it");
+}
+
+/* After a failed sync the kernel calls the lost pages clean: the next sync would succeed, and a checkpoint would then
+ * drop the only good copy. So nothing is tried again. */
+static void mind_sync(struct sqlite *s, const struct connection *conn)
+{
+	struct err err = {0};
+
+	if (!conn->sync_failed || atomic_exchange(&s->broken, true) || s->failed == NULL)
+		return;
+	(void)refuse_broken(&err);
+	(void)err_wrap(&err, "database %s", s->base.shown);
+	s->failed(&err);
+}
+
 /* --- checkpoints --- */
 
 static int on_commit(void *ctx, sqlite3 *db, const char *name, int pages)
@@ -482,7 +505,8 @@ static int on_commit(void *ctx, sqlite3 *db, const char *name, int pages)
 
 static void *checkpoint_main(void *arg)
 {
-	struct checkpointer *cp = arg;
+	struct sqlite *s = arg;
+	struct checkpointer *cp = &s->checkpointer;
 
 	(void)pthread_mutex_lock(&cp->lock);
 	while (!cp->stop) {
@@ -494,7 +518,9 @@ static void *checkpoint_main(void *arg)
 		(void)pthread_mutex_unlock(&cp->lock);
 		/* Passive: it never waits for anybody, and nobody for it. What it cannot do, the next pass does; a disk
 		 * without room for it has none for the next commit either, which then says so. */
-		(void)sqlite3_wal_checkpoint_v2(cp->conn.db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+		if (sqlite3_wal_checkpoint_v2(cp->conn.db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) != SQLITE_OK)
+			(void)fail(&cp->conn, "checkpoint", NULL);
+		mind_sync(s, &cp->conn);
 		(void)pthread_mutex_lock(&cp->lock);
 		cp->passes++;
 		(void)pthread_cond_broadcast(&cp->done);
@@ -572,7 +598,7 @@ static void write_alone(struct sqlite *s, struct request *r)
 	struct connection *conn = &s->writer;
 
 	r->err = (struct err){0};
-	r->rc = run(conn, "BEGIN IMMEDIATE", &r->err);
+	r->rc = atomic_load(&s->broken) ? refuse_broken(&r->err) : run(conn, "BEGIN IMMEDIATE", &r->err);
 	if (r->rc < 0)
 		return;
 	r->rc = call(s, conn, true, r->fn, r->ctx, &r->err);
@@ -581,6 +607,7 @@ static void write_alone(struct sqlite *s, struct request *r)
 		if (rc < 0)
 			r->rc = rc;
 	}
+	mind_sync(s, conn);
 	undo(conn);
 }
 
@@ -629,8 +656,9 @@ static void *writer_main(void *arg)
 		size_t count = queue_pop_many(s->queue, group, GROUP_MAX, INT64_MAX);
 		if (count == 0)
 			return NULL;
-		bool done = count > 1 && write_group(s, (struct request **)group, count);
+		bool done = count > 1 && !atomic_load(&s->broken) && write_group(s, (struct request **)group, count);
 		if (!done) {
+			mind_sync(s, &s->writer);
 			undo(&s->writer);
 			for (size_t i = 0; i < count; i++)
 				write_alone(s, group[i]);
@@ -899,7 +927,7 @@ static void sqlite_free(struct sql *sql)
 
 static int start_threads(struct sqlite *s, struct err *err)
 {
-	int failed = pthread_create(&s->checkpointer.thread, NULL, checkpoint_main, &s->checkpointer);
+	int failed = pthread_create(&s->checkpointer.thread, NULL, checkpoint_main, s);
 
 	if (failed == 0) {
 		failed = pthread_create(&s->writer_thread, NULL, writer_main, s);
@@ -919,6 +947,7 @@ static int sqlite_open(const struct dsn *dsn, const struct sql_opts *opts, struc
 	s->path = xstrdup(dsn->path);
 	s->timeout_ns = opts->timeout_ns;
 	s->readers = opts->readers;
+	s->failed = opts->failed;
 	s->queue = queue_new(QUEUE_MAX);
 	init_locks(s);
 	int rc = make_file(s->path, err);
