@@ -1,7 +1,9 @@
 #include "control/app.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -112,6 +114,7 @@ static void app_free(struct app *app)
 	metrics_free(app->metrics);
 	told_free(app->told);
 	free(app->assets_dir);
+	free(app->plane);
 	fd_close(&app->data_fd);
 	free(app);
 }
@@ -124,6 +127,14 @@ static struct gcra org_jobs(const struct control_settings *settings)
 	return (struct gcra){.limit = settings->org_job_limit, .interval_ns = interval_ns};
 }
 
+static char *plane_name(const struct app_opts *o)
+{
+	char host[HOST_NAME_MAX + 1] = "";
+
+	(void)gethostname(host, sizeof(host) - 1);
+	return xasprintf("%s:%s:%lld", host, o->data_dir, (long long)o->settings->port);
+}
+
 int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 {
 	autoptr(app) app = xcalloc(1, sizeof(*app));
@@ -134,6 +145,7 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 	app->data_fd = -1;
 	app->assets_dir = o->settings->assets_dir != NULL ? xstrdup(o->settings->assets_dir)
 							  : xasprintf("%s/assets", o->data_dir);
+	app->plane = plane_name(o);
 	app->metrics = metrics_new(control_metrics, CONTROL_METRIC_COUNT);
 	app->told = told_new();
 	app->processor = worker_new(processing_pass, app);
@@ -152,6 +164,7 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 		return r;
 	app->db = (struct control_db){.sql = app->sql,
 				      .sealer = app->sealer,
+				      .plane = app->plane,
 				      .org_jobs = org_jobs(o->settings),
 				      .on_event = control_event,
 				      .ctx = app};

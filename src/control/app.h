@@ -24,6 +24,7 @@ struct app {
 	const struct control_settings *settings;
 	const struct common_settings *common;
 	char *assets_dir;
+	char *plane; /* which control plane this is, the same after a restart: HOST:DATA:PORT */
 	int data_fd; /* the database's folder: whose free space counts */
 	struct sql *sql;
 	struct keyring *keyring;

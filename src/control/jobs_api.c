@@ -81,16 +81,12 @@ static int seen_agents(struct app *app, struct arena *arena, struct why_facts *f
 {
 	struct agent *agents = NULL;
 	size_t count = 0;
-	size_t seen = 0;
-	int r = agents_db_list(&app->db, AGENTS_MAX, arena, &agents, &count, err);
+	int r = agents_db_seen_lately(&app->db, SEEN_LATELY_NS, AGENTS_MAX, arena, &agents, &count, err);
 
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < count; i++)
-		if (agents[i].last_seen_at > control_now(&app->db) - SEEN_LATELY_NS && agents[i].labels != NULL)
-			agents[seen++] = agents[i];
 	facts->agents = agents;
-	facts->agent_count = seen;
+	facts->agent_count = count;
 	return 0;
 }
 

@@ -123,11 +123,11 @@ static bool settle(const struct app *app, const struct delivery_end *ends, size_
 	struct err err = {0};
 	size_t half = count / 2;
 
-	if (deliveries_db_end(&app->db, ends, count, &err) == 0) {
-		for (size_t i = 0; i < count; i++)
-			note(app, &ends[i]);
-		return true;
-	}
+	int r = deliveries_db_end(&app->db, ends, count, &err);
+	for (size_t i = 0; i < count && r == 0; i++)
+		note(app, &ends[i]);
+	if (r >= 0)
+		return r != DELIVERIES_DB_ELSEWHERE;
 	if (err.code == ERR_UNAVAILABLE) {
 		log_warn("deliveries wait: the database is busy", F("deliveries", count), F("error", &err));
 		return false;

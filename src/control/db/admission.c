@@ -77,17 +77,28 @@ int admission_leave(struct control_tx *t, int64_t org_id, int64_t job_id, struct
 
 /* --- letting in --- */
 
-static int let_job_in(struct control_tx *t, int64_t org_id, int64_t job_id, struct err *err)
+/* 0: there is no room for it. LET_BUSY: somebody else works on it, and may be waiting for the rate's lock, which we
+ * hold, so we do not wait for him: next time. */
+enum { LET_IN = 1, LET_BUSY, LET_GO };
+
+static int let_job_in(struct control_tx *t, const char *key, int64_t job_id, struct gcra_verdict *verdict,
+		      struct err *err)
 {
 	struct job job = {0};
-	int rc = job_read(t->tx, job_id, t->arena, &job, err);
+	int rc = job_read_where(t->tx, JOB_SELECT " WHERE j.id = $1 FOR UPDATE OF j SKIP LOCKED",
+				SQL_ARGS(sql_i64(job_id)), t->arena, &job, err);
 
-	if (rc < 0)
+	if (rc <= 0)
+		return rc < 0 ? rc : LET_BUSY;
+	if (job.state != JOB_PARKED) {
+		rc = admission_leave(t, job.org_id, job_id, err);
+		return rc < 0 ? rc : LET_GO;
+	}
+	rc = take(t, key, verdict, err);
+	if (rc < 0 || !verdict->allowed)
 		return rc;
-	/* Moved meanwhile by somebody who holds only the job's lock. */
-	if (rc == 0 || job.state != JOB_PARKED)
-		return admission_leave(t, org_id, job_id, err);
-	return job_move(t, &job, JOB_QUEUED, NULL, err);
+	rc = job_move(t, &job, JOB_QUEUED, NULL, err);
+	return rc < 0 ? rc : LET_IN;
 }
 
 static int held_jobs(struct control_tx *t, int64_t org_id, int64_t *ids, size_t *ret_count, struct err *err)
@@ -118,7 +129,8 @@ static int let_org_in(struct control_tx *t, int64_t org_id, int64_t *ret_count, 
 	char key[KEY_SIZE];
 	int64_t next_at = 0;
 	size_t count = 0;
-	size_t done = 0;
+	size_t seen = 0;
+	bool busy = false;
 
 	org_key(org_id, key);
 	int rc = rate_limit_lock(t->tx, key, err);
@@ -128,17 +140,17 @@ static int let_org_in(struct control_tx *t, int64_t org_id, int64_t *ret_count, 
 	if (rc <= 0 || next_at > t->now)
 		return rc < 0 ? rc : 0;
 	rc = held_jobs(t, org_id, ids, &count, err);
-	while (rc == 0 && done < count) {
-		rc = take(t, key, &verdict, err);
-		if (rc < 0 || !verdict.allowed)
+	for (; rc >= 0 && seen < count; seen++) {
+		rc = let_job_in(t, key, ids[seen], &verdict, err);
+		if (rc <= 0)
 			break;
-		rc = let_job_in(t, org_id, ids[done++], err);
+		*ret_count += rc == LET_IN;
+		busy = busy || rc == LET_BUSY;
 	}
-	*ret_count = (int64_t)done;
 	if (rc < 0)
 		return rc;
-	return put_off(t, org_id, verdict.allowed ? t->now : verdict.retry_at, done == count && count < LET_IN_BATCH,
-		       err);
+	return put_off(t, org_id, verdict.allowed ? t->now : verdict.retry_at,
+		       seen == count && !busy && count < LET_IN_BATCH, err);
 }
 
 /* 1: some organisation has room. The longest due comes first, so that each gets its turn. */
@@ -160,17 +172,19 @@ static int let_in_fn(struct control_tx *t, void *ctx, struct err *err)
 
 static int any_due(struct sql_tx *tx, void *ctx, struct err *err)
 {
-	const int64_t *now = ctx;
+	const struct control_db *db = ctx;
 	int64_t org_id = 0;
+	int64_t now = 0;
+	int rc = control_now(db, tx, &now, err);
 
-	return find_due(tx, *now, &org_id, err);
+	return rc < 0 ? rc : find_due(tx, now, &org_id, err);
 }
 
 int admission_let_in(const struct control_db *db, int64_t *ret_count, struct err *err)
 {
-	int64_t now = control_now(db);
+	struct control_db copy = *db;
 	int64_t count = 0;
-	int rc = sql_read(db->sql, any_due, &now, err);
+	int rc = sql_read(db->sql, any_due, &copy, err);
 
 	if (rc > 0)
 		rc = control_write(db, let_in_fn, &count, err);

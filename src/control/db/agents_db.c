@@ -69,8 +69,8 @@ int agents_db_token_version(const struct control_db *db, const char *agent_id, i
 }
 
 struct seen {
+	const struct control_db *db;
 	const struct agent *agent;
-	int64_t now;
 };
 
 /* 1: the same was written a moment ago. */
@@ -79,12 +79,16 @@ static int seen_lately(struct sql_tx *tx, void *ctx, struct err *err)
 	const struct seen *s = ctx;
 	const struct agent *a = s->agent;
 	int64_t one = 0;
+	int64_t now = 0;
+	int rc = control_now(s->db, tx, &now, err);
 
+	if (rc < 0)
+		return rc;
 	return sql_get_i64(tx,
 			   "SELECT 1 FROM agent WHERE agent_id = $1 AND version = $2 AND labels = $3 AND vcpus = $4"
 			   " AND memory_mb = $5 AND last_seen_at > $6",
 			   SQL_ARGS(sql_text(a->agent_id), sql_text(a->version), sql_text(a->labels), sql_i64(a->vcpus),
-				    sql_i64(a->memory_mb), sql_i64(s->now - SEEN_EVERY_NS)),
+				    sql_i64(a->memory_mb), sql_i64(now - SEEN_EVERY_NS)),
 			   &one, err);
 }
 
@@ -105,7 +109,7 @@ static int seen_fn(struct control_tx *t, void *ctx, struct err *err)
 
 int agents_db_seen(const struct control_db *db, const struct agent *agent, struct err *err)
 {
-	struct seen s = {.agent = agent, .now = control_now(db)};
+	struct seen s = {.db = db, .agent = agent};
 	int rc = sql_read(db->sql, seen_lately, &s, err);
 
 	if (rc == 0)
@@ -114,6 +118,8 @@ int agents_db_seen(const struct control_db *db, const struct agent *agent, struc
 }
 
 struct list {
+	const struct control_db *db;
+	int64_t within_ns;
 	int64_t limit;
 	struct arena *arena;
 	struct agent *agents;
@@ -121,14 +127,15 @@ struct list {
 	size_t count;
 };
 
-static int list_fn(struct sql_tx *tx, void *ctx, struct err *err)
+#define AGENT_SELECT                                                                                         \
+	"SELECT agent_id, token_version, rotated_at, ttl_s, last_seen_at, version, labels, vcpus, memory_mb" \
+	" FROM agent"
+
+static int read_agents(struct sql_tx *tx, struct list *l, const char *text, const struct sql_args *args,
+		       struct err *err)
 {
-	struct list *l = ctx;
 	autoptr(sql_rows) rows = NULL;
-	int rc = sql_query(tx,
-			   "SELECT agent_id, token_version, rotated_at, ttl_s, last_seen_at, version, labels, vcpus,"
-			   " memory_mb FROM agent ORDER BY agent_id LIMIT $1",
-			   SQL_ARGS(sql_i64(l->limit)), &rows, err);
+	int rc = sql_query(tx, text, args, &rows, err);
 
 	l->count = 0;
 	while (rc >= 0 && (rc = sql_next(rows, err)) > 0) {
@@ -147,18 +154,50 @@ static int list_fn(struct sql_tx *tx, void *ctx, struct err *err)
 	return rc;
 }
 
+static int list_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct list *l = ctx;
+
+	return read_agents(tx, l, AGENT_SELECT " ORDER BY agent_id LIMIT $1", SQL_ARGS(sql_i64(l->limit)), err);
+}
+
+static int lately_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct list *l = ctx;
+	int64_t now = 0;
+	int rc = control_now(l->db, tx, &now, err);
+
+	if (rc < 0)
+		return rc;
+	return read_agents(tx, l, AGENT_SELECT " WHERE last_seen_at > $2 ORDER BY agent_id LIMIT $1",
+			   SQL_ARGS(sql_i64(l->limit), sql_i64(now - l->within_ns)), err);
+}
+
+static int list(struct list *l, sql_fn *fn, struct agent **ret, size_t *ret_count, struct err *err)
+{
+	l->agents = arena_calloc(l->arena, (size_t)l->limit, sizeof(*l->agents));
+	int rc = sql_read(l->db->sql, fn, l, err);
+	if (rc == 0) {
+		*ret = l->agents;
+		*ret_count = l->count;
+	}
+	return rc;
+}
+
 int agents_db_list(const struct control_db *db, int64_t limit, struct arena *arena, struct agent **ret,
 		   size_t *ret_count, struct err *err)
 {
-	struct list l = {.limit = limit, .arena = arena};
+	struct list l = {.db = db, .limit = limit, .arena = arena};
 
-	l.agents = arena_calloc(arena, (size_t)limit, sizeof(*l.agents));
-	int rc = sql_read(db->sql, list_fn, &l, err);
-	if (rc == 0) {
-		*ret = l.agents;
-		*ret_count = l.count;
-	}
-	return rc;
+	return list(&l, list_fn, ret, ret_count, err);
+}
+
+int agents_db_seen_lately(const struct control_db *db, int64_t within_ns, int64_t limit, struct arena *arena,
+			  struct agent **ret, size_t *ret_count, struct err *err)
+{
+	struct list l = {.db = db, .within_ns = within_ns, .limit = limit, .arena = arena};
+
+	return list(&l, lately_fn, ret, ret_count, err);
 }
 
 static int audit_fn(struct sql_tx *tx, void *ctx, struct err *err)

@@ -34,6 +34,9 @@ int agents_db_seen(const struct control_db *db, const struct agent *agent, struc
 /* By name; at most `limit`. */
 int agents_db_list(const struct control_db *db, int64_t limit, struct arena *arena, struct agent **ret,
 		   size_t *ret_count, struct err *err) must_check;
+/* Those that have asked for work within that time. */
+int agents_db_seen_lately(const struct control_db *db, int64_t within_ns, int64_t limit, struct arena *arena,
+			  struct agent **ret, size_t *ret_count, struct err *err) must_check;
 
 struct agent_audit {
 	int64_t id;

@@ -1,11 +1,15 @@
 #include "control/db/db.h"
 
-#include "base/clock.h"
 #include "base/mem.h"
 
-int64_t control_now(const struct control_db *db)
+enum { AGAIN_MAX = 5 };
+
+int control_now(const struct control_db *db, struct sql_tx *tx, int64_t *ret, struct err *err)
 {
-	return db->now != NULL ? db->now(db->ctx) : clock_unix_ns();
+	if (db->now == NULL)
+		return sql_now(tx, ret, err);
+	*ret = db->now(db->ctx);
+	return 0;
 }
 
 void control_tell(struct control_tx *t, const struct job_event *event)
@@ -32,9 +36,16 @@ static int run(struct sql_tx *tx, void *ctx, struct err *err)
 	struct call *call = ctx;
 
 	call->t.tx = tx;
-	call->t.now = control_now(call->t.db);
 	call->t.event_count = 0;
-	return call->fn(&call->t, call->ctx, err);
+	call->t.again = false;
+	int rc = control_now(call->t.db, tx, &call->t.now, err);
+	return rc < 0 ? rc : call->fn(&call->t, call->ctx, err);
+}
+
+int control_again(struct control_tx *t, struct err *err)
+{
+	t->again = true;
+	return err_set(err, ERR_CONFLICT, "another request has just written the same");
 }
 
 int control_write(const struct control_db *db, control_fn *fn, void *ctx, struct err *err)
@@ -43,6 +54,8 @@ int control_write(const struct control_db *db, control_fn *fn, void *ctx, struct
 	struct call call = {.t = {.db = db, .arena = arena}, .fn = fn, .ctx = ctx};
 	int rc = sql_write(db->sql, run, &call, err);
 
+	for (int tries = 1; rc < 0 && call.t.again && tries < AGAIN_MAX; tries++)
+		rc = sql_write(db->sql, run, &call, err);
 	for (size_t i = 0; rc >= 0 && db->on_event != NULL && i < call.t.event_count; i++)
 		db->on_event(db->ctx, &call.t.events[i]);
 	free(call.t.events);

@@ -1,13 +1,25 @@
 /*
  * What all modules of the control plane's database share: the handle, the clock, new ids, and what happened.
  *
- * Time. Every `now` of a statement is control_now(): one clock for all, so that a lease's expiry is written and
- * compared by the same one. Today that is this process's clock, because only this process writes; with a database that
- * several control planes share it becomes that server's. A clock that jumps forward ends leases early, which the fence
- * makes safe; one that jumps back lets them live longer than their agents believe, which is safe too.
+ * Time. Every `now` of a statement is the database's clock (sql_now()): one for all control planes that share it, so
+ * that a lease's expiry is written and compared by the same one, and so that no machine's clock moves a lease.
+ *
+ * Locks. Several control planes write at once, each statement sees what is committed (READ COMMITTED). What makes that
+ * safe is one rule: **a transaction that changes a job, its queue place, its lease or its secrets first locks the job's
+ * row** (job_lock(), or a SELECT that ends in FOR UPDATE OF j), and only then looks at the rest. So everything about
+ *one job is serial. Locks are taken in this order, so that two transactions do not wait for each other:
+ *
+ *	deliveries    SKIP LOCKED, all of a batch at once
+ *	jobs          in ascending order; who searches (a lease, the expirer) takes them by SKIP LOCKED, and never waits
+ *	new rows      ids, label sets and offers, a new job: control_next_id() is a lock on the name until the end
+ *	the rest      queue, lease, secrets, history, seals: under their job's lock
+ *
+ * Rows that somebody else may insert meanwhile are inserted with ON CONFLICT; where they were there, the write begins
+ * anew (control_again()). What still collides (40P01) the store runs again.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "auth/sealed.h"
@@ -46,14 +58,16 @@ struct job_event {
 /* Made by the role; the modules only read it. */
 struct control_db {
 	struct sql *sql;
-	const struct sealer *sealer;				    /* NULL: jobs with secret env are refused */
-	struct gcra org_jobs;					    /* how many new jobs an organisation may queue */
-	int64_t (*now)(void *ctx);				    /* NULL: clock_unix_ns() */
+	const struct sealer *sealer; /* NULL: jobs with secret env are refused */
+	struct gcra org_jobs;	     /* how many new jobs an organisation may queue */
+	const char *plane;	     /* which control plane this is: whose deliveries and seals it does at once */
+	int64_t (*now)(void *ctx);   /* NULL: the database's clock */
 	void (*on_event)(void *ctx, const struct job_event *event); /* NULL: nobody listens */
 	void *ctx;						    /* of both functions */
 };
 
-int64_t control_now(const struct control_db *db);
+/* What every time in the database is written and compared by. */
+int control_now(const struct control_db *db, struct sql_tx *tx, int64_t *ret, struct err *err) must_check;
 
 /* One write of this module family: what happened is collected while the function runs, and told when it is durable. A
  * rerun collects anew. `ctx` is the caller's. */
@@ -62,12 +76,16 @@ struct control_tx {
 	struct sql_tx *tx;
 	int64_t now;
 	struct arena *arena; /* for what the function needs, and the events' text */
+	bool again;
 	struct job_event *events;
 	size_t event_count;
 	size_t event_cap;
 };
 typedef int control_fn(struct control_tx *t, void *ctx, struct err *err);
 int control_write(const struct control_db *db, control_fn *fn, void *ctx, struct err *err) must_check;
+/* Undoes what the function has done and runs it anew, a few times: for a row that somebody else committed between two
+ * looks at it. */
+int control_again(struct control_tx *t, struct err *err) must_check;
 /* Text of the event is copied. */
 void control_tell(struct control_tx *t, const struct job_event *event);
 

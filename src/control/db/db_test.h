@@ -79,7 +79,7 @@ unused_fn static int fixture_setup(void **state)
 	assert_non_null(mkdtemp(f->folder));
 	f->now = 1000 * NS_PER_S;
 	f->arena = arena_new();
-	f->db = (struct control_db){.now = fixture_now, .on_event = fixture_told, .ctx = f};
+	f->db = (struct control_db){.plane = "test", .now = fixture_now, .on_event = fixture_told, .ctx = f};
 	dsn = xasprintf("sqlite:///%s/control.db", f->folder);
 	must(sql_open(&(struct sql_opts){.dsn = dsn}, &f->db.sql, &f->err));
 	must(sql_migrate(f->db.sql, "control", &f->err));

@@ -1,8 +1,13 @@
 #include "control/db/deliveries_db.h"
 
+#include <assert.h>
+
+#include "base/buf.h"
 #include "base/clock.h"
 
 enum { TRIES_MAX = 10, TAKE_BYTES_MAX = 32 << 20 };
+/* How long another control plane has for its own. */
+#define OTHERS_NS (2 * NS_PER_S)
 
 struct accept {
 	const char *id;
@@ -15,11 +20,13 @@ static int accept_fn(struct control_tx *t, void *ctx, struct err *err)
 	const struct accept *a = ctx;
 	int64_t changed = 0;
 	int rc = sql_exec(t->tx,
-			  "INSERT INTO delivery (id, event, body, received_at, state, tries, next_at)"
-			  " VALUES ($1, $2, $3, $4, 'new', 0, $4) ON CONFLICT (id) DO UPDATE SET body = excluded.body,"
-			  " state = 'new', tries = 0, next_at = excluded.next_at WHERE delivery.state = 'failed'",
-			  SQL_ARGS(sql_text(a->id), sql_text(a->event), sql_blob(a->body), sql_i64(t->now)), &changed,
-			  err);
+			  "INSERT INTO delivery (id, event, body, received_at, state, tries, next_at, plane)"
+			  " VALUES ($1, $2, $3, $4, 'new', 0, $4, $5) ON CONFLICT (id) DO UPDATE SET"
+			  " body = excluded.body, state = 'new', tries = 0, next_at = excluded.next_at,"
+			  " plane = excluded.plane WHERE delivery.state = 'failed'",
+			  SQL_ARGS(sql_text(a->id), sql_text(a->event), sql_blob(a->body), sql_i64(t->now),
+				   sql_text(t->db->plane)),
+			  &changed, err);
 
 	return rc < 0 || changed > 0 ? rc : DELIVERIES_DB_DOUBLED;
 }
@@ -33,7 +40,7 @@ int deliveries_db_accept(const struct control_db *db, const char *id, const char
 }
 
 struct take {
-	int64_t now;
+	const struct control_db *db;
 	int64_t limit;
 	struct arena *arena;
 	struct delivery *items;
@@ -41,17 +48,14 @@ struct take {
 	size_t bytes;
 };
 
-static int take_fn(struct sql_tx *tx, void *ctx, struct err *err)
-{
-	struct take *take = ctx;
-	autoptr(sql_rows) rows = NULL;
-	int rc = sql_query(tx,
-			   "SELECT id, event, body, received_at, tries FROM delivery WHERE state = 'new'"
-			   " AND next_at <= $1 ORDER BY received_at LIMIT $2",
-			   SQL_ARGS(sql_i64(take->now), sql_i64(take->limit)), &rows, err);
+#define DELIVERY_SELECT "SELECT id, event, body, received_at, tries FROM delivery WHERE state = 'new'"
 
-	take->count = 0;
-	take->bytes = 0;
+static int take_rows(struct sql_tx *tx, struct take *take, const char *text, const struct sql_args *args,
+		     struct err *err)
+{
+	autoptr(sql_rows) rows = NULL;
+	int rc = sql_query(tx, text, args, &rows, err);
+
 	while (rc >= 0 && take->bytes < TAKE_BYTES_MAX && (rc = sql_next(rows, err)) > 0) {
 		struct str body = sql_col_blob(rows, 2);
 		take->bytes += body.len;
@@ -66,10 +70,33 @@ static int take_fn(struct sql_tx *tx, void *ctx, struct err *err)
 	return rc < 0 ? rc : 0;
 }
 
+/* What this control plane has accepted, then what another has left standing. */
+static int take_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct take *take = ctx;
+	int64_t now = 0;
+	int rc = control_now(take->db, tx, &now, err);
+
+	take->count = 0;
+	take->bytes = 0;
+	if (rc == 0)
+		rc = take_rows(tx, take,
+			       DELIVERY_SELECT " AND plane = $3 AND next_at <= $1 ORDER BY received_at LIMIT $2",
+			       SQL_ARGS(sql_i64(now), sql_i64(take->limit), sql_text(take->db->plane)), err);
+	if (rc == 0 && (int64_t)take->count < take->limit)
+		rc = take_rows(tx, take,
+			       DELIVERY_SELECT " AND (plane IS NULL OR plane <> $3) AND received_at <= $4"
+					       " AND next_at <= $1 ORDER BY received_at LIMIT $2",
+			       SQL_ARGS(sql_i64(now), sql_i64(take->limit - (int64_t)take->count),
+					sql_text(take->db->plane), sql_i64(now - OTHERS_NS)),
+			       err);
+	return rc;
+}
+
 int deliveries_db_take(const struct control_db *db, int64_t limit, struct arena *arena, struct delivery **ret,
 		       size_t *ret_count, struct err *err)
 {
-	struct take take = {.now = control_now(db), .limit = limit, .arena = arena};
+	struct take take = {.db = db, .limit = limit, .arena = arena};
 
 	take.items = arena_calloc(arena, (size_t)limit, sizeof(*take.items));
 	int rc = sql_read(db->sql, take_fn, &take, err);
@@ -80,12 +107,11 @@ int deliveries_db_take(const struct control_db *db, int64_t limit, struct arena 
 	return rc;
 }
 
-/* One that has ended meanwhile, by another's hand, keeps its end. */
 static int write_end(struct control_tx *t, const struct delivery_end *end, int64_t job_id, struct err *err)
 {
 	return sql_exec(t->tx,
 			"UPDATE delivery SET state = $2, job_id = $3, result = $4, processed_at = $5, body = NULL"
-			" WHERE id = $1 AND state = 'new'",
+			" WHERE id = $1",
 			SQL_ARGS(sql_text(end->id), sql_text(end->refusal != NULL ? "refused" : "job"),
 				 sql_i64_or_null(job_id), sql_text(end->refusal), sql_i64(t->now)),
 			NULL, err);
@@ -94,21 +120,68 @@ static int write_end(struct control_tx *t, const struct delivery_end *end, int64
 struct ends {
 	const struct delivery_end *items;
 	size_t count;
+	size_t ended;
 };
+
+static int64_t turn(const struct delivery_end *end)
+{
+	return end->refusal == NULL ? end->fold.event->job_id : 0;
+}
+
+/* In the order of GitHub's job ids, which is the order of the jobs' locks; what concerns one job keeps its own. */
+static void order(struct delivery_end *list, size_t count)
+{
+	for (size_t i = 1; i < count; i++) {
+		struct delivery_end end = list[i];
+		size_t at = i;
+		for (; at > 0 && turn(&list[at - 1]) > turn(&end); at--)
+			list[at] = list[at - 1];
+		list[at] = end;
+	}
+}
+
+/* Those that nobody has ended meanwhile, or ends now. */
+static int lock_new(struct control_tx *t, const struct ends *ends, struct delivery_end *list, size_t *ret_count,
+		    struct err *err)
+{
+	struct sql_arg args[DELIVERIES_DB_END_MAX];
+	bool ours[DELIVERIES_DB_END_MAX] = {0};
+	autovar(buf) text = {0};
+	autoptr(sql_rows) rows = NULL;
+
+	buf_puts(&text, "SELECT id FROM delivery WHERE state = 'new' AND id IN (");
+	for (size_t i = 0; i < ends->count; i++) {
+		args[i] = sql_text(ends->items[i].id);
+		buf_printf(&text, "%s$%zu", i > 0 ? ", " : "", i + 1);
+	}
+	buf_puts(&text, ") FOR UPDATE SKIP LOCKED");
+	int rc = sql_query(t->tx, text.data, &(struct sql_args){args, ends->count}, &rows, err);
+	while (rc >= 0 && (rc = sql_next(rows, err)) > 0)
+		for (size_t i = 0; i < ends->count; i++)
+			ours[i] = ours[i] || str_eq(sql_col_text(rows, 0), str_c(ends->items[i].id));
+	*ret_count = 0;
+	for (size_t i = 0; i < ends->count; i++)
+		if (ours[i])
+			list[(*ret_count)++] = ends->items[i];
+	return rc;
+}
 
 static int end_fn(struct control_tx *t, void *ctx, struct err *err)
 {
-	const struct ends *ends = ctx;
-	int rc = 0;
+	struct ends *ends = ctx;
+	struct delivery_end *list = arena_calloc(t->arena, ends->count, sizeof(*list));
+	int rc = lock_new(t, ends, list, &ends->ended, err);
 
-	for (size_t i = 0; i < ends->count && rc >= 0; i++) {
-		const struct delivery_end *end = &ends->items[i];
+	if (rc < 0)
+		return rc;
+	order(list, ends->ended);
+	for (size_t i = 0; i < ends->ended && rc >= 0; i++) {
 		struct job job = {0};
 
-		if (end->refusal == NULL)
-			rc = github_fold(t, &end->fold, &job, err);
+		if (list[i].refusal == NULL)
+			rc = github_fold(t, &list[i].fold, &job, err);
 		if (rc >= 0)
-			rc = write_end(t, end, job.id, err);
+			rc = write_end(t, &list[i], job.id, err);
 	}
 	return rc;
 }
@@ -117,7 +190,9 @@ int deliveries_db_end(const struct control_db *db, const struct delivery_end *en
 {
 	struct ends all = {.items = ends, .count = count};
 
-	return control_write(db, end_fn, &all, err);
+	assert(count > 0 && count <= DELIVERIES_DB_END_MAX);
+	int rc = control_write(db, end_fn, &all, err);
+	return rc >= 0 && all.ended == 0 ? DELIVERIES_DB_ELSEWHERE : rc;
 }
 
 struct mark {
@@ -135,7 +210,7 @@ static int retry_fn(struct control_tx *t, void *ctx, struct err *err)
 {
 	const struct mark *m = ctx;
 	int64_t tries = 0;
-	int rc = sql_get_i64(t->tx, "SELECT tries FROM delivery WHERE id = $1 AND state = 'new'",
+	int rc = sql_get_i64(t->tx, "SELECT tries FROM delivery WHERE id = $1 AND state = 'new' FOR UPDATE",
 			     SQL_ARGS(sql_text(m->id)), &tries, err);
 
 	if (rc <= 0)

@@ -10,7 +10,11 @@
 #include "control/db/db.h"
 #include "control/db/github_fold.h"
 
-enum { DELIVERIES_DB_DOUBLED = 1 };
+enum {
+	DELIVERIES_DB_DOUBLED = 1,   /* accept */
+	DELIVERIES_DB_ELSEWHERE = 1, /* end: another control plane has ended them all, or does so now */
+	DELIVERIES_DB_END_MAX = SQL_ARGS_MAX,
+};
 
 struct delivery {
 	const char *id;	   /* X-GitHub-Delivery */
@@ -25,8 +29,8 @@ struct delivery {
 int deliveries_db_accept(const struct control_db *db, const char *id, const char *event, struct str body,
 			 struct err *err) must_check;
 
-/* Up to `limit` that are due and about 32 MiB of bodies, oldest first. Taking marks nothing: processing is idempotent,
- * so two takers do no harm. */
+/* Up to `limit` that are due and about 32 MiB of bodies, oldest first: what this control plane has accepted, and what
+ * another one has left standing. Taking marks nothing: who ends a delivery first has it. */
 int deliveries_db_take(const struct control_db *db, int64_t limit, struct arena *arena, struct delivery **ret,
 		       size_t *ret_count, struct err *err) must_check;
 
@@ -37,7 +41,9 @@ struct delivery_end {
 		*refusal; /* "ping", "no nimbus label", "event 'push' is not for us"; NULL: it becomes what follows */
 	struct github_fold fold;
 };
-/* All of them, in their order, in one commit; none where one fails. The bodies are dropped. */
+/* All of them, those of one job in their order, in one commit; none where one fails. The bodies are dropped. One that
+ * another control plane has ended, or is ending, is left to it. Up to DELIVERIES_DB_END_MAX; DELIVERIES_DB_ELSEWHERE.
+ */
 int deliveries_db_end(const struct control_db *db, const struct delivery_end *ends, size_t count, struct err *err)
 	must_check;
 /* Something of ours failed: due again after a growing pause, given up (state `failed`, the body kept) after ten. */

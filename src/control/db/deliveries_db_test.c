@@ -107,6 +107,26 @@ static void test_a_delivery_that_fails_is_tried_again_and_given_up(void **state)
 	assert_true(str_eq(take(f, 1)[0].body, STR("{\"again\":1}")));
 }
 
+static void test_another_plane_s_delivery_is_taken_when_it_was_left_standing(void **state)
+{
+	struct fixture *f = *state;
+
+	must(accept_delivery(f, "guid-1", "{}"));
+	f->db.plane = "another";
+	(void)take(f, 0);
+	must(accept_delivery(f, "guid-2", "{}"));
+	assert_string_equal(take(f, 1)[0].id, "guid-2");
+	pass_time(f, 2 * NS_PER_S);
+	struct delivery *d = take(f, 2);
+	assert_string_equal(d[0].id, "guid-2"); /* its own first */
+	assert_string_equal(d[1].id, "guid-1");
+	/* Who ends it first has it. */
+	must(deliveries_db_end(&f->db, &(struct delivery_end){.id = "guid-1", .refusal = "ping"}, 1, &f->err));
+	must_be(deliveries_db_end(&f->db, &(struct delivery_end){.id = "guid-1", .refusal = "late"}, 1, &f->err),
+		DELIVERIES_DB_ELSEWHERE);
+	assert_int_equal(fixture_number(f, "SELECT COUNT(*) FROM delivery WHERE result = 'ping'"), 1);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -116,6 +136,7 @@ int main(void)
 		TEST(test_deliveries_end_in_jobs_or_refusals),
 		TEST(test_one_that_fails_takes_the_others_with_it),
 		TEST(test_a_delivery_that_fails_is_tried_again_and_given_up),
+		TEST(test_another_plane_s_delivery_is_taken_when_it_was_left_standing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

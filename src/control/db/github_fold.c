@@ -104,7 +104,7 @@ int github_fold(struct control_tx *t, const struct github_fold *fold, struct job
 	const struct github_workflow_job *event = fold->event;
 
 	assert(event->job_id > 0 && event->run_attempt > 0);
-	int rc = job_read_where(t->tx, JOB_SELECT " WHERE j.github_job_id = $1 AND j.run_attempt = $2",
+	int rc = job_read_where(t->tx, JOB_SELECT " WHERE j.github_job_id = $1 AND j.run_attempt = $2 FOR UPDATE OF j",
 				SQL_ARGS(sql_i64(event->job_id), sql_i64(event->run_attempt)), t->arena, ret, err);
 	if (rc < 0)
 		return rc;

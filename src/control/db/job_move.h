@@ -11,8 +11,8 @@
 
 /*
  * Moves *job, and writes whatever else of it the caller has changed. `reason` may be NULL. The move must be allowed:
- * the caller has looked at job_state_may_move(). ERR_CONFLICT when somebody else moved the job since it was read, which
- * cannot be while one writer does all.
+ * the caller has looked at job_state_may_move(). The caller holds the job's lock; ERR_CONFLICT when somebody moved it
+ *since it was read, which would be a breach of that.
  *
  *	to queued            it stands in the queue again, at its old place
  *	from queued          it leaves the queue
@@ -34,5 +34,6 @@ int job_save(struct control_tx *t, struct job *job, struct err *err) must_check;
 int job_request_cancel(struct control_tx *t, struct job *job, struct err *err) must_check;
 
 /* Inserts a new job with its history row and, if it begins there, its place in the queue. `request_digest` may be
- * NULL. */
+ * NULL. Where another control plane has just stored a job with its idempotency key or GitHub id, the write begins anew
+ * and finds that one. */
 int job_insert(struct control_tx *t, struct job *job, const char *request_digest, struct err *err) must_check;

@@ -160,6 +160,12 @@ int job_read(struct sql_tx *tx, int64_t id, struct arena *arena, struct job *ret
 	return job_read_where(tx, JOB_SELECT " WHERE j.id = $1", SQL_ARGS(sql_i64(id)), arena, ret, err);
 }
 
+int job_lock(struct sql_tx *tx, int64_t id, struct arena *arena, struct job *ret, struct err *err)
+{
+	return job_read_where(tx, JOB_SELECT " WHERE j.id = $1 FOR UPDATE OF j", SQL_ARGS(sql_i64(id)), arena, ret,
+			      err);
+}
+
 int job_metadata_merge(struct sql_tx *tx, int64_t job_id, const struct js_pairs *metadata, struct err *err)
 {
 	int rc = 0;

@@ -79,6 +79,8 @@ int job_from_row(struct sql_rows *rows, struct arena *arena, struct job *ret, st
 int job_read_where(struct sql_tx *tx, const char *select, const struct sql_args *args, struct arena *arena,
 		   struct job *ret, struct err *err) must_check;
 int job_read(struct sql_tx *tx, int64_t id, struct arena *arena, struct job *ret, struct err *err) must_check;
+/* The same, and nobody else changes the job until this transaction ends: what every change begins with. */
+int job_lock(struct sql_tx *tx, int64_t id, struct arena *arena, struct job *ret, struct err *err) must_check;
 
 /* Key by key into what is there. */
 int job_metadata_merge(struct sql_tx *tx, int64_t job_id, const struct js_pairs *metadata, struct err *err) must_check;

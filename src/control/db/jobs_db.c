@@ -115,7 +115,7 @@ struct cancel {
 static int cancel_fn(struct control_tx *t, void *ctx, struct err *err)
 {
 	struct cancel *c = ctx;
-	int rc = job_read(t->tx, c->id, c->arena, &c->job, err);
+	int rc = job_lock(t->tx, c->id, c->arena, &c->job, err);
 
 	if (rc <= 0)
 		return rc < 0 ? rc : JOBS_DB_MISSING;

@@ -16,66 +16,83 @@ enum stage {
 
 /* --- taking --- */
 
-/*
- * Which job an agent gets: the whole policy, and the function that another scheduler replaces. Today: of all jobs whose
- * labels the offer covers and that fit into what is free, the oldest. For each such label set one step into the queue's
- * index. 1 found.
- */
-static int choose(struct sql_tx *tx, int64_t offer_id, const struct lease_offer *offer, int64_t *ret_job_id,
-		  struct err *err)
-{
-	int64_t vcpus = offer->vcpus > 0 ? offer->vcpus : INT64_MAX;
-	int64_t memory_mb = offer->memory_mb > 0 ? offer->memory_mb : INT64_MAX;
+enum { LOOKS_MAX = 3 };
 
-	return sql_get_i64(tx,
-			   "SELECT q.job_id FROM offer_match m JOIN queue q ON q.label_set_id = m.label_set_id"
-			   " WHERE m.offer_id = $1 AND q.position = (SELECT MIN(f.position) FROM queue f"
-			   " WHERE f.label_set_id = m.label_set_id AND f.vcpus <= $2 AND f.memory_mb <= $3)"
-			   " ORDER BY q.position LIMIT 1",
-			   SQL_ARGS(sql_i64(offer_id), sql_i64(vcpus), sql_i64(memory_mb)), ret_job_id, err);
-}
+/*
+ * Which job an agent gets: the whole policy, and the two functions that another scheduler replaces. Today: of all jobs
+ * whose labels the offer covers and that fit into what is free, the oldest.
+ *
+ * First the label sets that have such a job, oldest first: for each one step into the queue's index, and a second for
+ * what is too big. Looking locks nothing, so it is a read, and free where there is no work.
+ */
+enum { SETS_MAX = 64 };
 
 struct take {
 	const struct lease_offer *offer;
 	struct arena *arena;
 	int64_t offer_id; /* 0: the offer was never made before */
+	int64_t sets[SETS_MAX];
+	size_t set_count;
 	struct job job;
 };
+
+static int64_t limit_of(int64_t free_amount)
+{
+	return free_amount > 0 ? free_amount : INT64_MAX;
+}
+
+static int find_sets(struct sql_tx *tx, struct take *take, struct err *err)
+{
+	autoptr(sql_rows) rows = NULL;
+	int rc = sql_query(tx,
+			   "SELECT q.label_set_id FROM offer_match m JOIN queue q ON q.label_set_id = m.label_set_id"
+			   " WHERE m.offer_id = $1 AND q.position = (SELECT MIN(f.position) FROM queue f"
+			   " WHERE f.label_set_id = m.label_set_id AND f.vcpus <= $2 AND f.memory_mb <= $3)"
+			   " ORDER BY q.position LIMIT $4",
+			   SQL_ARGS(sql_i64(take->offer_id), sql_i64(limit_of(take->offer->vcpus)),
+				    sql_i64(limit_of(take->offer->memory_mb)), sql_i64(SETS_MAX)),
+			   &rows, err);
+
+	take->set_count = 0;
+	while (rc >= 0 && take->set_count < SETS_MAX && (rc = sql_next(rows, err)) > 0)
+		take->sets[take->set_count++] = sql_col_i64(rows, 0);
+	return rc < 0 ? rc : 0;
+}
+
+/*
+ * Then, under lock, the oldest job of a set that nobody else is taking, cancelling or moving at this moment: the walk
+ * along the index passes over those. 1: it is locked and ours.
+ */
+static int lock_first(struct control_tx *t, struct take *take, int64_t label_set_id, struct err *err)
+{
+	return job_read_where(t->tx,
+			      JOB_SELECT " JOIN queue q ON q.job_id = j.id WHERE q.label_set_id = $1 AND q.vcpus <= $2"
+					 " AND q.memory_mb <= $3 AND j.state = 'queued'"
+					 " ORDER BY q.position LIMIT 1 FOR UPDATE OF j SKIP LOCKED",
+			      SQL_ARGS(sql_i64(label_set_id), sql_i64(limit_of(take->offer->vcpus)),
+				       sql_i64(limit_of(take->offer->memory_mb))),
+			      take->arena, &take->job, err);
+}
 
 /* 0 where there is certainly nothing; an offer that was never seen must be written first, to know. */
 static int look(struct sql_tx *tx, void *ctx, struct err *err)
 {
 	struct take *take = ctx;
-	int64_t job_id = 0;
 	int rc = offer_find(tx, take->offer->labels, &take->offer_id, err);
 
 	if (rc <= 0)
 		return rc < 0 ? rc : 1;
-	return choose(tx, take->offer_id, take->offer, &job_id, err);
+	rc = find_sets(tx, take, err);
+	return rc < 0 ? rc : take->set_count > 0;
 }
 
-static int take_fn(struct control_tx *t, void *ctx, struct err *err)
+static int grant(struct control_tx *t, const struct lease_offer *offer, struct job *job, struct err *err)
 {
-	struct take *take = ctx;
-	const struct lease_offer *offer = take->offer;
-	struct job *job = &take->job;
-	int64_t offer_id = take->offer_id;
-	int64_t job_id = 0;
-	int rc = offer_id != 0 ? 0 : offer_store(t, offer->labels, &offer_id, err);
-
-	if (rc == 0)
-		rc = choose(t->tx, offer_id, offer, &job_id, err);
-	if (rc <= 0)
-		return rc < 0 ? rc : LEASES_DB_NONE;
-	rc = job_read(t->tx, job_id, take->arena, job, err);
-	if (rc < 0)
-		return rc;
-	assert(rc > 0 && job->state == JOB_QUEUED);
-	job->agent_id = arena_strdup(take->arena, offer->agent_id);
-	rc = job_move(t, job, JOB_LEASED, NULL, err);
-	if (rc < 0)
-		return rc;
 	int64_t lives_ns = offer->provisional ? LEASE_PROVISIONAL_NS : offer->ttl_ns;
+	int rc = job_move(t, job, JOB_LEASED, NULL, err);
+
+	if (rc < 0)
+		return rc;
 	return sql_exec(t->tx,
 			"INSERT INTO lease (job_id, agent_id, fence, stage, granted_at, expires_at)"
 			" VALUES ($1, $2, $3, $4, $5, $6)",
@@ -85,15 +102,43 @@ static int take_fn(struct control_tx *t, void *ctx, struct err *err)
 			NULL, err);
 }
 
+static int take_fn(struct control_tx *t, void *ctx, struct err *err)
+{
+	struct take *take = ctx;
+	int found = 0;
+	int rc = 0;
+
+	if (take->offer_id == 0) {
+		int64_t offer_id = 0;
+		rc = offer_store(t, take->offer->labels, &offer_id, err);
+		if (rc < 0)
+			return rc;
+		struct take first = {.offer = take->offer, .offer_id = offer_id};
+		rc = find_sets(t->tx, &first, err);
+		memcpy(take->sets, first.sets, sizeof(take->sets));
+		take->set_count = first.set_count;
+	}
+	for (size_t i = 0; i < take->set_count && rc == 0 && found == 0; i++)
+		rc = found = lock_first(t, take, take->sets[i], err);
+	if (rc <= 0)
+		return rc < 0 ? rc : LEASES_DB_NONE;
+	take->job.agent_id = arena_strdup(take->arena, take->offer->agent_id);
+	return grant(t, take->offer, &take->job, err);
+}
+
 int leases_db_lease(const struct control_db *db, const struct lease_offer *offer, struct arena *arena, struct job *ret,
 		    struct err *err)
 {
 	struct take take = {.offer = offer, .arena = arena};
-	int rc = sql_read(db->sql, look, &take, err);
+	int rc = LEASES_DB_NONE;
 
-	if (rc <= 0)
-		return rc < 0 ? rc : LEASES_DB_NONE;
-	rc = control_write(db, take_fn, &take, err);
+	/* What was seen may be gone when it is to be locked: then there may be something else. */
+	for (int tries = 0; rc == LEASES_DB_NONE && tries < LOOKS_MAX; tries++) {
+		rc = sql_read(db->sql, look, &take, err);
+		if (rc <= 0)
+			return rc < 0 ? rc : LEASES_DB_NONE;
+		rc = control_write(db, take_fn, &take, err);
+	}
 	if (rc == 0)
 		*ret = take.job;
 	return rc;
@@ -137,7 +182,8 @@ int leases_db_ready(const struct control_db *db, int64_t job_id, struct arena *a
 
 /* --- fenced writes --- */
 
-/* The one check that all writes of an agent pass: a lease of that job, agent and fence that has not expired. */
+/* The one check that all writes of an agent pass: a lease of that job, agent and fence that has not expired. Under the
+ * job's lock, so that it holds until the write is done. */
 static int check_fence(struct control_tx *t, int64_t job_id, const char *agent_id, int64_t fence, enum stage *ret_stage,
 		       struct err *err)
 {
@@ -187,13 +233,13 @@ static int renew_fn(struct control_tx *t, void *ctx, struct err *err)
 	struct renew *r = ctx;
 	int64_t cancel_at = 0;
 	enum stage stage = STAGE_PROVISIONAL;
-	int rc = check_fence(t, r->in->job_id, r->in->agent_id, r->in->fence, &stage, err);
+	int rc = sql_get_i64(t->tx, "SELECT cancel_requested_at FROM job WHERE id = $1 FOR UPDATE",
+			     SQL_ARGS(sql_i64(r->in->job_id)), &cancel_at, err);
 
+	if (rc >= 0)
+		rc = check_fence(t, r->in->job_id, r->in->agent_id, r->in->fence, &stage, err);
 	if (rc == 0)
 		rc = extend(t, r->in->job_id, r->in->ttl_ns, err);
-	if (rc == 0)
-		rc = sql_get_i64(t->tx, "SELECT cancel_requested_at FROM job WHERE id = $1",
-				 SQL_ARGS(sql_i64(r->in->job_id)), &cancel_at, err);
 	if (rc < 0)
 		return rc;
 	r->cancel_requested = cancel_at != 0;
@@ -259,7 +305,7 @@ static int report_fn(struct control_tx *t, void *ctx, struct err *err)
 	const struct job_report *in = ctx;
 	struct job job = {0};
 	enum stage stage = STAGE_PROVISIONAL;
-	int rc = job_read(t->tx, in->job_id, t->arena, &job, err);
+	int rc = job_lock(t->tx, in->job_id, t->arena, &job, err);
 
 	if (rc < 0)
 		return rc;
@@ -290,13 +336,15 @@ static int release_fn(struct control_tx *t, void *ctx, struct err *err)
 	const struct release *r = ctx;
 	struct job job = {0};
 	int64_t changed = 0;
-	int rc = sql_exec(t->tx, "DELETE FROM lease WHERE job_id = $1 AND fence = $2 AND stage < $3",
-			  SQL_ARGS(sql_i64(r->job_id), sql_i64(r->fence), sql_i64(STAGE_CONFIRMED)), &changed, err);
+	int rc = job_lock(t->tx, r->job_id, t->arena, &job, err);
 
+	if (rc <= 0)
+		return rc;
+	rc = sql_exec(t->tx, "DELETE FROM lease WHERE job_id = $1 AND fence = $2 AND stage < $3",
+		      SQL_ARGS(sql_i64(r->job_id), sql_i64(r->fence), sql_i64(STAGE_CONFIRMED)), &changed, err);
 	if (rc < 0 || changed == 0)
 		return rc;
-	rc = job_read(t->tx, r->job_id, t->arena, &job, err);
-	return rc <= 0 ? rc : job_lose(t, &job, false, "lease_undelivered", err);
+	return job_lose(t, &job, false, "lease_undelivered", err);
 }
 
 int leases_db_release(const struct control_db *db, int64_t job_id, int64_t fence, struct err *err)
@@ -308,68 +356,85 @@ int leases_db_release(const struct control_db *db, int64_t job_id, int64_t fence
 
 enum { EXPIRE_BATCH = 256 };
 
-struct expired {
-	int64_t job_id;
-	enum stage stage;
-};
-
-/* Whoever deletes a lease owns what follows, so that this one statement may run anywhere, any number of times. */
-static int take_expired(struct control_tx *t, struct expired *found, size_t *ret_count, struct err *err)
+/* Locks the jobs whose leases seem to be over. What somebody else works on at this moment, an expirer or the agent's
+ * own renew, is his. */
+static int lock_expired(struct control_tx *t, int64_t *ids, size_t *ret_count, struct err *err)
 {
 	autoptr(sql_rows) rows = NULL;
 	int rc = sql_query(t->tx,
-			   "DELETE FROM lease WHERE expires_at <= $1 AND job_id IN (SELECT job_id FROM lease"
-			   " WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2) RETURNING job_id, stage",
+			   "SELECT a.job_id FROM lease a JOIN job j ON j.id = a.job_id WHERE a.expires_at <= $1"
+			   " ORDER BY a.expires_at LIMIT $2 FOR UPDATE OF j SKIP LOCKED",
 			   SQL_ARGS(sql_i64(t->now), sql_i64(EXPIRE_BATCH)), &rows, err);
 
 	*ret_count = 0;
-	while (rc >= 0 && (rc = sql_next(rows, err)) > 0) {
-		assert(*ret_count < EXPIRE_BATCH);
-		found[(*ret_count)++] = (struct expired){sql_col_i64(rows, 0), (enum stage)sql_col_i64(rows, 1)};
-	}
-	return rc;
+	while (rc >= 0 && *ret_count < EXPIRE_BATCH && (rc = sql_next(rows, err)) > 0)
+		ids[(*ret_count)++] = sql_col_i64(rows, 0);
+	return rc < 0 ? rc : 0;
 }
+
+/* 1: it was over indeed, and is no more. It may have been renewed between the look and the lock. */
+static int end_expired(struct control_tx *t, int64_t job_id, struct err *err)
+{
+	struct job job = {0};
+	int64_t stage = 0;
+	int rc = sql_get_i64(t->tx, "DELETE FROM lease WHERE job_id = $1 AND expires_at <= $2 RETURNING stage",
+			     SQL_ARGS(sql_i64(job_id), sql_i64(t->now)), &stage, err);
+
+	if (rc > 0)
+		rc = job_read(t->tx, job_id, t->arena, &job, err);
+	if (rc <= 0)
+		return rc;
+	bool counted = stage != STAGE_PROVISIONAL;
+	rc = job_lose(t, &job, counted, counted ? "lease_expired" : "lease_unconfirmed", err);
+	return rc < 0 ? rc : 1;
+}
+
+struct expire {
+	size_t locked;
+	int64_t ended;
+};
 
 static int expire_fn(struct control_tx *t, void *ctx, struct err *err)
 {
-	struct expired found[EXPIRE_BATCH];
-	size_t *count = ctx;
-	int rc = take_expired(t, found, count, err);
+	int64_t ids[EXPIRE_BATCH];
+	struct expire *e = ctx;
+	int rc = lock_expired(t, ids, &e->locked, err);
 
-	for (size_t i = 0; i < *count && rc >= 0; i++) {
-		struct job job = {0};
-		bool counted = found[i].stage != STAGE_PROVISIONAL;
-		rc = job_read(t->tx, found[i].job_id, t->arena, &job, err);
-		if (rc > 0)
-			rc = job_lose(t, &job, counted, counted ? "lease_expired" : "lease_unconfirmed", err);
+	e->ended = 0;
+	for (size_t i = 0; i < e->locked && rc >= 0; i++) {
+		rc = end_expired(t, ids[i], err);
+		e->ended += rc > 0;
 	}
 	return rc < 0 ? rc : 0;
 }
 
 static int any_expired(struct sql_tx *tx, void *ctx, struct err *err)
 {
-	const int64_t *now = ctx;
+	const struct control_db *db = ctx;
+	int64_t now = 0;
 	int64_t job_id = 0;
+	int rc = control_now(db, tx, &now, err);
 
-	return sql_get_i64(tx, "SELECT job_id FROM lease WHERE expires_at <= $1 LIMIT 1", SQL_ARGS(sql_i64(*now)),
+	if (rc < 0)
+		return rc;
+	return sql_get_i64(tx, "SELECT job_id FROM lease WHERE expires_at <= $1 LIMIT 1", SQL_ARGS(sql_i64(now)),
 			   &job_id, err);
 }
 
 int leases_db_expire(const struct control_db *db, int64_t *ret_count, struct err *err)
 {
-	size_t count = 0;
+	struct control_db copy = *db;
+	struct expire e = {0};
 	int64_t total = 0;
 	int rc = 0;
 
 	do {
-		int64_t now = control_now(db);
-		count = 0;
-		rc = sql_read(db->sql, any_expired, &now, err);
-		if (rc > 0) {
-			rc = control_write(db, expire_fn, &count, err);
-			total += (int64_t)count;
-		}
-	} while (rc >= 0 && count == EXPIRE_BATCH);
+		e = (struct expire){0};
+		rc = sql_read(db->sql, any_expired, &copy, err);
+		if (rc > 0)
+			rc = control_write(db, expire_fn, &e, err);
+		total += rc == 0 ? e.ended : 0;
+	} while (rc >= 0 && e.locked == EXPIRE_BATCH);
 	if (rc < 0)
 		return rc;
 	*ret_count = total;

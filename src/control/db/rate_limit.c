@@ -42,7 +42,7 @@ int rate_limit_take(struct sql_tx *tx, const char *key, int64_t limit, int64_t i
 struct pass {
 	const char *key;
 	const struct gcra *limit;
-	int64_t now;
+	const struct control_db *db;
 	struct gcra_verdict verdict;
 };
 
@@ -50,10 +50,14 @@ static int look_fn(struct sql_tx *tx, void *ctx, struct err *err)
 {
 	struct pass *p = ctx;
 	int64_t tat = 0;
-	int rc = sql_get_i64(tx, "SELECT tat FROM rate_limit WHERE key = $1", SQL_ARGS(sql_text(p->key)), &tat, err);
+	int64_t now = 0;
+	int rc = control_now(p->db, tx, &now, err);
 
+	if (rc == 0)
+		rc = sql_get_i64(tx, "SELECT tat FROM rate_limit WHERE key = $1", SQL_ARGS(sql_text(p->key)), &tat,
+				 err);
 	if (rc >= 0)
-		p->verdict = gcra_take(p->limit, tat, 1, p->now);
+		p->verdict = gcra_take(p->limit, tat, 1, now);
 	return rc < 0 ? rc : 0;
 }
 
@@ -67,7 +71,7 @@ static int pass_fn(struct control_tx *t, void *ctx, struct err *err)
 int rate_limit_pass(const struct control_db *db, const char *key, const struct gcra *limit, struct gcra_verdict *ret,
 		    struct err *err)
 {
-	struct pass p = {.key = key, .limit = limit, .now = control_now(db)};
+	struct pass p = {.key = key, .limit = limit, .db = db};
 	int rc = sql_read(db->sql, look_fn, &p, err);
 
 	if (rc == 0 && p.verdict.allowed)

@@ -3,34 +3,35 @@
 #include "base/clock.h"
 
 #define PAUSE_MAX_NS (60 * NS_PER_S)
+/* How long another control plane has for its own. */
+#define OTHERS_NS (5 * NS_PER_S)
 
 int seal_add(struct control_tx *t, int64_t job_id, int64_t attempt, int64_t org_id, int64_t last_seq, struct err *err)
 {
 	return sql_exec(t->tx,
-			"INSERT INTO log_seal (job_id, attempt, org_id, last_seq, tries, next_at)"
-			" VALUES ($1, $2, $3, $4, 0, $5) ON CONFLICT (job_id, attempt) DO NOTHING",
+			"INSERT INTO log_seal (job_id, attempt, org_id, last_seq, tries, next_at, plane)"
+			" VALUES ($1, $2, $3, $4, 0, $5, $6) ON CONFLICT (job_id, attempt) DO NOTHING",
 			SQL_ARGS(sql_i64(job_id), sql_i64(attempt), sql_i64(org_id),
-				 last_seq < 0 ? sql_null() : sql_i64(last_seq), sql_i64(t->now)),
+				 last_seq < 0 ? sql_null() : sql_i64(last_seq), sql_i64(t->now),
+				 sql_text(t->db->plane)),
 			NULL, err);
 }
 
 struct take {
-	int64_t now;
+	const struct control_db *db;
 	int64_t limit;
 	struct seal *items;
 	size_t count;
 };
 
-static int take_fn(struct sql_tx *tx, void *ctx, struct err *err)
+static int take_rows(struct sql_tx *tx, struct take *take, const char *text, int64_t until, struct err *err)
 {
-	struct take *take = ctx;
 	autoptr(sql_rows) rows = NULL;
-	int rc = sql_query(tx,
-			   "SELECT job_id, attempt, org_id, last_seq, tries FROM log_seal WHERE next_at <= $1"
-			   " ORDER BY next_at LIMIT $2",
-			   SQL_ARGS(sql_i64(take->now), sql_i64(take->limit)), &rows, err);
+	int rc = sql_query(
+		tx, text,
+		SQL_ARGS(sql_i64(until), sql_i64(take->limit - (int64_t)take->count), sql_text(take->db->plane)), &rows,
+		err);
 
-	take->count = 0;
 	while (rc >= 0 && (rc = sql_next(rows, err)) > 0) {
 		take->items[take->count++] = (struct seal){
 			.job_id = sql_col_i64(rows, 0),
@@ -43,10 +44,31 @@ static int take_fn(struct sql_tx *tx, void *ctx, struct err *err)
 	return rc;
 }
 
+#define SEAL_SELECT "SELECT job_id, attempt, org_id, last_seq, tries FROM log_seal"
+
+/* What this control plane has to do, then what another should have done by now. */
+static int take_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct take *take = ctx;
+	int64_t now = 0;
+	int rc = control_now(take->db, tx, &now, err);
+
+	take->count = 0;
+	if (rc == 0)
+		rc = take_rows(tx, take, SEAL_SELECT " WHERE plane = $3 AND next_at <= $1 ORDER BY next_at LIMIT $2",
+			       now, err);
+	if (rc == 0 && (int64_t)take->count < take->limit)
+		rc = take_rows(tx, take,
+			       SEAL_SELECT " WHERE (plane IS NULL OR plane <> $3) AND next_at <= $1 ORDER BY next_at"
+					   " LIMIT $2",
+			       now - OTHERS_NS, err);
+	return rc;
+}
+
 int seals_db_take(const struct control_db *db, int64_t limit, struct arena *arena, struct seal **ret, size_t *ret_count,
 		  struct err *err)
 {
-	struct take take = {.now = control_now(db), .limit = limit};
+	struct take take = {.db = db, .limit = limit};
 
 	take.items = arena_calloc(arena, (size_t)limit, sizeof(*take.items));
 	int rc = sql_read(db->sql, take_fn, &take, err);

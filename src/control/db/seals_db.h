@@ -17,7 +17,8 @@ struct seal {
 	int64_t tries;
 };
 
-/* Up to `limit` that are due, oldest first. Sealing is idempotent, so two takers do no harm. */
+/* Up to `limit` that are due, oldest first: those that this control plane's own writes left, and those that another one
+ * has left standing. Sealing is idempotent, so two takers do no harm. */
 int seals_db_take(const struct control_db *db, int64_t limit, struct arena *arena, struct seal **ret, size_t *ret_count,
 		  struct err *err) must_check;
 int seals_db_done(const struct control_db *db, const struct seal *seal, struct err *err) must_check;
