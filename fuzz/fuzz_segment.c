@@ -54,7 +54,7 @@ static void round_trip(struct segment_codec *codec, const struct segment_header 
 	int rc = segment_decode_header(buf_str(&block), &read, NULL);
 	assert(rc == 0 && read.last_seq == h->first_seq + (int64_t)count - 1);
 	struct str payload = {block.data + SEGMENT_HEADER_SIZE, block.len - SEGMENT_HEADER_SIZE};
-	rc = segment_decode_lines(codec, &read, payload, &again, NULL);
+	rc = segment_decode_lines(codec, &read, payload, NULL, &again, NULL);
 	assert(rc == 0 && again.count == count);
 	for (size_t i = 0; i < count; i++) {
 		assert(str_eq(again.lines[i].message, lines->lines[i].message));
@@ -79,7 +79,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (segment_decode_header(buf_str(&block), &h, NULL) < 0 || h.kind != SEGMENT_LINES)
 		return 0;
 	struct str payload = {block.data + SEGMENT_HEADER_SIZE, block.len - SEGMENT_HEADER_SIZE};
-	if (segment_decode_lines(codec, &h, payload, &lines, NULL) == 0)
+	if (segment_decode_lines(codec, &h, payload, NULL, &lines, NULL) == 0)
 		round_trip(codec, &h, &lines);
 	return 0;
 }

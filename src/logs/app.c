@@ -101,6 +101,7 @@ static int app_free(struct app *app, struct err *err)
 
 	http_wait_list_free(app->followers);
 	http_server_free(app->server);
+	gate_free(app->searches);
 	verifier_free(app->verifier);
 	jwks_free(app->jwks);
 	metrics_free(app->metrics);
@@ -115,6 +116,7 @@ int logs_app_start(const struct app_opts *opts, struct app **ret, struct err *er
 
 	app->opts = *opts;
 	app->metrics = metrics_new(logs_metrics, LOGS_METRIC_COUNT);
+	app->searches = gate_new((size_t)opts->settings->query_concurrency);
 	make_server(app);
 	int rc = open_store(app, err);
 	if (rc == 0)

@@ -11,31 +11,39 @@
 #include "auth/token.h"
 #include "base/compiler.h"
 #include "base/err.h"
+#include "logs/gate.h"
 #include "logs/store.h"
 #include "model/settings.h"
 #include "net/http_server.h"
 #include "net/metrics.h"
 
 /* The seeds' names first; those of a ClickHouse behind it stay 0 until there is one. */
-#define LOGS_METRICS(X)                                                                                         \
-	X(INGEST_REQUESTS, "ingest_requests_total", METRIC_COUNTER, "requests that brought lines")              \
-	X(ROWS_INGESTED, "rows_ingested_total", METRIC_COUNTER, "lines that are durable")                       \
-	X(ROWS_DROPPED, "rows_dropped_total", METRIC_COUNTER, "lines of batches that were refused")             \
-	X(BATCHES, "batches_total", METRIC_COUNTER, "batches that are durable")                                 \
-	X(BATCH_BYTES, "batch_bytes_total", METRIC_COUNTER, "bytes of their bodies")                            \
-	X(CLICKHOUSE_ERRORS, "clickhouse_errors_total", METRIC_COUNTER, "failed calls of ClickHouse")           \
-	X(METADATA_ROWS, "metadata_rows_total", METRIC_COUNTER, "job metadata stored")                          \
-	X(QUERY_REQUESTS, "query_requests_total", METRIC_COUNTER, "searches")                                   \
-	X(QUERY_ERRORS, "query_errors_total", METRIC_COUNTER, "searches that failed")                           \
-	X(HTTP_REQUESTS, "http_requests_total", METRIC_COUNTER, "requests answered")                            \
-	X(BATCH_LATENCY, "batch_latency_seconds", METRIC_HISTOGRAM, "from a whole body to durable lines")       \
-	X(HTTP_LATENCY, "http_request_latency_seconds", METRIC_HISTOGRAM, "time to answer; followers left out") \
-	X(ROWS_REPEATED, "rows_repeated_total", METRIC_COUNTER, "lines that were sent again")                   \
-	X(SEALS, "seals_total", METRIC_COUNTER, "seal requests")                                                \
-	X(FOLLOWERS, "followers", METRIC_GAUGE, "streams that wait for lines")                                  \
-	X(STORE_GROUPS, "store_groups", METRIC_GAUGE, "writes to the journal since the start")                  \
-	X(STORE_BYTES, "store_bytes", METRIC_GAUGE, "packed bytes written since the start")                     \
-	X(STORE_REFUSED, "store_disk_full", METRIC_GAUGE, "batches refused for a full disk since the start")    \
+#define LOGS_METRICS(X)                                                                                              \
+	X(INGEST_REQUESTS, "ingest_requests_total", METRIC_COUNTER, "requests that brought lines")                   \
+	X(ROWS_INGESTED, "rows_ingested_total", METRIC_COUNTER, "lines that are durable")                            \
+	X(ROWS_DROPPED, "rows_dropped_total", METRIC_COUNTER, "lines of batches that were refused")                  \
+	X(BATCHES, "batches_total", METRIC_COUNTER, "batches that are durable")                                      \
+	X(BATCH_BYTES, "batch_bytes_total", METRIC_COUNTER, "bytes of their bodies")                                 \
+	X(CLICKHOUSE_ERRORS, "clickhouse_errors_total", METRIC_COUNTER, "failed calls of ClickHouse")                \
+	X(METADATA_ROWS, "metadata_rows_total", METRIC_COUNTER, "job metadata stored")                               \
+	X(QUERY_REQUESTS, "query_requests_total", METRIC_COUNTER, "searches")                                        \
+	X(QUERY_ERRORS, "query_errors_total", METRIC_COUNTER, "searches that failed")                                \
+	X(HTTP_REQUESTS, "http_requests_total", METRIC_COUNTER, "requests answered")                                 \
+	X(BATCH_LATENCY, "batch_latency_seconds", METRIC_HISTOGRAM, "from a whole body to durable lines")            \
+	X(HTTP_LATENCY, "http_request_latency_seconds", METRIC_HISTOGRAM, "time to answer; followers left out")      \
+	X(ROWS_REPEATED, "rows_repeated_total", METRIC_COUNTER, "lines that were sent again")                        \
+	X(SEALS, "seals_total", METRIC_COUNTER, "seal requests")                                                     \
+	X(QUERY_REFUSED, "query_refused_total", METRIC_COUNTER, "searches over the organisation's number at a time") \
+	X(QUERY_PARTIAL, "query_partial_total", METRIC_COUNTER, "searches that met their time or size")              \
+	X(QUERY_SCANNED, "query_scanned_bytes_total", METRIC_COUNTER, "bytes of unpacked log that searches read")    \
+	X(QUERY_ACTIVE, "query_active", METRIC_GAUGE, "searches under way")                                          \
+	X(QUERY_LIMIT, "query_concurrency_limit", METRIC_GAUGE, "searches that an organisation may have under way")  \
+	X(BODY_BYTES, "body_bytes", METRIC_GAUGE, "memory of bodies being taken")                                    \
+	X(BODY_LIMIT, "body_bytes_limit", METRIC_GAUGE, "beyond it senders are asked to come again")                 \
+	X(FOLLOWERS, "followers", METRIC_GAUGE, "streams that wait for lines")                                       \
+	X(STORE_GROUPS, "store_groups", METRIC_GAUGE, "writes to the journal since the start")                       \
+	X(STORE_BYTES, "store_bytes", METRIC_GAUGE, "packed bytes written since the start")                          \
+	X(STORE_REFUSED, "store_disk_full", METRIC_GAUGE, "batches refused for a full disk since the start")         \
 	X(STORE_WAITING, "store_waiting_batches", METRIC_GAUGE, "batches that wait to be written")
 
 enum logs_metric {
@@ -45,6 +53,9 @@ enum logs_metric {
 		LOGS_METRIC_COUNT,
 };
 extern const struct metric logs_metrics[LOGS_METRIC_COUNT];
+
+/* Bodies of all requests together; beyond it senders are asked to come again. */
+enum { LOGS_BODIES_MAX = 256 << 20 };
 
 struct app_opts {
 	const struct logging_settings *settings; /* borrowed */
@@ -63,6 +74,7 @@ struct app {
 	struct log_store *store;
 	struct http_server_opts server_opts;
 	struct http_server *server;
+	struct gate *searches;		  /* under way, by organisation */
 	struct http_wait_list *followers; /* tags: struct segment_key */
 	atomic_size_t body_bytes;	  /* of all requests being taken */
 	atomic_bool failed;

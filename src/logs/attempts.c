@@ -359,7 +359,8 @@ struct attempt_state attempts_state(struct attempts *as, const struct attempt *a
 	return state;
 }
 
-static bool find_locked_ref(const struct segment_file *f, const struct attempts_seek *seek, struct segment_ref *ret)
+/* Where the search begins; false: there is nothing in that direction. */
+static bool first_ref(const struct segment_file *f, const struct attempts_seek *seek, size_t *ret)
 {
 	size_t i = segment_file_find(f, seek->seq);
 
@@ -369,24 +370,62 @@ static bool find_locked_ref(const struct segment_file *f, const struct attempts_
 			return false;
 		i--;
 	}
-	while (i < f->ref_count) {
-		const struct segment_ref *ref = &f->refs[i];
-		if (ref->most_at >= seek->since_at && ref->least_at <= seek->until_at) {
-			*ret = *ref;
-			return true;
-		}
-		if (seek->backward && i == 0)
-			return false;
-		i = seek->backward ? i - 1 : i + 1;
-	}
-	return false;
+	*ret = i;
+	return i < f->ref_count;
+}
+
+/* The next in its direction; false: that was the last. */
+static bool next_ref(const struct segment_file *f, const struct attempts_seek *seek, size_t *i)
+{
+	if (seek->backward)
+		return (*i)-- > 0;
+	return ++*i < f->ref_count;
+}
+
+static bool may_have(const struct segment_ref *ref, const struct attempts_seek *seek)
+{
+	return ref->most_at >= seek->since_at && ref->least_at <= seek->until_at;
 }
 
 bool attempts_find(struct attempts *as, const struct attempt *a, const struct attempts_seek *seek,
 		   struct segment_ref *ret)
 {
+	const struct segment_file *f = &a->file;
+	bool found = false;
+	size_t i = 0;
+
 	(void)pthread_mutex_lock(&as->lock);
-	bool found = find_locked_ref(&a->file, seek, ret);
+	for (bool more = first_ref(f, seek, &i); more && !found; more = !found && next_ref(f, seek, &i)) {
+		found = may_have(&f->refs[i], seek);
+		if (found)
+			*ret = f->refs[i];
+	}
 	(void)pthread_mutex_unlock(&as->lock);
 	return found;
+}
+
+bool attempts_bound(struct attempts *as, const struct attempt *a, const struct attempts_seek *seek, int64_t *ret_at)
+{
+	const struct segment_file *f = &a->file;
+	int64_t best_at = 0;
+	bool found = false;
+	size_t i = 0;
+
+	(void)pthread_mutex_lock(&as->lock);
+	for (bool more = first_ref(f, seek, &i); more; more = next_ref(f, seek, &i)) {
+		const struct segment_ref *ref = &f->refs[i];
+		int64_t at = seek->backward ? ref->most_at : ref->least_at;
+		if (!may_have(ref, seek))
+			continue;
+		if (!found || (seek->backward ? at > best_at : at < best_at))
+			best_at = at;
+		found = true;
+	}
+	(void)pthread_mutex_unlock(&as->lock);
+	if (!found)
+		return false;
+	if (best_at > seek->until_at)
+		best_at = seek->until_at;
+	*ret_at = best_at < seek->since_at ? seek->since_at : best_at;
+	return true;
 }

@@ -80,3 +80,7 @@ struct attempts_seek {
 };
 bool attempts_find(struct attempts *as, const struct attempt *a, const struct attempts_seek *seek,
 		   struct segment_ref *ret) must_check;
+/* The latest time (forward: the earliest) that a line of a block may have which attempts_find() finds, now or further
+ * on; within the seek's times. */
+bool attempts_bound(struct attempts *as, const struct attempt *a, const struct attempts_seek *seek, int64_t *ret_at)
+	must_check;

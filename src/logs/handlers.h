@@ -7,6 +7,8 @@
 #include "base/compiler.h"
 #include "base/err.h"
 #include "logs/app.h"
+#include "logs/params.h"
+#include "logs/query.h"
 #include "net/http_server.h"
 
 /* A route's `access`: the audiences that may call it, or one of the first two. */
@@ -27,6 +29,15 @@ void logs_observe(void *ctx, const struct http_route *route, int status, int64_t
  * `asked` decides (0: it does not; then the local one). ERR_FORBIDDEN: not that one, or no right to do it. */
 int request_org(const struct http_request *req, enum scope_op op, int64_t asked, int64_t *ret, struct err *err)
 	must_check;
+
+/* What a reading call asks, and of whom. */
+int request_params(const struct http_request *req, struct log_params *ret, int64_t *ret_org, struct err *err)
+	must_check;
+
+/* query_api.c: a search begins (ERR_LIMIT; else gate_leave() ends it), what it may cost, what it was. */
+int search_enter(struct app *app, struct http_request *req, int64_t org_id, struct err *err) must_check;
+struct log_budget search_budget(const struct app *app);
+void search_count(struct app *app, enum log_partial partial, uint64_t scanned);
 
 extern const struct http_sink ingest_sink; /* ingest.c */
 http_handle_fn seal_post;		   /* ingest.c */

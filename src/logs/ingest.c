@@ -12,9 +12,6 @@
 #include "model/limits.h"
 #include "proto/log_line.h"
 
-/* Bodies of all requests together; beyond it senders are asked to come again. */
-enum { BODIES_MAX = 256 << 20 };
-
 /* --- lines --- */
 
 struct ingest {
@@ -46,7 +43,7 @@ static int ingest_chunk(void *state, struct str bytes, struct err *err)
 {
 	struct ingest *in = state;
 
-	if (atomic_fetch_add(&in->app->body_bytes, bytes.len) + bytes.len > BODIES_MAX) {
+	if (atomic_fetch_add(&in->app->body_bytes, bytes.len) + bytes.len > LOGS_BODIES_MAX) {
 		atomic_fetch_sub(&in->app->body_bytes, bytes.len);
 		return err_set(err, ERR_UNAVAILABLE, "too many log lines at once: send this batch again");
 	}

@@ -1,136 +1,167 @@
 /*
- * GET /logs/query: the seeds' parameters (job_id, repo_id, contains, limit, hours_back), and attempt, text, since,
- * until, cursor, order. Always of one organisation.
+ * GET /logs/query: the seeds' parameters (job_id, repo_id, contains, limit, hours_back) and ours. Always of one
+ * organisation.
  */
-#include <inttypes.h>
-
 #include "base/clock.h"
 #include "base/mem.h"
 #include "logs/handlers.h"
+#include "logs/params.h"
 #include "logs/query.h"
-#include "model/limits.h"
 
 #define HOUR_NS (3600 * NS_PER_S)
-#define SEARCH_NS (10 * NS_PER_S)
-enum { LIMIT_DEFAULT = 100 };
 
-static int read_time(const struct http_request *req, const char *name, int64_t *ret, struct err *err)
+static const char *param_of(const void *ctx, const char *name)
 {
-	const char *text = http_query(req, name);
+	return http_query(ctx, name);
+}
 
-	if (text == NULL)
-		return 0;
-	int rc = clock_parse(str_c(text), ret, err);
-	return rc < 0 ? err_set(err, ERR_INVALID_FIELD, "%s: not a time like 2026-11-21T12:40:00Z", name) : 0;
+int request_params(const struct http_request *req, struct log_params *ret, int64_t *ret_org, struct err *err)
+{
+	int rc = log_params_read(param_of, req, ret, err);
+
+	return rc < 0 ? rc : request_org(req, SCOPE_PULL, ret->org_id, ret_org, err);
+}
+
+struct log_budget search_budget(const struct app *app)
+{
+	const struct logging_settings *settings = app->opts.settings;
+
+	return (struct log_budget){
+		.deadline_ns = clock_monotonic_ns() + settings->query_timeout,
+		.bytes = (uint64_t)settings->query_scan_bytes,
+	};
+}
+
+int search_enter(struct app *app, struct http_request *req, int64_t org_id, struct err *err)
+{
+	int rc = gate_enter(app->searches, org_id, err);
+
+	if (rc < 0) {
+		metrics_inc(app->metrics, M_QUERY_REFUSED);
+		http_retry_after(req, 1);
+		http_hint(req, "wait until one of them has ended, then ask again");
+	}
+	return rc;
 }
 
 /* How far back: as asked, but no further than allowed. Who names a job wants all of it, however old. */
-static int read_span(const struct app *app, const struct http_request *req, struct log_query *q, struct err *err)
+static void bound_span(const struct app *app, const struct log_params *p, struct log_filter *f)
 {
 	int64_t most = app->opts.settings->query_max_hours;
-	int64_t hours = most;
-	int64_t since_at = 0;
+	int64_t hours = p->hours_back != 0 && p->hours_back < most ? p->hours_back : most;
+	int64_t since_at = clock_unix_ns() - hours * HOUR_NS;
 
-	int rc = http_query_i64(req, "hours_back", 1, INT32_MAX, &hours, err);
-	if (rc == 0)
-		rc = read_time(req, "since", &since_at, err);
-	if (rc == 0)
-		rc = read_time(req, "until", &q->until_at, err);
-	if (rc < 0)
-		return rc;
-	if (q->job_id == 0 || http_query(req, "hours_back") != NULL)
-		q->since_at = clock_unix_ns() - (hours < most ? hours : most) * HOUR_NS;
-	if (since_at > q->since_at)
-		q->since_at = since_at;
-	return 0;
-}
-
-static int read_order(const struct http_request *req, bool *ret_oldest_first, struct err *err)
-{
-	const char *order = http_query(req, "order");
-
-	if (order == NULL || strcmp(order, "newest") == 0)
-		return 0;
-	if (strcmp(order, "oldest") != 0)
-		return err_set(err, ERR_INVALID_FIELD, "order: neither newest nor oldest");
-	*ret_oldest_first = true;
-	return 0;
-}
-
-static int read_numbers(const struct http_request *req, struct log_query *q, struct err *err)
-{
-	int64_t limit = LIMIT_DEFAULT;
-	int64_t org_id = 0;
-
-	int rc = http_query_i64(req, "org_id", 1, JOB_ID_MAX, &org_id, err);
-	if (rc == 0)
-		rc = request_org(req, SCOPE_PULL, org_id, &q->org_id, err);
-	if (rc == 0)
-		rc = http_query_i64(req, "job_id", 1, JOB_ID_MAX, &q->job_id, err);
-	if (rc == 0)
-		rc = http_query_i64(req, "attempt", 0, UINT32_MAX, &q->attempt, err);
-	if (rc == 0)
-		rc = http_query_i64(req, "repo_id", 0, JOB_ID_MAX, &q->repo_id, err);
-	if (rc == 0)
-		rc = http_query_i64(req, "cursor", 0, JOB_ID_MAX, &q->cursor, err);
-	if (rc == 0)
-		rc = http_query_i64(req, "limit", 1, LOG_QUERY_LIMIT_MAX, &limit, err);
-	q->limit = (size_t)limit;
-	return rc;
+	if ((p->job_id == 0 || p->hours_back != 0) && since_at > f->since_at)
+		f->since_at = since_at;
 }
 
 static int read_query(const struct app *app, const struct http_request *req, struct log_query *q, struct err *err)
 {
-	const char *text = http_query(req, "text");
+	struct log_params p;
 
-	int rc = read_numbers(req, q, err);
-	if (rc == 0)
-		rc = read_span(app, req, q, err);
-	if (rc == 0)
-		rc = read_order(req, &q->oldest_first, err);
+	int rc = request_params(req, &p, &q->org_id, err);
 	if (rc < 0)
 		return rc;
-	bool one = q->job_id != 0 && q->attempt != LOG_QUERY_ANY_ATTEMPT;
-	if (q->attempt != LOG_QUERY_ANY_ATTEMPT && q->job_id == 0)
-		return err_set(err, ERR_INVALID_FIELD, "attempt: needs job_id beside it");
-	if (q->cursor != 0 && !one)
-		return err_set(err, ERR_INVALID_FIELD, "cursor: needs job_id and attempt beside it");
-	q->text = str_c(text != NULL ? text : http_query(req, "contains"));
-	return 0;
+	q->job_id = p.job_id;
+	q->attempt = p.attempt;
+	q->filter = p.filter;
+	q->oldest_first = p.oldest_first;
+	q->limit = (size_t)p.limit;
+	bound_span(app, &p, &q->filter);
+	if (p.cursor == NULL)
+		return 0;
+	rc = log_cursor_parse(str_c(p.cursor), p.attempt != LOG_QUERY_ANY_ATTEMPT, &q->after, err);
+	/* 0 of one attempt: before its first line, whichever that is. */
+	q->resumed = p.attempt == LOG_QUERY_ANY_ATTEMPT || q->after.seq != 0;
+	return rc;
 }
 
-static int reply_lines(struct http_request *req, const struct log_result *found)
+static bool wants_ndjson(const struct http_request *req)
 {
-	autovar(buf) body = {0};
+	const char *accept = http_header(req, "Accept");
 
-	buf_putc(&body, '[');
+	return accept != NULL && strstr(accept, "application/x-ndjson") != NULL;
+}
+
+static void put_lines(const struct log_result *found, bool ndjson, struct buf *body)
+{
+	if (!ndjson)
+		buf_putc(body, '[');
 	for (size_t i = 0; i < found->count; i++) {
-		log_line_encode(&found->lines[i], &body);
-		body.data[body.len - 1] = ','; /* its newline */
+		log_line_encode(&found->lines[i], body);
+		if (!ndjson)
+			body->data[body->len - 1] = i + 1 < found->count ? ',' : ']'; /* its newline */
 	}
-	if (found->count > 0)
-		body.data[body.len - 1] = ']';
-	else
-		buf_putc(&body, ']');
-	return http_reply_buf(req, 200, "application/json", &body);
+	if (!ndjson && found->count == 0)
+		buf_putc(body, ']');
+}
+
+/* The end of NDJSON. A cursor is digits and dots. */
+static void put_end(const struct log_result *found, const char *cursor, struct buf *body)
+{
+	const char *partial = log_partial_name(found->partial);
+
+	buf_printf(body, "{\"end\":%s", found->more ? "false" : "true");
+	if (found->more)
+		buf_printf(body, ",\"cursor\":\"%s\"", cursor);
+	if (partial != NULL)
+		buf_printf(body, ",\"partial\":\"%s\"", partial);
+	buf_puts(body, "}\n");
+}
+
+static int reply_found(struct http_request *req, const struct log_query *q, const struct log_result *found)
+{
+	bool ndjson = wants_ndjson(req);
+	autovar(buf) body = {0};
+	autovar(buf) cursor = {0};
+
+	put_lines(found, ndjson, &body);
+	if (found->more) {
+		log_cursor_write(&found->next, q->attempt != LOG_QUERY_ANY_ATTEMPT, &cursor);
+		http_reply_header(req, "X-Nimbus-Cursor", cursor.data);
+	}
+	if (found->partial != LOG_WHOLE)
+		http_reply_header(req, "X-Nimbus-Partial", log_partial_name(found->partial));
+	if (ndjson)
+		put_end(found, cursor.data, &body);
+	return http_reply_buf(req, 200, ndjson ? "application/x-ndjson" : "application/json", &body);
+}
+
+void search_count(struct app *app, enum log_partial partial, uint64_t scanned)
+{
+	metrics_add(app->metrics, M_QUERY_SCANNED, scanned);
+	if (partial != LOG_WHOLE)
+		metrics_inc(app->metrics, M_QUERY_PARTIAL);
+}
+
+static int search(struct app *app, struct http_request *req, struct log_query *q, struct log_result *found,
+		  struct err *err)
+{
+	int rc = read_query(app, req, q, err);
+
+	if (rc == 0)
+		rc = search_enter(app, req, q->org_id, err);
+	if (rc < 0)
+		return rc;
+	q->budget = search_budget(app);
+	rc = log_query_run(app->store, q, found, err);
+	gate_leave(app->searches, q->org_id);
+	if (rc == 0)
+		search_count(app, found->partial, found->scanned);
+	return rc;
 }
 
 int query_get(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
 	autovar(log_result) found = {0};
-	struct log_query q = {
-		.attempt = LOG_QUERY_ANY_ATTEMPT,
-		.deadline_ns = clock_monotonic_ns() + SEARCH_NS,
-	};
+	struct log_query q = {0};
 
 	metrics_inc(app->metrics, M_QUERY_REQUESTS);
-	int rc = read_query(app, req, &q, err);
-	if (rc == 0)
-		rc = log_query_run(app->store, &q, &found, err);
+	int rc = search(app, req, &q, &found, err);
 	if (rc < 0) {
 		metrics_inc(app->metrics, M_QUERY_ERRORS);
 		return rc;
 	}
-	return reply_lines(req, &found);
+	return reply_found(req, &q, &found);
 }

@@ -35,6 +35,10 @@ static int metrics_text(void *ctx, struct http_request *req, struct err *err)
 	autovar(buf) text = {0};
 
 	(void)err;
+	metrics_set(app->metrics, M_QUERY_ACTIVE, (double)gate_count(app->searches));
+	metrics_set(app->metrics, M_QUERY_LIMIT, (double)app->opts.settings->query_concurrency);
+	metrics_set(app->metrics, M_BODY_BYTES, (double)atomic_load(&app->body_bytes));
+	metrics_set(app->metrics, M_BODY_LIMIT, LOGS_BODIES_MAX);
 	metrics_set(app->metrics, M_FOLLOWERS, (double)http_wait_count(app->followers));
 	metrics_set(app->metrics, M_STORE_GROUPS, (double)counts.groups);
 	metrics_set(app->metrics, M_STORE_BYTES, (double)counts.bytes);

@@ -335,22 +335,17 @@ static int unpack(struct segment_codec *c, const struct segment_header *h, struc
 	return 0;
 }
 
-int segment_decode_lines(struct segment_codec *c, const struct segment_header *h, struct str payload,
-			 struct segment_lines *ret, struct err *err)
+static int parse(const struct segment_header *h, struct segment_lines *ret, struct err *err)
 {
-	assert(h->kind == SEGMENT_LINES);
-	ret->count = 0;
-	int rc = unpack(c, h, payload, &ret->raw, err);
-	if (rc < 0)
-		return rc;
 	/* sane() has bound it by the bytes that there are. */
 	size_t count = (size_t)(h->last_seq - h->first_seq) + 1;
+	struct str rest = buf_str(&ret->raw);
+	int64_t before_at = 0;
+
 	if (count > ret->cap) {
 		ret->lines = xreallocarray(ret->lines, count, sizeof(*ret->lines));
 		ret->cap = count;
 	}
-	struct str rest = buf_str(&ret->raw);
-	int64_t before_at = 0;
 	for (size_t i = 0; i < count; i++) {
 		struct log_line line = {
 			.org_id = h->key.org_id,
@@ -367,4 +362,18 @@ int segment_decode_lines(struct segment_codec *c, const struct segment_header *h
 		return err_set(err, ERR_INVALID, "a block holds more than its lines");
 	ret->count = count;
 	return 0;
+}
+
+int segment_decode_lines(struct segment_codec *c, const struct segment_header *h, struct str payload,
+			 const struct needle *needle, struct segment_lines *ret, struct err *err)
+{
+	assert(h->kind == SEGMENT_LINES);
+	ret->count = 0;
+	int rc = unpack(c, h, payload, &ret->raw, err);
+	if (rc < 0)
+		return rc;
+	/* A message lies in the block in one piece, so what is not in the block is in no message. */
+	if (needle != NULL && needle_find(needle, buf_str(&ret->raw)) == NULL)
+		return 0;
+	return parse(h, ret, err);
 }

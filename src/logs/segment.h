@@ -19,6 +19,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/str.h"
+#include "logs/needle.h"
 #include "proto/log_line.h"
 
 enum {
@@ -84,6 +85,7 @@ struct segment_lines {
 void segment_lines_fini(struct segment_lines *l);
 AUTOVAR_DEFINE(segment_lines)
 
-/* Of a block of lines. ERR_INVALID: damaged, in a way that the message says. */
+/* Of a block of lines; none of them where the needle (NULL: all are wanted) is nowhere in it, which is much quicker to
+ * see. ERR_INVALID: damaged, in a way that the message says. */
 int segment_decode_lines(struct segment_codec *c, const struct segment_header *h, struct str payload,
-			 struct segment_lines *ret, struct err *err) must_check;
+			 const struct needle *needle, struct segment_lines *ret, struct err *err) must_check;

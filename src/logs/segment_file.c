@@ -238,8 +238,9 @@ int segment_file_create(struct segment_file *f, int segments_fd, struct err *err
 	return 0;
 }
 
-int segment_file_read(int fd, const struct segment_ref *ref, struct segment_codec *c, struct buf *scratch,
-		      struct segment_lines *ret, struct err *err)
+int segment_file_read(int fd, const struct segment_ref *ref, struct segment_codec *c, const struct needle *needle,
+		      struct buf *scratch, struct segment_header *ret_header, struct segment_lines *ret,
+		      struct err *err)
 {
 	struct segment_header h;
 
@@ -254,8 +255,9 @@ int segment_file_read(int fd, const struct segment_ref *ref, struct segment_code
 			     err);
 	if (rc < 0)
 		return rc;
-	if (segment_decode_lines(c, &h, (struct str){scratch->data, h.payload_len}, ret, err) < 0)
+	if (segment_decode_lines(c, &h, (struct str){scratch->data, h.payload_len}, needle, ret, err) < 0)
 		return err_set(err, ERR_IO, "read log lines: the block at %" PRIu64 " is damaged", ref->offset);
+	*ret_header = h;
 	return 0;
 }
 

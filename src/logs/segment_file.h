@@ -54,9 +54,10 @@ AUTOVAR_DEFINE(segment_file)
 int segment_file_create(struct segment_file *f, int segments_fd, struct err *err) must_check;
 /* What the block at the end adds. Its offset is f->size. */
 void segment_file_add(struct segment_file *f, const struct segment_header *h);
-/* Reads and unpacks the block of `ref`, one of f->refs. */
-int segment_file_read(int fd, const struct segment_ref *ref, struct segment_codec *c, struct buf *scratch,
-		      struct segment_lines *ret, struct err *err) must_check;
+/* Reads the block of `ref`, one of f->refs, as segment_decode_lines() does. `scratch` is memory to use. */
+int segment_file_read(int fd, const struct segment_ref *ref, struct segment_codec *c, const struct needle *needle,
+		      struct buf *scratch, struct segment_header *ret_header, struct segment_lines *ret,
+		      struct err *err) must_check;
 /* The index of the first ref whose last_seq is seq or later; ref_count where there is none. */
 size_t segment_file_find(const struct segment_file *f, int64_t seq);
 

@@ -59,7 +59,7 @@ static void lines_come_back(void **state)
 	assert_int_equal(h.last_seq, 14);
 	assert_int_equal(h.least_at, -5);
 	assert_int_equal(h.most_at, INT64_C(1795264900000000000));
-	assert_int_equal(segment_decode_lines(codec, &h, payload_of(&block), &got, &err), 0);
+	assert_int_equal(segment_decode_lines(codec, &h, payload_of(&block), NULL, &got, &err), 0);
 	assert_int_equal(got.count, ARRAY_LEN(lines));
 	for (size_t i = 0; i < got.count; i++) {
 		assert_str(got.lines[i].message, lines[i].message);
@@ -90,7 +90,7 @@ static void a_block_ends_when_it_is_large(void **state)
 		large[i] = (struct log_line){.message = {text, i == 0 ? LOG_LINE_MAX - 100 : LOG_LINE_MAX}};
 	/* The first stays under the target, so the second comes too. */
 	assert_int_equal(segment_encode_lines(codec, &key, 0, 1, large, ARRAY_LEN(large), &block, &h), 2);
-	assert_int_equal(segment_decode_lines(codec, &h, payload_of(&block), &got, &err), 0);
+	assert_int_equal(segment_decode_lines(codec, &h, payload_of(&block), NULL, &got, &err), 0);
 	assert_int_equal(got.lines[1].message.len, LOG_LINE_MAX);
 }
 
@@ -129,7 +129,7 @@ static void damage_is_seen(void **state)
 		block.data[bit / 8] = (char)(block.data[bit / 8] ^ (1 << (bit % 8)));
 		int rc = segment_decode_header(buf_str(&block), &h, &err);
 		if (rc == 0)
-			rc = segment_decode_lines(codec, &h, payload_of(&block), &got, &err);
+			rc = segment_decode_lines(codec, &h, payload_of(&block), NULL, &got, &err);
 		assert_int_equal(rc, -ERR_INVALID);
 		block.data[bit / 8] = (char)(block.data[bit / 8] ^ (1 << (bit % 8)));
 	}

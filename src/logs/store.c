@@ -444,7 +444,7 @@ void log_reader_fini(struct log_reader *r)
 }
 
 int log_store_read(struct log_store *s, const struct segment_key *key, const struct attempts_seek *seek,
-		   struct log_reader *r, struct err *err)
+		   const struct needle *needle, struct log_reader *r, struct err *err)
 {
 	struct attempt *a = NULL;
 	struct segment_ref ref;
@@ -454,7 +454,7 @@ int log_store_read(struct log_store *s, const struct segment_key *key, const str
 		return rc;
 	if (attempts_find(s->attempts, a, seek, &ref)) {
 		struct segment_codec *codec = codec_take(s);
-		rc = segment_file_read(a->file.fd, &ref, codec, &r->scratch, &r->lines, err);
+		rc = segment_file_read(a->file.fd, &ref, codec, needle, &r->scratch, &r->block, &r->lines, err);
 		codec_give(s, codec);
 	} else {
 		rc = LOG_STORE_END;
@@ -462,6 +462,19 @@ int log_store_read(struct log_store *s, const struct segment_key *key, const str
 	attempts_put(s->attempts, a);
 	if (rc < 0)
 		return err_wrap(err, "job %" PRId64 " attempt %" PRId64, key->job_id, key->attempt);
+	return rc;
+}
+
+int log_store_bound(struct log_store *s, const struct segment_key *key, const struct attempts_seek *seek,
+		    int64_t *ret_at, struct err *err)
+{
+	struct attempt *a = NULL;
+	int rc = attempts_get(s->attempts, key, &a, err);
+
+	if (rc < 0)
+		return rc;
+	rc = attempts_bound(s->attempts, a, seek, ret_at) ? 0 : LOG_STORE_END;
+	attempts_put(s->attempts, a);
 	return rc;
 }
 

@@ -70,16 +70,20 @@ int log_store_state(struct log_store *s, const struct segment_key *key, struct a
 
 /* Memory of a reader, kept from one block to the next. */
 struct log_reader {
-	struct segment_lines lines; /* of the block read last; their text lies in here too */
+	struct segment_header block; /* the one read last */
+	struct segment_lines lines;  /* of it, as segment_decode_lines() gives them; their text lies in here too */
 	struct buf scratch;
 };
 void log_reader_fini(struct log_reader *r);
 AUTOVAR_DEFINE(log_reader)
 
 enum { LOG_STORE_END = 1 };
-/* Reads the block that attempts_find() finds. LOG_STORE_END: there is none. */
+/* Reads the block that attempts_find() finds. LOG_STORE_END: there is none. needle: as segment_decode_lines(). */
 int log_store_read(struct log_store *s, const struct segment_key *key, const struct attempts_seek *seek,
-		   struct log_reader *r, struct err *err) must_check;
+		   const struct needle *needle, struct log_reader *r, struct err *err) must_check;
+/* attempts_bound(). LOG_STORE_END: there is nothing to find. */
+int log_store_bound(struct log_store *s, const struct segment_key *key, const struct attempts_seek *seek,
+		    int64_t *ret_at, struct err *err) must_check;
 
 /* One stored attempt, as the folder shows it. */
 struct log_entry {

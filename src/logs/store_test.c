@@ -169,7 +169,7 @@ static void assert_holds(struct fixture *f, int64_t job_id, int64_t attempt, int
 	assert_int_equal(now.last_seq, last);
 	for (;;) {
 		const struct attempts_seek seek = {.seq = next, .since_at = INT64_MIN, .until_at = INT64_MAX};
-		int rc = log_store_read(f->store, &key, &seek, &reader, &err);
+		int rc = log_store_read(f->store, &key, &seek, NULL, &reader, &err);
 		if (rc == LOG_STORE_END)
 			break;
 		assert_int_equal(rc, 0);
@@ -588,7 +588,7 @@ static void blocks_are_found_by_number_and_time(void **state)
 	write_three_batches(f);
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		autovar(log_reader) reader = {0};
-		int rc = log_store_read(f->store, &key, &cases[i].seek, &reader, &err);
+		int rc = log_store_read(f->store, &key, &cases[i].seek, NULL, &reader, &err);
 		assert_int_equal(rc, cases[i].first == 0 ? LOG_STORE_END : 0);
 		if (rc == 0)
 			assert_int_equal(reader.lines.lines[0].seq, cases[i].first);
@@ -649,7 +649,7 @@ static void *read_jobs(void *arg)
 		const struct segment_key key = {ORG, w->job_id, 1};
 		const struct attempts_seek seek = {.seq = next, .since_at = INT64_MIN, .until_at = INT64_MAX};
 		struct err err = {0};
-		if (log_store_read(w->f->store, &key, &seek, &reader, &err) == 0)
+		if (log_store_read(w->f->store, &key, &seek, NULL, &reader, &err) == 0)
 			next = reader.lines.lines[reader.lines.count - 1].seq + 1;
 	}
 	return NULL;

@@ -80,7 +80,8 @@ static void whatever_the_size_of_the_pieces(void **state)
 	add(f, 2, "b");
 	assert_int_equal(log_store_seal(f->store, &key, 2, &err), 0);
 	for (size_t cap = 1; cap < 600; cap += 7) {
-		autoptr(tail) t = tail_new(f->store, &(struct tail_opts){.key = key, .follow = true});
+		autoptr(tail) t =
+			tail_new(f->store, &(struct tail_opts){.key = key, .filter = LOG_FILTER_ALL, .follow = true});
 		autovar(buf) got = {0};
 		assert_int_equal(drain(t, cap, &got), TAIL_END);
 		assert_string_equal(got.data, wanted);
@@ -91,7 +92,7 @@ static void it_waits_and_goes_on(void **state)
 {
 	struct fixture *f = *state;
 	struct err err = {0};
-	autoptr(tail) t = tail_new(f->store, &(struct tail_opts){.key = key, .follow = true});
+	autoptr(tail) t = tail_new(f->store, &(struct tail_opts){.key = key, .filter = LOG_FILTER_ALL, .follow = true});
 	autovar(buf) got = {0};
 	char idle[64];
 
@@ -116,8 +117,9 @@ static void events_carry_the_number(void **state)
 {
 	struct fixture *f = *state;
 	struct err err = {0};
-	autoptr(tail) t =
-		tail_new(f->store, &(struct tail_opts){.key = key, .cursor = 1, .follow = true, .events = true});
+	autoptr(tail) t = tail_new(
+		f->store,
+		&(struct tail_opts){.key = key, .filter = LOG_FILTER_ALL, .cursor = 1, .follow = true, .events = true});
 	autovar(buf) got = {0};
 	char idle[64];
 
@@ -136,7 +138,7 @@ static void events_carry_the_number(void **state)
 static void without_following_it_ends(void **state)
 {
 	struct fixture *f = *state;
-	autoptr(tail) t = tail_new(f->store, &(struct tail_opts){.key = key});
+	autoptr(tail) t = tail_new(f->store, &(struct tail_opts){.key = key, .filter = LOG_FILTER_ALL});
 	autovar(buf) got = {0};
 
 	add(f, 1, "a");
@@ -145,15 +147,85 @@ static void without_following_it_ends(void **state)
 	assert_string_equal(got.data, wanted);
 }
 
+static size_t searches_over;
+static enum log_partial search_was;
+
+static void on_searched(void *ctx, const struct segment_key *of, enum log_partial partial, uint64_t scanned)
+{
+	(void)ctx;
+	(void)scanned;
+	assert_int_equal(of->job_id, key.job_id);
+	searches_over++;
+	search_was = partial;
+}
+
+/* Passes over what does not match, says how far it is, and is a search only until it has caught up. */
+static void a_filter_tells_how_far_it_is(void **state)
+{
+	struct fixture *f = *state;
+	struct tail_opts opts = {.key = key,
+				 .follow = true,
+				 .filter = LOG_FILTER_ALL,
+				 .budget = {INT64_MAX, UINT64_MAX},
+				 .searched = on_searched};
+	struct err err = {0};
+	autovar(buf) got = {0};
+
+	searches_over = 0;
+	opts.filter.text = (struct needle){STR("b"), false};
+	add(f, 1, "a");
+	add(f, 2, "b");
+	add(f, 3, "a");
+	struct tail *t = tail_new(f->store, &opts);
+	assert_int_equal(drain(t, 4096, &got), TAIL_WAIT);
+	autofree char *wanted = xasprintf("%s{\"cursor\":3}\n", second);
+	assert_string_equal(got.data, wanted);
+	assert_int_equal(searches_over, 1);
+	assert_int_equal(search_was, LOG_WHOLE);
+	buf_clear(&got);
+	add(f, 4, "a");
+	assert_int_equal(log_store_seal(f->store, &key, 4, &err), 0);
+	assert_int_equal(drain(t, 4096, &got), TAIL_END);
+	assert_string_equal(got.data, "{\"end\":true,\"last_seq\":4}\n");
+	tail_free(t);
+	assert_int_equal(searches_over, 1);
+}
+
+static void a_filter_has_a_budget(void **state)
+{
+	struct fixture *f = *state;
+	struct tail_opts opts = {.key = key,
+				 .follow = true,
+				 .filter = LOG_FILTER_ALL,
+				 .budget = {INT64_MAX, 1},
+				 .searched = on_searched};
+	autovar(buf) got = {0};
+
+	searches_over = 0;
+	opts.filter.text = (struct needle){STR("a"), false};
+	add(f, 1, "a");
+	add(f, 2, "a");
+	struct tail *t = tail_new(f->store, &opts);
+	assert_int_equal(drain(t, 4096, &got), TAIL_END);
+	autofree char *wanted = xasprintf("%s{\"end\":false,\"last_seq\":1,\"partial\":\"scanned\"}\n", first);
+	assert_string_equal(got.data, wanted);
+	assert_int_equal(searches_over, 1);
+	assert_int_equal(search_was, LOG_PARTIAL_SCANNED);
+	tail_free(t);
+	opts.cursor = 1;
+	t = tail_new(f->store, &opts);
+	tail_free(t);
+	assert_int_equal(searches_over, 2);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(whatever_the_size_of_the_pieces),
-		TEST(it_waits_and_goes_on),
-		TEST(events_carry_the_number),
-		TEST(without_following_it_ends),
+		TEST(whatever_the_size_of_the_pieces), TEST(it_waits_and_goes_on),
+		TEST(events_carry_the_number),	       TEST(without_following_it_ends),
+		TEST(a_filter_tells_how_far_it_is),    TEST(a_filter_has_a_budget),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

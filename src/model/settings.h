@@ -67,6 +67,9 @@ struct logging_settings {
 	struct secret *metrics_token;
 	struct secret *jwt_secret; /* HS256 admin tokens of the seeds */
 	int64_t query_max_hours;
+	int64_t query_concurrency;
+	int64_t query_timeout; /* ns */
+	int64_t query_scan_bytes;
 };
 
 /* What commands need to find a server; each is found in the data directory when unset. */

@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -87,10 +88,178 @@ def test_search(pipeline):
     assert pipeline.post(pipeline.issuer.job_token(ORG, 1), lines(1, 1, 20)).status_code == 202
     reader = pipeline.issuer.reader_token(ORG)
     assert messages(pipeline.query(reader, contains="LINE 19")) == ["line 19"]
-    assert messages(pipeline.query(reader, text="line 2", job_id=1)) == ["line 20", "line 2"]
+    assert messages(pipeline.query(reader, contains="line 2", job_id=1)) == ["line 20", "line 2"]
     assert messages(pipeline.query(reader, job_id=1, since="2026-11-21T12:00:00.000019Z")) == ["line 20", "line 19"]
     assert messages(pipeline.query(reader, job_id=1, until="2026-11-21T12:00:00.000002Z")) == ["line 1"]
     assert messages(pipeline.query(reader, job_id=1, limit=1)) == ["line 20"]
+
+
+def test_filters_of_a_search(pipeline):
+    entries = lines(1, 1, 6)
+    for entry, (message, level) in zip(entries, [("Start", "info"), ("step ERROR 1", "info"), ("bad", "error"),
+                                                 ("careful", "warning"), ("error_count 0", "info"), ("100% Ok", "info")]):
+        entry |= {"message": message, "level": level}
+    assert pipeline.post(pipeline.issuer.job_token(ORG, 1), entries).status_code == 202
+    reader = pipeline.issuer.reader_token(ORG)
+    for asked, wanted in (({"contains": "START"}, [1]), ({"grep": "START"}, []), ({"grep": "Start"}, [1]),
+                          ({"contains": "%"}, [6]), ({"contains": "s_a"}, []), ({"errors": "true"}, [2, 3]),
+                          ({"level": "warning"}, [3, 4]), ({"level": "critical"}, []),
+                          ({"errors": "1", "contains": "step"}, [2]), ({"errors": "false"}, [1, 2, 3, 4, 5, 6])):
+        for where in ({}, {"job_id": 1}, {"job_id": 1, "attempt": 1}):
+            assert seqs(pipeline.query(reader, order="oldest", **where, **asked)) == wanted, (asked, where)
+        got = pipeline.tail_lines(reader, job_id=1, follow="false", **asked)
+        assert seqs(got[:-1]) == wanted, asked
+        assert got[-1] == {"end": False, "last_seq": 6}
+
+
+def test_the_end_of_a_tail(pipeline):
+    entries = lines(1, 1, 20)
+    assert pipeline.post(pipeline.issuer.job_token(ORG, 1), entries).status_code == 202
+    reader = pipeline.issuer.reader_token(ORG)
+    for asked, wanted in (({"tail": 3}, [18, 19, 20]), ({"tail": 0}, []), ({"tail": 99}, list(range(1, 21))),
+                          ({"tail": 2, "contains": "line 1"}, [18, 19]), ({"tail": 3, "cursor": 10}, list(range(11, 21))),
+                          ({"since": "2026-11-21T12:00:00.000018Z"}, [18, 19, 20]),
+                          ({"until": "2026-11-21T12:00:00.000003Z"}, [1, 2])):
+        got = pipeline.tail_lines(reader, job_id=1, follow="false", **asked)
+        assert seqs(got[:-1]) == wanted, asked
+        assert got[-1] == {"end": False, "last_seq": 20}
+
+
+def test_ndjson_and_a_cursor_over_several_jobs(pipeline):
+    # Two jobs, an organisation of another's between them, and times that alternate.
+    for job in (1, 2):
+        entries = lines(job, 1, 10)
+        for i, entry in enumerate(entries):
+            entry["timestamp"] = f"2026-11-21T12:00:{2 * i + job:02}Z"
+        assert pipeline.post(pipeline.issuer.job_token(ORG, job), entries).status_code == 202
+    assert pipeline.post(pipeline.issuer.job_token(ORG + 1, 1), lines(1, 1, 10)).status_code == 202
+    reader = pipeline.issuer.reader_token(ORG)
+    for order in ("newest", "oldest"):
+        times, cursor, pages = [], None, 0
+        while True:
+            answer = pipeline.request("GET", "/logs/query", reader, headers={"Accept": "application/x-ndjson"},
+                                      params={"order": order, "limit": 7, "cursor": cursor,
+                                              "since": "2026-01-01T00:00:00Z", "hours_back": 10**6})
+            assert answer.status_code == 200, answer.text
+            *found, end = map(json.loads, answer.text.splitlines())
+            times += [line["timestamp"] for line in found]
+            assert {line["org_id"] for line in found} <= {ORG}
+            pages += 1
+            if end["end"]:
+                assert end == {"end": True} and "X-Nimbus-Cursor" not in answer.headers
+                break
+            cursor = end["cursor"]
+            assert answer.headers["X-Nimbus-Cursor"] == cursor
+        assert pages == 3 and len(times) == 20
+        assert times == sorted(times, reverse=order == "newest")
+
+
+# --- limits of searches ---
+
+
+def test_a_search_that_reads_too_much_goes_on(make_pipeline, issuer):
+    pipeline = make_pipeline(env={"NIMBUS_LOG_QUERY_SCAN_BYTES": "1K"}).start()
+    token, reader = issuer.job_token(ORG, 1), issuer.reader_token(ORG)
+    for first in range(1, 1001, 100):
+        assert pipeline.post(token, lines(1, first, first + 99)).status_code == 202
+    got, cursor, pages = [], None, 0
+    while pages == 0 or cursor is not None:
+        answer = pipeline.request("GET", "/logs/query", reader, params={
+            "job_id": 1, "attempt": 1, "contains": "9", "order": "oldest", "limit": 500, "cursor": cursor})
+        assert answer.status_code == 200, answer.text
+        got += seqs(answer.json())
+        cursor = answer.headers.get("X-Nimbus-Cursor")
+        assert answer.headers.get("X-Nimbus-Partial") == ("scanned" if cursor is not None else None)
+        pages += 1
+    wanted = [n for n in range(1, 1001) if "9" in str(n)]
+    assert got == wanted and pages == 11  # a block each, and the end
+    # A tail with a filter is a search too, until it has caught up.
+    got, cursor = [], 0
+    while True:
+        *found, end = pipeline.tail_lines(reader, job_id=1, contains="9", cursor=cursor, follow="false")
+        got += [line["seq"] for line in found if "seq" in line]
+        cursor = end["last_seq"]
+        if "partial" not in end:
+            break
+        assert end["partial"] == "scanned"
+    assert got == wanted and cursor == 1000
+    metrics = pipeline.request("GET", "/metrics").text
+    assert "nimbus_logging_query_partial_total 0" not in metrics
+    assert "nimbus_logging_query_active 0" in metrics and "nimbus_logging_query_concurrency_limit 2" in metrics
+
+
+def test_a_search_that_takes_too_long_says_so(make_pipeline, issuer):
+    pipeline = make_pipeline(env={"NIMBUS_LOG_QUERY_TIMEOUT": "0.01"}).start()
+    token, reader = issuer.job_token(ORG, 1), issuer.reader_token(ORG)
+    body = "\n".join(json.dumps({**lines(1, 1, 1)[0], "seq": seq, "message": f"{seq} " + "x" * 4000})
+                     for seq in range(1, 3001)).encode()
+    assert pipeline.request("POST", "/logs", token, data=body).status_code == 202
+    cursor, partial, pages = None, set(), 0
+    while pages == 0 or cursor is not None:
+        answer = pipeline.request("GET", "/logs/query", reader, params={
+            "job_id": 1, "attempt": 1, "errors": "true", "order": "oldest", "cursor": cursor})
+        assert answer.status_code == 200 and answer.json() == []
+        cursor = answer.headers.get("X-Nimbus-Cursor")
+        partial.add(answer.headers.get("X-Nimbus-Partial"))
+        pages += 1
+    assert partial <= {"time", None}
+
+
+def test_two_searches_at_a_time(make_pipeline, issuer):
+    pipeline = make_pipeline(env={"NIMBUS_LOG_QUERY_CONCURRENCY": "1"}).start()
+    token, reader = issuer.job_token(ORG, 1), issuer.reader_token(ORG)
+    # A tail with a filter whose reader does not read: its search is not over.
+    body = "\n".join(json.dumps({**lines(1, 1, 1)[0], "seq": seq, "message": f"{seq} " + "x" * 4000})
+                     for seq in range(1, 3501)).encode()
+    assert pipeline.request("POST", "/logs", token, data=body).status_code == 202
+    with pipeline.tail(reader, job_id=1, contains="x", follow="false") as slow:
+        assert slow.status_code == 200
+        for path in ("/logs/query", "/logs/tail"):
+            answer = pipeline.request("GET", path, reader, params={"job_id": 1, "contains": "x", "follow": "false"})
+            assert (answer.status_code, answer.json()["code"]) == (429, "limit_reached")
+            assert answer.headers["Retry-After"] == "1"
+        # Others are not touched, nor is who only follows.
+        assert pipeline.query(issuer.reader_token(ORG + 1)) == []
+        assert pipeline.tail_lines(reader, job_id=1, tail=1, follow="false")[-1] == {"end": False, "last_seq": 3500}
+        slow.close()
+    deadline = time.monotonic() + PATIENCE
+    while pipeline.request("GET", "/logs/query", reader, params={"job_id": 1}).status_code == 429:
+        assert time.monotonic() < deadline
+    assert "nimbus_logging_query_refused_total 0" not in pipeline.request("GET", "/metrics").text
+
+
+@pytest.mark.parametrize("path, parameters", [
+    ("/logs/query", {"cursor": "x"}), ("/logs/query", {"cursor": "1.2.3"}), ("/logs/query", {"cursor": "1.2.3.4.5"}),
+    ("/logs/query", {"job_id": 1, "attempt": 1, "cursor": "1.2.3.4"}),
+    ("/logs/query", {"job_id": 1, "attempt": 1, "cursor": -1}),
+    ("/logs/query", {"job_id": 1, "attempt": 1, "cursor": 2**63}),
+    ("/logs/tail", {"job_id": 1, "cursor": "0x1"}), ("/logs/tail", {"job_id": 1, "tail": -1}),
+    ("/logs/query", {"level": "loud"}), ("/logs/query", {"errors": "perhaps"}),
+    ("/logs/query", {"contains": "a", "grep": "a"}),
+], ids=str)
+def test_cursors_made_by_hand(pipeline, path, parameters):
+    assert pipeline.post(pipeline.issuer.job_token(ORG, 1), lines(1, 1, 3)).status_code == 202
+    answer = pipeline.request("GET", path, pipeline.issuer.reader_token(ORG), params=parameters)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_field"), answer.text
+
+
+def test_cursors_that_are_another_s(pipeline):
+    for org in (ORG, ORG + 1):
+        assert pipeline.post(pipeline.issuer.job_token(org, org), lines(org, 1, 3)).status_code == 202
+    reader = pipeline.issuer.reader_token(ORG)
+    for cursor in (f"{2**62}.{ORG + 1}.1.2", f"-{2**62}.0.0.0", f"{2**63 - 1}.{2**53 - 1}.{2**32 - 1}.{2**53 - 1}"):
+        for order in ("newest", "oldest"):
+            answer = pipeline.request("GET", "/logs/query", reader, params={"cursor": cursor, "order": order})
+            assert answer.status_code == 200
+            assert {line["org_id"] for line in answer.json()} <= {ORG}
+    # A line that is not there is not waited for.
+    answer = pipeline.request("GET", "/logs/tail", reader, params={"job_id": ORG, "attempt": 1, "cursor": 4})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert "ends with line 3" in answer.json()["detail"]
+    answer = pipeline.request("GET", "/logs/tail", reader, params={"job_id": ORG + 1, "attempt": 1, "cursor": 1})
+    assert answer.status_code == 404
+    answer = pipeline.request("GET", "/logs/query", reader, headers={"Range": "bytes=0-1,5-"}, params={"job_id": ORG})
+    assert answer.status_code == 200 and len(answer.json()) == 3
 
 
 # --- who may ---
