@@ -175,7 +175,7 @@ static void assert_holds(struct log_store *store, size_t job, int64_t last)
 
 	for (;;) {
 		const struct attempts_seek seek = {.seq = next, .since_at = INT64_MIN, .until_at = INT64_MAX};
-		int rc = log_store_read(store, &key, &seek, &reader, &err);
+		int rc = log_store_read(store, &key, &seek, NULL, &reader, &err);
 		if (rc == LOG_STORE_END)
 			break;
 		assert_int_equal(rc, 0);
