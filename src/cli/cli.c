@@ -9,7 +9,13 @@ static const struct command *const jobs[] = {
 const struct command_table jobs_commands = {"Jobs", jobs, ARRAY_LEN(jobs)};
 
 static const struct command *const tools[] = {
-	&doctor_command,  &auth_command,       &github_simulate_command, &config_show_command, &config_check_command,
-	&version_command, &exit_codes_command, &environment_command,	 &reference_command,
+	&cache_command,	       &doctor_command,	 &auth_command,	      &github_simulate_command, &config_show_command,
+	&config_check_command, &version_command, &exit_codes_command, &environment_command,	&reference_command,
 };
 const struct command_table tool_commands = {"Tools", tools, ARRAY_LEN(tools)};
+
+static const struct command *const others[] = {
+	&report_command, &admin_tokens_list_command, &admin_tokens_rotate_command,
+	&rootfs_command, &cache_proxy_command,	     &docker_cache_command,
+};
+const struct command_table absent_commands = {"Elsewhere", others, ARRAY_LEN(others)};

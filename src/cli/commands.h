@@ -16,6 +16,7 @@ extern const struct command jobs_show_command;	     /* jobs.c */
 extern const struct command jobs_cancel_command;     /* jobs.c */
 extern const struct command job_logs_command;	     /* logs.c */
 extern const struct command auth_command;	     /* auth.c */
+extern const struct command cache_command;	     /* cache.c */
 extern const struct command doctor_command;	     /* doctor.c */
 extern const struct command github_simulate_command; /* simulate.c */
 extern const struct command version_command;	     /* about.c */
@@ -24,3 +25,11 @@ extern const struct command config_check_command;    /* config.c */
 extern const struct command exit_codes_command;	     /* about.c */
 extern const struct command environment_command;     /* about.c */
 extern const struct command reference_command;	     /* about.c */
+
+/* absent.c */
+extern const struct command report_command;
+extern const struct command admin_tokens_list_command;
+extern const struct command admin_tokens_rotate_command;
+extern const struct command rootfs_command;
+extern const struct command cache_proxy_command;
+extern const struct command docker_cache_command;

@@ -27,7 +27,6 @@ struct follower {
 	const struct follow_opts *opts;
 	struct loop *loop;
 	struct http_client *client;
-	const struct secret *token;
 	const char *control_url;
 	const char *logs_url;
 
@@ -184,6 +183,17 @@ static void on_look(void *ctx, struct http_reply *reply, const struct err *err)
 	loop_timer_set(f->look_timer, after(f->look_pause_ns));
 }
 
+/* Asked for each request: one that is made of a secret does not live as long as a job. */
+static const struct secret *token(struct follower *f)
+{
+	const struct secret *found = NULL;
+	struct err err = {0};
+
+	if (session_token(f->opts->session, &found, &err) < 0)
+		fail(f, &err);
+	return found;
+}
+
 static void start_look(struct follower *f)
 {
 	autofree char *path = xasprintf("/api/jobs/%" PRId64, f->opts->job_id);
@@ -193,7 +203,7 @@ static void start_look(struct follower *f)
 	if (f->look != NULL)
 		return;
 	if (http_client_start(f->client,
-			      &(struct http_call){.url = url, .token = f->token, .timeout_ns = LOOK_TIMEOUT_NS},
+			      &(struct http_call){.url = url, .token = token(f), .timeout_ns = LOOK_TIMEOUT_NS},
 			      on_look, f, &f->look, &err) < 0)
 		fail(f, &err);
 }
@@ -307,7 +317,7 @@ static void start_tail(struct follower *f)
 	if (http_client_start(f->client,
 			      &(struct http_call){
 				      .url = url,
-				      .token = f->token,
+				      .token = token(f),
 				      .timeout_ns = INT64_MAX,
 				      .idle_ns = TAIL_IDLE_NS,
 				      .max_reply = 8 << 20,
@@ -418,8 +428,6 @@ int follow(const struct follow_opts *opts, struct follow_end *ret, struct err *e
 	int rc = session_control_url(opts->session, &f.control_url, err);
 	if (rc == 0 && opts->output)
 		rc = session_logs_url(opts->session, &f.logs_url, err);
-	if (rc == 0)
-		rc = session_token(opts->session, &f.token, err);
 	if (rc == 0)
 		rc = first_look(&f, err);
 	if (rc == 0)

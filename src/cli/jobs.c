@@ -110,8 +110,8 @@ static int run_recent(struct command_call *call, struct err *err)
 	}
 
 static const struct command_option recent_options[] = {
-	OPTION("limit", 'n', INT, limit, .value = "N", .help = "At most so many (20).", .min = 1, .max = 200,
-	       .otherwise = 20),
+	OPTION("limit", 'n', INT, limit, .value = "N", .help = "At most so many (20), no more than 200.", .min = 1,
+	       .max = INT32_MAX, .otherwise = 20),
 	OPTION("status", 's', TEXT, status, .value = "STATE", .help = "Only those in this state."),
 	OPTION("label", 'l', TEXT, label, .value = "LABEL", .help = "Only those with this label."),
 	OPTION("metadata-key", 0, TEXT, meta_key, .value = "KEY", .help = "Only those with this metadata."),

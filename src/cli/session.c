@@ -7,13 +7,17 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "auth/token.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "model/limits.h"
 #include "proto/endpoints.h"
 
 enum { SMALL_FILE_MAX = 65536 };
-#define ASK_TIMEOUT_NS (30 * INT64_C(1000000000))
+#define ASK_TIMEOUT_NS (30 * NS_PER_S)
+#define MINTED_LIFE_NS (60 * NS_PER_S)
+#define TTL_MAX_NS (INT64_C(3650) * 86400 * NS_PER_S)
 
 const struct command_option cli_options[CLI_OPTION_COUNT] = {
 	{"json", 'j', OPTION_FLAG, offsetof(struct cli_flags, json), .help = "Print JSON."},
@@ -36,6 +40,7 @@ void session_fini(struct session *s)
 {
 	http_client_free(TAKE(s->client));
 	secret_free(TAKE(s->token));
+	secret_free(TAKE(s->admin_secret));
 	config_unload(&cli_config, &s->settings);
 	role_fini(&s->role);
 }
@@ -46,9 +51,7 @@ int session_open(struct command_call *call, struct session *ret, struct err *err
 	autovar(session) s = {.call = call};
 
 	if (flags->token != NULL)
-		(void)fputs("warning: everybody on this machine can read a token in arguments; "
-			    "NIMBUS_TOKEN_FILE keeps it from them\n",
-			    stderr);
+		warn_of_argument("--token", "NIMBUS_TOKEN or NIMBUS_TOKEN_FILE");
 	int rc = role_open(&flags->role, true, &s.role, err);
 	if (rc == 0)
 		rc = config_load(s.role.source, &cli_config, &s.settings, err);
@@ -129,19 +132,77 @@ static int read_token(struct session *s, struct err *err)
 	return rc;
 }
 
-int session_token(struct session *s, const struct secret **ret, struct err *err)
+/* A JWT, even one that is damaged (the server knows better what is wrong with it), or a cache token. */
+static bool is_token(struct str text)
+{
+	ptrdiff_t dot = str_find(text, '.');
+
+	return dot > 0 && str_starts_with(text, STR("eyJ")); /* {" in base64 */
+}
+
+/* The Python Nimbus's pages give the secret itself, which its own server then refused. */
+static int mint_admin(struct session *s, struct err *err)
+{
+	const struct config_list *subjects = &s->settings.admin_subjects;
+	struct claims claims = {.audience = TOKEN_ADMIN};
+	int64_t now_ns = clock_monotonic_ns();
+
+	if (s->token != NULL && now_ns - s->minted_ns < MINTED_LIFE_NS / 2)
+		return 0;
+	secret_free(TAKE(s->token));
+	(void)snprintf(claims.subject, sizeof(claims.subject), "%s", subjects->count > 0 ? subjects->items[0] : "cli");
+	s->minted_ns = now_ns;
+	return token_mint_shared(s->admin_secret, &claims, clock_unix_ns(), MINTED_LIFE_NS, &s->token, err);
+}
+
+static int find_token(struct session *s, struct err *err)
 {
 	const struct cli_flags *flags = s->call->options;
-	int rc = 0;
+	autoptr(secret) given = NULL;
 
-	if (s->token == NULL && flags->token != NULL)
-		s->token = secret_new(flags->token, strlen(flags->token));
-	else if (s->token == NULL && s->settings.token != NULL)
-		s->token = secret_dup(s->settings.token);
-	else if (s->token == NULL)
-		rc = read_token(s, err);
+	if (flags->token == NULL && s->settings.token == NULL)
+		return read_token(s, err);
+	if (flags->token == NULL)
+		given = secret_dup(s->settings.token);
+	int rc = flags->token != NULL ? take_secret("--token", flags->token, &given, err) : 0;
+	if (rc < 0)
+		return rc;
+	if (is_token(secret_reveal(given) /* only looked at */))
+		s->token = TAKE(given);
+	else
+		s->admin_secret = TAKE(given);
+	return 0;
+}
+
+int session_token(struct session *s, const struct secret **ret, struct err *err)
+{
+	int rc = s->token == NULL && s->admin_secret == NULL ? find_token(s, err) : 0;
+
+	if (rc == 0 && s->admin_secret != NULL)
+		rc = mint_admin(s, err);
 	*ret = s->token;
 	return rc;
+}
+
+void warn_of_argument(const char *flag, const char *variables)
+{
+	(void)fprintf(stderr, "warning: everybody on this machine can read %s in arguments; %s keeps it from them\n",
+		      flag, variables);
+}
+
+int take_secret(const char *flag, const char *value, struct secret **ret, struct err *err)
+{
+	if (value[0] == '\0')
+		return err_set(err, ERR_INVALID, "%s is empty", flag);
+	*ret = secret_new(value, strlen(value));
+	return 0;
+}
+
+int check_ttl(int64_t ttl_ns, struct err *err)
+{
+	if (ttl_ns < NS_PER_S || ttl_ns > TTL_MAX_NS)
+		return err_set(err, ERR_INVALID, "--ttl: from 1 s to 10 years (3650d)");
+	return 0;
 }
 
 /* --- asking --- */

@@ -28,6 +28,8 @@ struct session {
 	struct role role;
 	struct cli_settings settings;
 	struct secret *token;
+	struct secret *admin_secret; /* what stood in the token's place: tokens are made of it */
+	int64_t minted_ns;
 	struct http_client *client;
 };
 void session_fini(struct session *s);
@@ -38,7 +40,8 @@ int session_open(struct command_call *call, struct session *ret, struct err *err
 /* Where it is, by flag, variable, or endpoints.json; ERR_UNAVAILABLE with what to do. Lives as long as the call. */
 int session_control_url(struct session *s, const char **ret, struct err *err) must_check;
 int session_logs_url(struct session *s, const char **ret, struct err *err) must_check;
-/* The credential: by flag, variable, or from the data directory. Borrowed; ERR_UNAUTH with what to do. */
+/* The credential: by flag, variable, or from the data directory; what is no token is a secret, of which one is made
+ * that holds for 60 s. Borrowed until the next call; ask again for each request. ERR_UNAUTH with what to do. */
 int session_token(struct session *s, const struct secret **ret, struct err *err) must_check;
 
 /* A call of the control plane's API with the session's token; body NULL: none. The answer as JSON. */
@@ -51,6 +54,13 @@ void session_blame(struct session *s, const struct http_reply *reply, const stru
 
 /* Appends ?KEY=VALUE or &KEY=VALUE to a path, encoded; nothing where value is NULL. */
 void path_add(struct buf *path, const char *key, const char *value);
+
+/* One line on standard error: everybody on the machine can read arguments, but not these variables. */
+void warn_of_argument(const char *flag, const char *variables);
+/* The value of a flag as a secret; ERR_INVALID where it is empty. */
+int take_secret(const char *flag, const char *value, struct secret **ret, struct err *err) must_check;
+/* What a token made here may live: ERR_INVALID outside 1 s to 10 years. */
+int check_ttl(int64_t ttl_ns, struct err *err) must_check;
 
 /* Pretty JSON and a newline on standard output. */
 int print_js(const struct js *v, struct err *err) must_check;

@@ -7,6 +7,8 @@
 #include <cmocka.h>
 #include <fcntl.h>
 
+#include "auth/token.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "proto/endpoints.h"
@@ -103,7 +105,7 @@ static void flags_and_variables_are_stronger(void **state)
 	struct err err = {0};
 
 	assert_int_equal(setenv("NIMBUS_LOGS_URL", "http://logs.example:9", 1), 0);
-	assert_int_equal(setenv("NIMBUS_TOKEN", "from-variable", 1), 0);
+	assert_int_equal(setenv("NIMBUS_TOKEN", "eyJ.from.variable", 1), 0);
 	f.flags.url = "http://flag.example";
 	open_session(&f);
 	assert_int_equal(unsetenv("NIMBUS_LOGS_URL"), 0);
@@ -113,9 +115,60 @@ static void flags_and_variables_are_stronger(void **state)
 	assert_int_equal(session_logs_url(&f.session, &url, NULL), 0);
 	assert_string_equal(url, "http://logs.example:9");
 	assert_int_equal(session_token(&f.session, &token, NULL), 0);
-	assert_true(secret_equal(token, STR("from-variable")));
+	assert_true(secret_equal(token, STR("eyJ.from.variable")));
 	f.flags.url = "ftp://flag.example";
 	assert_true(session_control_url(&f.session, &url, &err) < 0);
+}
+
+static void a_secret_in_the_tokens_place_becomes_a_token(void **state)
+{
+	(void)state;
+	autovar(fixture) f = {0};
+	const struct secret *token = NULL;
+	const struct secret *again = NULL;
+	autoptr(secret) key = secret_new("the secret itself, not a token of it", 36);
+	const struct secret *keys[] = {key};
+	const struct verifier_opts opts = {.admin_secrets = keys, .admin_secret_count = 1};
+	autoptr(verifier) v = NULL;
+	struct claims claims = {0};
+
+	assert_int_equal(verifier_new(&opts, &v, NULL), 0);
+	assert_int_equal(setenv("NIMBUS_ADMIN_ALLOWED_SUBJECTS", "ops,others", 1), 0);
+	f.flags.token = "the secret itself, not a token of it";
+	open_session(&f);
+	assert_int_equal(unsetenv("NIMBUS_ADMIN_ALLOWED_SUBJECTS"), 0);
+	assert_int_equal(session_token(&f.session, &token, NULL), 0);
+	int64_t now_at = clock_unix_ns();
+	assert_int_equal(verifier_verify(v, secret_reveal(token), TOKEN_BIT(TOKEN_ADMIN), now_at, &claims, NULL), 0);
+	assert_string_equal(claims.subject, "ops");
+	assert_int_equal(claims.version, 0);
+	assert_true(claims.expires_at > now_at && claims.expires_at <= now_at + 61 * NS_PER_S);
+	assert_int_equal(session_token(&f.session, &again, NULL), 0);
+	assert_ptr_equal(token, again);
+	f.session.minted_ns -= 31 * NS_PER_S; /* half of its life is over */
+	autoptr(secret) before = secret_dup(token);
+	f.session.admin_secret = (secret_free(f.session.admin_secret), secret_new("another", 7));
+	assert_int_equal(session_token(&f.session, &again, NULL), 0);
+	assert_false(secret_equal(again, secret_reveal(before)));
+}
+
+static void a_damaged_token_is_no_secret(void **state)
+{
+	(void)state;
+	autovar(fixture) f = {0};
+	const struct secret *token = NULL;
+
+	f.flags.token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWI";
+	open_session(&f);
+	assert_int_equal(session_token(&f.session, &token, NULL), 0);
+	assert_true(secret_equal(token, str_c(f.flags.token)));
+
+	autovar(fixture) g = {0};
+	struct err err = {0};
+	g.flags.token = "";
+	open_session(&g);
+	assert_int_equal(session_token(&g.session, &token, &err), -ERR_INVALID);
+	assert_non_null(strstr(err.msg, "--token"));
 }
 
 static void queries_are_encoded(void **state)
@@ -147,6 +200,8 @@ int main(void)
 		cmocka_unit_test(nothing_there_says_what_to_do),
 		cmocka_unit_test(the_data_directory_knows),
 		cmocka_unit_test(flags_and_variables_are_stronger),
+		cmocka_unit_test(a_secret_in_the_tokens_place_becomes_a_token),
+		cmocka_unit_test(a_damaged_token_is_no_secret),
 		cmocka_unit_test(queries_are_encoded),
 		cmocka_unit_test(job_ids),
 	};

@@ -288,6 +288,12 @@ static const struct config_key cli_keys[] = {
 	LIVE(cli_settings, "URL", CONFIG_URL, url, .help = "Base URL of the control plane for commands."),
 	LIVE(cli_settings, "LOGS_URL", CONFIG_URL, logs_url, .help = "Base URL of the logging pipeline for commands."),
 	LIVE(cli_settings, "TOKEN", CONFIG_SECRET, token, .help = "Token for commands."),
+	LIVE(cli_settings, "AGENT_TOKEN_SECRET", CONFIG_SECRET, agent_token_secret,
+	     .help = "What 'nimbus auth --offline' makes tokens of."),
+	LIVE(cli_settings, "CACHE_SHARED_SECRET", CONFIG_SECRET, cache_secret,
+	     .help = "What 'nimbus cache' makes tokens of."),
+	LIVE(cli_settings, "ADMIN_ALLOWED_SUBJECTS", CONFIG_LIST, admin_subjects,
+	     .help = "Whom a token is made for, of a secret that was given as --token: the first of them."),
 };
 
 static const struct config_key outside_keys[] = {
