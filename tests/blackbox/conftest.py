@@ -2,7 +2,33 @@
 
 import pytest
 
+import database
 from pipeline import Issuer, Pipeline
+
+# What never starts a control plane is the same whatever its database: it runs once.
+WITHOUT_DATABASE = {"test_config", "test_logs"}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--database", choices=["sqlite", "postgresql"], default="sqlite",
+                     help="what the control planes of the tests keep their state in")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "once: does not depend on the database, so it runs with SQLite only")
+    database.choose(config.getoption("--database"))
+
+
+def pytest_collection_modifyitems(config, items):
+    if database.kind() == "sqlite":
+        return
+    once = [item for item in items if item.module.__name__ in WITHOUT_DATABASE or item.get_closest_marker("once")]
+    config.hook.pytest_deselected(items=once)
+    items[:] = [item for item in items if item not in once]
+
+
+def pytest_unconfigure():
+    database.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 import time
 
+import database
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("NIMBUS_BUILD", "build")
 NIMBUS = BUILD / "nimbus"
@@ -78,6 +80,8 @@ class System:
         self.data = pathlib.Path(data)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("NIMBUS_")}
         self.env["NIMBUS_DATA_DIR"] = str(self.data)
+        self.database = database.fresh()
+        self.env.update(self.database)
         # Tests do in a second what people do in an hour; those of the limits set their own.
         self.env |= {"NIMBUS_ORG_JOB_RATE_LIMIT": "0", "NIMBUS_ADMIN_RATE_LIMIT": "0",
                      "NIMBUS_AGENT_TOKEN_RATE_LIMIT": "0"}
@@ -136,6 +140,7 @@ class System:
             self.kill()
             if kind is not None:
                 print(self.log()[-20000:])
+            database.drop(self.database)
             if self.temporary is not None:
                 self.temporary.cleanup()
 
