@@ -18,8 +18,9 @@ enum {
 	LEASES_DB_RETRY = 2,	/* report `lost`: the job is queued again, or dead */
 };
 
-/* A lease that nobody has confirmed by a renew or status within this goes back uncounted. */
-#define LEASE_PROVISIONAL_NS (2 * NS_PER_S)
+/* A lease that nobody has confirmed by a renew or status within this goes back uncounted. With the expirer's period,
+ * which comes to it, it is back within 2 s. */
+#define LEASE_PROVISIONAL_NS (1750 * NS_PER_MS)
 
 struct lease_offer {
 	const char *agent_id;
