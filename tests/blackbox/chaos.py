@@ -11,6 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import uuid
 
 import requests
 
@@ -106,6 +108,63 @@ class PythonAgent:
         return self.post("/logs", {"entries": entries}, base=self.logs, token=job["log_token"])
 
 
+FINAL = {"succeeded", "failed", "cancelled", "timed_out", "dead"}
+
+
+class Client:
+    """Submits and asks as a client does that is not told of faults: again, until there is an answer."""
+
+    def __init__(self, system):
+        self.system = system
+        self.session = admin_session(system)
+
+    def call(self, method, path, **more):
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                answer = self.session.request(method, self.system.endpoints["control_plane"] + path, timeout=10, **more)
+                if answer.status_code < 500 and answer.status_code != 429:
+                    return answer
+                last = answer.text
+            except (requests.RequestException, FileNotFoundError, ValueError) as error:
+                last = error
+            assert time.monotonic() < until, f"{method} {path}: no answer in {PATIENCE} s, the last: {last}"
+            time.sleep(0.1)
+
+    def submit(self, script, **more):
+        answer = self.call("POST", "/api/jobs", json={
+            "image": "demo", "argv": ["sh", "-c", script], "max_attempts": 10, "idempotency_key": str(uuid.uuid4()),
+            **more})
+        assert answer.status_code in (200, 201, 202), answer.text
+        return answer.json()["id"]
+
+    def job(self, job_id):
+        answer = self.call("GET", f"/api/jobs/{job_id}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def wait_final(self, job_id, patience=PATIENCE, unless=lambda: None):
+        """unless() may say why to stop waiting."""
+        wait_until(lambda: unless() or self.job(job_id)["state"] in FINAL, f"job {job_id} to end", patience)
+        return self.job(job_id)
+
+
+def counting(n, lines, then=""):
+    """A script that prints so many lines of its own, and what it prints."""
+    return (f"for i in $(seq 1 {lines}); do echo {n}-$i; done; {then}",
+            "".join(f"{n}-{i}\n" for i in range(1, lines + 1)))
+
+
+def check_log(system, job_id, expected):
+    """Followed until it says that it is whole."""
+    def whole():
+        done = system.cli("logs", "-f", str(job_id), check=False)
+        return done.stdout.decode() if done.returncode in (0, 5) else None
+
+    got = wait_until(whole, f"the log of job {job_id}")
+    assert got == expected, f"job {job_id}: {got[:2000]!r}"
+
+
 def admin_session(system):
     session = requests.Session()
     token = (system.data / "secrets" / "admin-token").read_text().strip()
@@ -150,7 +209,7 @@ class Parts(System):
         (self.data / "run").mkdir(exist_ok=True)
         self.ports = {role: free_port() for role in ROLES}
         self.reach = {role: f"http://127.0.0.1:{port}" for role, port in self.ports.items()}
-        self.reach |= {"shim": None, "cli-control": None, "cli-logs": None, "jwks": None, "seal": None}
+        self.reach |= dict.fromkeys(("agent-control", "shim", "cli-control", "cli-logs", "jwks", "seal"))
 
     def write_endpoints(self):
         self.endpoints_path.write_text(json.dumps({
@@ -160,7 +219,7 @@ class Parts(System):
 
     def part_env(self, role):
         secrets = self.data / "secrets"
-        control = {CONTROL: self.reach[CONTROL], PIPELINE: self.reach["jwks"]}.get(role) or self.reach[CONTROL]
+        control = {AGENT: self.reach["agent-control"], PIPELINE: self.reach["jwks"]}.get(role) or self.reach[CONTROL]
         sink = {CONTROL: self.reach["seal"], AGENT: self.reach["shim"]}.get(role) or self.reach[PIPELINE]
         return {**self.env, "NIMBUS_CONTROL_PLANE_PORT": str(self.ports[CONTROL]),
                 "NIMBUS_LOGGING_PORT": str(self.ports[PIPELINE]), "NIMBUS_AGENT_METRICS_PORT": str(self.ports[AGENT]),
@@ -231,6 +290,6 @@ def wait_shipped(system):
 
 
 needs_qemu_reason = None if shutil.which("qemu-system-x86_64") else "no qemu-system-x86_64"
-__all__ = ["AGENT", "BUILD", "CONTROL", "FULL", "NIMBUS", "PIPELINE", "PATIENCE", "ROLES", "Parts", "PythonAgent",
-           "admin_session", "alive", "check_invariants", "free_port", "needs_qemu_reason", "new_seed", "numbers",
+__all__ = ["AGENT", "BUILD", "CONTROL", "Client", "FULL", "NIMBUS", "PIPELINE", "PATIENCE", "ROLES", "Parts", "PythonAgent",
+           "admin_session", "alive", "check_invariants", "check_log", "counting", "free_port", "needs_qemu_reason", "new_seed", "numbers",
            "report", "size", "submit_by_hand", "wait_shipped", "wait_until"]

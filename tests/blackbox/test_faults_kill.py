@@ -8,13 +8,11 @@ import random
 import signal
 import threading
 import time
-import uuid
 
 import pytest
-import requests
 
-from chaos import (AGENT, CONTROL, PATIENCE, PIPELINE, admin_session, check_invariants, needs_qemu_reason, new_seed,
-                   report, size, wait_shipped, wait_until)
+from chaos import (AGENT, CONTROL, PATIENCE, PIPELINE, Client, check_invariants, check_log, counting, needs_qemu_reason,
+                   new_seed, report, size, wait_shipped, wait_until)
 from system import System, alive, cmdline, descendants
 
 pytestmark = pytest.mark.skipif(needs_qemu_reason is not None, reason=str(needs_qemu_reason))
@@ -22,7 +20,6 @@ pytestmark = pytest.mark.skipif(needs_qemu_reason is not None, reason=str(needs_
 JOBS = size(6, 60)
 WANTED = size(1, 5)
 LINES = 60
-FINAL = {"succeeded", "failed", "cancelled", "timed_out", "dead"}
 
 
 class Killer(threading.Thread):
@@ -104,57 +101,19 @@ class Killer(threading.Thread):
         self.system.start()
 
 
-class Client:
-    """Submits and asks as a client does that is not told of faults: again, until there is an answer."""
-
-    def __init__(self, system):
-        self.system = system
-        self.session = admin_session(system)
-
-    def call(self, method, path, **more):
-        until = time.monotonic() + PATIENCE
-        while True:
-            try:
-                answer = self.session.request(method, self.system.endpoints["control_plane"] + path, timeout=30, **more)
-                if answer.status_code < 500 and answer.status_code != 429:
-                    return answer
-                last = answer.text
-            except (requests.RequestException, FileNotFoundError, ValueError) as error:
-                last = error
-            assert time.monotonic() < until, f"{method} {path}: no answer in {PATIENCE} s, the last: {last}"
-            time.sleep(0.1)
-
-    def submit(self, n):
-        script = f"for i in $(seq 1 {LINES}); do echo {n}-$i; done; sleep 1; echo end"
-        answer = self.call("POST", "/api/jobs", json={
-            "image": "demo", "argv": ["sh", "-c", script], "max_attempts": 10, "idempotency_key": str(uuid.uuid4())})
-        assert answer.status_code in (200, 201, 202), answer.text
-        return answer.json()["id"]
-
-    def job(self, job_id):
-        answer = self.call("GET", f"/api/jobs/{job_id}")
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-
-def logs_of(system, job_id):
-    done = system.cli("logs", "-f", str(job_id), check=False)
-    return done.stdout.decode() if done.returncode in (0, 5) else None
-
-
 def test_kill_9_of_every_role_while_jobs_run():
     seed = new_seed()
     env = {"NIMBUS_JOB_LEASE_TTL": "6", "NIMBUS_VM_SHUTDOWN_GRACE": "1", "NIMBUS_AGENT_VCPUS": "3"}
     with System(env=env) as system:
         client, killer = Client(system), Killer(system, seed)
         started = time.monotonic()
-        ids = [client.submit(n) for n in range(JOBS)]
+        scripts = [counting(n, LINES, "sleep 1; echo end") for n in range(JOBS)]
+        ids = [client.submit(script) for script, _ in scripts]
         assert len(set(ids)) == JOBS, "a submission that was repeated made a second job"
         killer.start()
         try:
             for job_id in ids:
-                wait_until(lambda job_id=job_id: killer.error or client.job(job_id)["state"] in FINAL,
-                           f"job {job_id} to end", size(300, 1800))
+                client.wait_final(job_id, size(300, 1800), unless=lambda: killer.error)
         finally:
             killer.over.set()
             killer.join(PATIENCE)
@@ -167,11 +126,9 @@ def test_kill_9_of_every_role_while_jobs_run():
                f"re-queues {requeues}")
         wait_until(lambda: system.role_pid(PIPELINE) and system.role_pid(AGENT) and system.role_pid(CONTROL),
                    "the roles to be back")
-        for n, job in enumerate(jobs):
+        for job, (_, printed) in zip(jobs, scripts):
             assert job["state"] == "succeeded", job
-            expected = "".join(f"{n}-{i}\n" for i in range(1, LINES + 1)) + "end\n"
-            got = wait_until(lambda job=job: logs_of(system, job["id"]), f"the log of job {job['id']}")
-            assert got == expected, f"job {job['id']}, seed {seed}"
+            check_log(system, job["id"], printed + "end\n")
         wait_shipped(system)
         check_invariants(system)
         assert killer.satisfied, f"too few kills hit a running job, this run has shown nothing: {killer.hits}"

@@ -38,10 +38,11 @@ class Fate:
 
 class Proxy:
     def __init__(self, target, seed=0, share=0.3, faults=FAULTS, port=0, delay=0.2, rate=65536, cut_after=6000,
-                 silence=3.0):
+                 silence=3.0, sure=0):
         self.target = target
         self.rng = random.Random(seed)
         self.share = share
+        self.sure = sure  # so many connections certainly meet with a fault, from when the switch is on
         self.faults = tuple(faults)
         self.options = {"delay": delay, "rate": rate, "bytes": cut_after, "silence": silence}
         self.switch = True
@@ -65,8 +66,9 @@ class Proxy:
 
     def __fate(self):
         kind = "pass"
-        if self.switch and self.faults and self.rng.random() < self.share:
+        if self.switch and self.faults and (self.sure > 0 or self.rng.random() < self.share):
             kind = self.rng.choice(self.faults)
+            self.sure -= 1
         self.counts[kind] += 1
         return Fate(kind, self.rng, self.options)
 
