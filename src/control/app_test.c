@@ -49,7 +49,7 @@ static void tokens_open_their_own_doors_only(void **state)
 		{foreign, "GET", "/api/status", NULL, 401},
 		{w->agent, "POST", "/api/jobs", "{\"argv\":[\"true\"]}", 403},
 		{w->agent, "GET", "/api/agents", NULL, 403},
-		{w->agent, "GET", "/api/jobs/recent", NULL, 403},
+		{w->agent, "GET", "/api/jobs/recent", NULL, 200},
 		{w->agent, "POST", "/api/jobs/lease", "{\"agent_id\":\"a2\"}", 403},
 		{w->admin, "POST", "/api/jobs/lease", "{\"agent_id\":\"root\"}", 403},
 		{offline, "POST", "/api/jobs/lease", "{\"agent_id\":\"python\",\"agent_version\":\"x\"}", 200},
@@ -94,6 +94,66 @@ static void tokens_open_their_own_doors_only(void **state)
 	assert_int_equal(bad_name.status, 422);
 }
 
+static struct secret *user_token(struct world *w, int64_t org_id, const char *scopes)
+{
+	struct claims claims = {.audience = TOKEN_USER, .subject = "ann", .org_id = org_id};
+	struct secret *token = NULL;
+
+	(void)snprintf(claims.scopes, sizeof(claims.scopes), "%s", scopes);
+	assert_int_equal(token_mint(w->app->keyring, &claims, clock_unix_ns(), 60 * NS_PER_S, &token, NULL), 0);
+	return token;
+}
+
+static void users_read_their_organisation_and_agents_their_own_jobs(void **state)
+{
+	struct world *w = *state;
+	autoptr(secret) ours = user_token(w, 1, "pull:org-1");
+	autoptr(secret) theirs = user_token(w, 2, "pull:org-2");
+	autoptr(secret) writer = user_token(w, 1, "push:org-1");
+	autovar(answer) made = post(w, w->admin, "/api/jobs", "{\"argv\":[\"true\"]}");
+	autofree char *path = xasprintf("/api/jobs/%" PRId64, number(&made, "id"));
+	const struct {
+		const struct secret *token;
+		const char *path;
+		int status;
+		int64_t count; /* jobs in the list, or in the queue; -1: not looked at */
+	} cases[] = {
+		{ours, "/api/jobs/recent", 200, 1},
+		{theirs, "/api/jobs/recent", 200, 0},
+		{writer, "/api/jobs/recent", 403, -1},
+		{ours, "/api/jobs/recent?org_id=1", 200, 1},
+		{ours, "/api/jobs/recent?org_id=2", 403, -1},
+		{w->agent, "/api/jobs/recent", 200, 0},
+		{ours, path, 200, -1},
+		{theirs, path, 404, -1},
+		{writer, path, 404, -1},
+		{w->agent, path, 404, -1},
+		{ours, "/api/status", 200, 1},
+		{theirs, "/api/status", 200, 0},
+		{writer, "/api/status", 403, -1},
+		{ours, "/api/agents", 403, -1},
+	};
+
+	assert_int_equal(made.status, 201);
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		autovar(answer) a = get(w, cases[i].token, cases[i].path);
+		if (a.status != cases[i].status)
+			fail_msg("case %zu: %d %s", i, a.status, text(&a, "detail"));
+		int64_t count = js_type(a.body) == JS_ARRAY ? (int64_t)js_len(a.body) : number(&a, "queue_length");
+		if (cases[i].count >= 0 && count != cases[i].count)
+			fail_msg("case %zu: %" PRId64 " jobs", i, count);
+	}
+	/* The whole system's figures are not an organisation's. */
+	autovar(answer) own = get(w, ours, "/api/status");
+	autovar(answer) all = get(w, w->admin, "/api/status");
+	assert_null(js_get(own.body, "deliveries"));
+	assert_non_null(js_get(all.body, "deliveries"));
+	autovar(answer) leased = lease(w, "");
+	assert_int_equal(leased.status, 200);
+	autovar(answer) mine = get(w, w->agent, "/api/jobs/recent");
+	assert_int_equal(js_len(mine.body), 1);
+}
+
 static void admins_may_be_limited_to_a_list(void **state)
 {
 	struct world *w = *state;
@@ -125,6 +185,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WORLD(tokens_open_their_own_doors_only),
+		WORLD(users_read_their_organisation_and_agents_their_own_jobs),
 		WORLD_WITH(with_other_admins, admins_may_be_limited_to_a_list),
 		WORLD_WITH(with_metrics_token, metrics_want_their_token_where_there_is_one),
 	};

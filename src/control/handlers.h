@@ -14,6 +14,8 @@ enum {
 	ACCESS_ALL = 0,
 	ACCESS_AGENT = TOKEN_BIT(TOKEN_AGENT),
 	ACCESS_ADMIN = TOKEN_BIT(TOKEN_ADMIN),
+	ACCESS_USER = TOKEN_BIT(TOKEN_USER),
+	ACCESS_READ = ACCESS_ADMIN | ACCESS_AGENT | ACCESS_USER,
 	ACCESS_METRICS = 1 << 16, /* the metrics token, or a loopback peer where there is none */
 };
 
@@ -28,6 +30,9 @@ const struct claims *caller(const struct http_request *req);
 int require_agent(struct app *app, const struct http_request *req, const char *agent_id, struct err *err) must_check;
 /* For routes that an agent only reads: its token must not be revoked there either. */
 int require_valid(struct app *app, const struct http_request *req, struct err *err) must_check;
+/* Whose jobs the caller may read: all (0), which admins, tokens of a shared secret and agents ask for, or a user's own
+ * organisation. ERR_FORBIDDEN. */
+int readable_org(const struct http_request *req, int64_t *ret, struct err *err) must_check;
 /* ERR_INVALID_FIELD. */
 int path_id(const struct http_request *req, int64_t *ret, struct err *err) must_check;
 

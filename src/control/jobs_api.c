@@ -1,6 +1,6 @@
 /*
  * Reading jobs. For admins, and for programs of the Python Nimbus, which read with an agent token of the shared secret.
- * An agent that has a token of its own sees its own jobs.
+ * An agent that has a token of its own sees its own jobs, and a user those of the organisation.
  */
 #include <ctype.h>
 #include <inttypes.h>
@@ -16,6 +16,8 @@
 
 enum { RECENT_DEFAULT = 50, RECENT_MAX = 200, AGENTS_MAX = 1000 };
 #define SEEN_LATELY_NS (120 * NS_PER_S)
+/* How far back an agent sees its own jobs: there is no index of them. */
+#define OWN_JOBS_NS (86400 * NS_PER_S)
 
 static bool reads_everything(const struct claims *c)
 {
@@ -54,6 +56,26 @@ static int read_filter(const struct http_request *req, struct arena *arena, stru
 	return 0;
 }
 
+static int keep_to_own(const struct http_request *req, struct jobs_filter *filter, struct err *err)
+{
+	const struct claims *c = caller(req);
+	int64_t own = 0;
+	int r = readable_org(req, &own, err);
+
+	if (c->audience == TOKEN_AGENT && !reads_everything(c)) {
+		filter->agent_id = c->subject;
+		filter->within_ns = OWN_JOBS_NS;
+	}
+
+	if (r < 0 || own == 0)
+		return r;
+	if (filter->org_id != 0 && filter->org_id != own)
+		return err_set(err, ERR_FORBIDDEN, "org_id: the token is for organisation %" PRId64 ", not %" PRId64,
+			       own, filter->org_id);
+	filter->org_id = own;
+	return 0;
+}
+
 int jobs_recent(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
@@ -65,9 +87,9 @@ int jobs_recent(void *ctx, struct http_request *req, struct err *err)
 
 	if (r < 0)
 		return r;
-	if (!reads_everything(caller(req)))
-		return err_set(err, ERR_FORBIDDEN, "this agent's token does not list jobs: use an admin token");
 	r = read_filter(req, http_arena(req), &filter, err);
+	if (r == 0)
+		r = keep_to_own(req, &filter, err);
 	if (r == 0)
 		r = jobs_db_recent(&app->db, &filter, http_arena(req), &jobs, &count, err);
 	if (r < 0)
@@ -118,6 +140,8 @@ static int explain(struct app *app, const struct job *job, struct arena *arena, 
 
 static bool may_see(const struct claims *c, const struct job *job)
 {
+	if (c->audience == TOKEN_USER && !c->shared_secret)
+		return claims_allow(c, SCOPE_PULL, job->org_id, NULL);
 	return reads_everything(c) || (job->agent_id != NULL && strcmp(job->agent_id, c->subject) == 0);
 }
 

@@ -14,9 +14,9 @@ const struct http_route control_routes[] = {
 	{"POST", "/webhooks/github", HTTP_WORKER, ACCESS_ALL, WEBHOOK_MAX, webhook_post},
 
 	{"POST", "/api/jobs", HTTP_WORKER, ACCESS_ADMIN, SUBMIT_MAX, job_submit},
-	{"GET", "/api/jobs/recent", HTTP_WORKER, ACCESS_ADMIN | ACCESS_AGENT, .handle = jobs_recent},
-	{"GET", "/api/jobs/{id}", HTTP_WORKER, ACCESS_ADMIN | ACCESS_AGENT, .handle = job_get},
-	{"GET", "/api/jobs/{id}/why", HTTP_WORKER, ACCESS_ADMIN | ACCESS_AGENT, .handle = job_why},
+	{"GET", "/api/jobs/recent", HTTP_WORKER, ACCESS_READ, .handle = jobs_recent},
+	{"GET", "/api/jobs/{id}", HTTP_WORKER, ACCESS_READ, .handle = job_get},
+	{"GET", "/api/jobs/{id}/why", HTTP_WORKER, ACCESS_READ, .handle = job_why},
 	{"GET", "/api/jobs/{id}/history", HTTP_WORKER, ACCESS_ADMIN, .handle = job_history},
 	{"POST", "/api/jobs/{id}/cancel", HTTP_WORKER, ACCESS_ADMIN, AGENT_MAX, job_cancel},
 
@@ -29,7 +29,7 @@ const struct http_route control_routes[] = {
 	{"GET", "/api/agents", HTTP_WORKER, ACCESS_ADMIN, .handle = agents_list},
 	{"GET", "/api/agents/audit", HTTP_WORKER, ACCESS_ADMIN, .handle = agents_audit},
 
-	{"GET", "/api/status", HTTP_WORKER, ACCESS_ADMIN | ACCESS_AGENT, .handle = status_get},
+	{"GET", "/api/status", HTTP_WORKER, ACCESS_READ, .handle = status_get},
 	{"GET", "/healthz", HTTP_WORKER, ACCESS_ALL, .handle = health},
 	{"GET", "/readyz", HTTP_WORKER, ACCESS_ALL, .handle = ready},
 	{"GET", "/metrics", HTTP_WORKER, ACCESS_METRICS, .handle = metrics_show},
@@ -118,6 +118,19 @@ int require_valid(struct app *app, const struct http_request *req, struct err *e
 	const struct claims *c = caller(req);
 
 	return c->audience == TOKEN_AGENT ? require_agent(app, req, c->subject, err) : 0;
+}
+
+int readable_org(const struct http_request *req, int64_t *ret, struct err *err)
+{
+	const struct claims *c = caller(req);
+
+	*ret = 0;
+	if (c->audience != TOKEN_USER || c->shared_secret)
+		return 0;
+	if (!claims_allow(c, SCOPE_PULL, c->org_id, NULL))
+		return err_set(err, ERR_FORBIDDEN, "Token lacks pull scope: it reads no organisation's jobs");
+	*ret = c->org_id;
+	return 0;
 }
 
 int path_id(const struct http_request *req, int64_t *ret, struct err *err)

@@ -29,32 +29,46 @@ static struct js *deliveries(const struct deliveries_counts *counts)
 	return o;
 }
 
-int status_get(void *ctx, struct http_request *req, struct err *err)
+/* What is nobody's organisation's: for those who may read all. */
+static int add_whole(struct app *app, struct js *o, struct err *err)
 {
-	struct app *app = ctx;
-	struct jobs_counts jobs = {0};
 	struct deliveries_counts github = {0};
 	int64_t seals = 0;
-	struct js *o;
-	int r = require_valid(app, req, err);
+	int r = deliveries_db_counts(&app->db, &github, err);
 
-	if (r == 0)
-		r = jobs_db_counts(&app->db, &jobs, err);
-	if (r == 0)
-		r = deliveries_db_counts(&app->db, &github, err);
 	if (r == 0)
 		r = seals_db_count(&app->db, &seals, err);
 	if (r < 0)
 		return r;
-	o = js_new_object();
-	js_set(o, "queue_length", js_new_int(jobs.queue_length));
-	js_set(o, "jobs_by_status", states(&jobs));
-	js_set_time(o, "oldest_queued_at", jobs.oldest_queued_at);
 	js_set(o, "waiting_agents", js_new_int((int64_t)http_wait_count(app->lease_waits)));
 	js_set(o, "deliveries", deliveries(&github));
 	js_set(o, "log_seals_waiting", js_new_int(seals));
+	return 0;
+}
+
+int status_get(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	struct jobs_counts jobs = {0};
+	autoptr(js) o = js_new_object();
+	int64_t org_id = 0;
+	int r = require_valid(app, req, err);
+
+	if (r == 0)
+		r = readable_org(req, &org_id, err);
+	if (r == 0)
+		r = jobs_db_counts(&app->db, org_id, &jobs, err);
+	if (r < 0)
+		return r;
+	js_set(o, "queue_length", js_new_int(jobs.queue_length));
+	js_set(o, "jobs_by_status", states(&jobs));
+	js_set_time(o, "oldest_queued_at", jobs.oldest_queued_at);
+	if (org_id == 0)
+		r = add_whole(app, o, err);
+	if (r < 0)
+		return r;
 	js_set(o, "version", js_new_text(NIMBUS_VERSION));
-	return http_reply_js(req, 200, o);
+	return http_reply_js(req, 200, TAKE(o));
 }
 
 static int ask_database(struct sql_tx *tx, void *ctx, struct err *err)
@@ -111,7 +125,7 @@ int metrics_show(void *ctx, struct http_request *req, struct err *err)
 	struct jobs_counts jobs = {0};
 	int64_t seals = 0;
 	autovar(buf) text = {0};
-	int r = jobs_db_counts(&app->db, &jobs, err);
+	int r = jobs_db_counts(&app->db, 0, &jobs, err);
 
 	if (r == 0)
 		r = seals_db_count(&app->db, &seals, err);

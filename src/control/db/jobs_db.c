@@ -169,6 +169,7 @@ int jobs_db_get(const struct control_db *db, int64_t id, struct arena *arena, st
 }
 
 struct recent {
+	const struct control_db *db;
 	const struct jobs_filter *filter;
 	struct arena *arena;
 	struct job *jobs;
@@ -176,7 +177,7 @@ struct recent {
 };
 
 /* A condition for each filter that is set, so that the database can use the index of just those. */
-static void recent_text(const struct jobs_filter *f, struct buf *text, struct sql_arg *args, size_t *count)
+static void recent_text(const struct jobs_filter *f, int64_t now, struct buf *text, struct sql_arg *args, size_t *count)
 {
 	size_t n = 0;
 
@@ -184,6 +185,14 @@ static void recent_text(const struct jobs_filter *f, struct buf *text, struct sq
 	if (f->org_id != 0) {
 		args[n++] = sql_i64(f->org_id);
 		buf_printf(text, " AND j.org_id = $%zu", n);
+	}
+	if (f->agent_id != NULL) {
+		args[n++] = sql_text(f->agent_id);
+		buf_printf(text, " AND j.agent_id = $%zu", n);
+	}
+	if (f->within_ns != 0) {
+		args[n++] = sql_i64(now - f->within_ns);
+		buf_printf(text, " AND j.updated_at > $%zu", n);
 	}
 	if (f->state != NULL) {
 		args[n++] = sql_text(f->state);
@@ -221,9 +230,13 @@ static int recent_fn(struct sql_tx *tx, void *ctx, struct err *err)
 	autovar(buf) text = {0};
 	autoptr(sql_rows) rows = NULL;
 
-	recent_text(r->filter, &text, args, &list.count);
+	int64_t now = 0;
+	int rc = r->filter->within_ns != 0 ? control_now(r->db, tx, &now, err) : 0;
+	if (rc < 0)
+		return rc;
+	recent_text(r->filter, now, &text, args, &list.count);
 	r->count = 0;
-	int rc = sql_query(tx, text.data, &list, &rows, err);
+	rc = sql_query(tx, text.data, &list, &rows, err);
 	while (rc >= 0 && (rc = sql_next(rows, err)) > 0) {
 		struct job *job = &r->jobs[r->count];
 		rc = job_from_row(rows, r->arena, job, err);
@@ -239,13 +252,26 @@ int jobs_db_recent(const struct control_db *db, const struct jobs_filter *filter
 		   size_t *ret_count, struct err *err)
 {
 	assert(filter->limit > 0);
-	struct recent r = {.filter = filter, .arena = arena};
+	struct recent r = {.db = db, .filter = filter, .arena = arena};
 
 	r.jobs = arena_calloc(arena, (size_t)filter->limit, sizeof(*r.jobs));
 	int rc = sql_read(db->sql, recent_fn, &r, err);
 	if (rc == 0) {
 		*ret = r.jobs;
 		*ret_count = r.count;
+	}
+	return rc;
+}
+
+static int take_counts(struct sql_rows *rows, struct jobs_counts *counts, struct err *err)
+{
+	int rc = 0;
+
+	while (rc >= 0 && (rc = sql_next(rows, err)) > 0) {
+		enum job_state state = JOB_PARKED;
+		rc = job_state_parse(sql_col_text(rows, 0), &state, err);
+		if (rc == 0)
+			counts->by_state[state] = sql_col_i64(rows, 1);
 	}
 	return rc;
 }
@@ -261,18 +287,42 @@ static int counts_fn(struct sql_tx *tx, void *ctx, struct err *err)
 		rc = sql_get_i64(tx, "SELECT MIN(queued_at) FROM queue", SQL_NO_ARGS, &counts->oldest_queued_at, err);
 	if (rc >= 0)
 		rc = sql_query(tx, "SELECT state, COUNT(*) FROM job GROUP BY state", SQL_NO_ARGS, &rows, err);
-	while (rc >= 0 && (rc = sql_next(rows, err)) > 0) {
-		enum job_state state = JOB_PARKED;
-		rc = job_state_parse(sql_col_text(rows, 0), &state, err);
-		if (rc == 0)
-			counts->by_state[state] = sql_col_i64(rows, 1);
-	}
+	return rc < 0 ? rc : take_counts(rows, counts, err);
+}
+
+struct org_counts {
+	int64_t org_id;
+	struct jobs_counts counts;
+};
+
+/* The queue does not know whose its jobs are. */
+static int org_counts_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct org_counts *o = ctx;
+	autoptr(sql_rows) rows = NULL;
+
+	o->counts = (struct jobs_counts){0};
+	int rc = sql_get_i64(tx, "SELECT MIN(queued_at) FROM job WHERE org_id = $1 AND state = 'queued'",
+			     SQL_ARGS(sql_i64(o->org_id)), &o->counts.oldest_queued_at, err);
+	if (rc >= 0)
+		rc = sql_query(tx, "SELECT state, COUNT(*) FROM job WHERE org_id = $1 GROUP BY state",
+			       SQL_ARGS(sql_i64(o->org_id)), &rows, err);
+	if (rc >= 0)
+		rc = take_counts(rows, &o->counts, err);
+	o->counts.queue_length = o->counts.by_state[JOB_QUEUED];
 	return rc;
 }
 
-int jobs_db_counts(const struct control_db *db, struct jobs_counts *ret, struct err *err)
+int jobs_db_counts(const struct control_db *db, int64_t org_id, struct jobs_counts *ret, struct err *err)
 {
-	return sql_read(db->sql, counts_fn, ret, err);
+	struct org_counts o = {.org_id = org_id};
+
+	if (org_id == 0)
+		return sql_read(db->sql, counts_fn, ret, err);
+	int rc = sql_read(db->sql, org_counts_fn, &o, err);
+	if (rc >= 0)
+		*ret = o.counts;
+	return rc;
 }
 
 struct history {

@@ -33,6 +33,8 @@ int jobs_db_get(const struct control_db *db, int64_t id, struct arena *arena, st
 /* All filters are SQL's; unset is 0 or NULL. */
 struct jobs_filter {
 	int64_t org_id;
+	const char *agent_id;
+	int64_t within_ns; /* changed so lately */
 	const char *state;
 	const char *label; /* exactly, in lower case */
 	const char *meta_key;
@@ -48,7 +50,8 @@ struct jobs_counts {
 	int64_t by_state[JOB_STATE_COUNT];
 	int64_t oldest_queued_at; /* 0: the queue is empty */
 };
-int jobs_db_counts(const struct control_db *db, struct jobs_counts *ret, struct err *err) must_check;
+/* Of one organisation, or of all (0). */
+int jobs_db_counts(const struct control_db *db, int64_t org_id, struct jobs_counts *ret, struct err *err) must_check;
 
 struct job_history {
 	int64_t at;

@@ -131,6 +131,7 @@ static void test_filters_are_applied_before_the_limit(void **state)
 		{{.limit = 10}, {4, 3, 2, 1}},
 		{{.limit = 1, .org_id = 2}, {3}},
 		{{.limit = 10, .org_id = 1}, {4, 2, 1}},
+		{{.limit = 10, .agent_id = "nobody"}, {0}},
 		{{.limit = 1, .state = "failed"}, {1}},
 		{{.limit = 10, .state = "queued"}, {4, 3, 2}},
 		{{.limit = 1, .label = "gpu"}, {2}},
@@ -155,6 +156,11 @@ static void test_filters_are_applied_before_the_limit(void **state)
 	must(submit(f, &spec, &job));
 	pass_time(f, 1);
 	(void)fixture_submit(f, "nimbus");
+	struct jobs_filter late = {.limit = 10, .within_ns = 1};
+	struct job *newest = NULL;
+	size_t newer = 0;
+	must(jobs_db_recent(&f->db, &late, f->arena, &newest, &newer, &f->err));
+	assert_int_equal(newer, 1);
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		struct job *jobs = NULL;
 		size_t count = 0;
@@ -175,7 +181,7 @@ static void test_counts(void **state)
 	struct jobs_counts counts = {0};
 	struct job job = {0};
 
-	must(jobs_db_counts(&f->db, &counts, &f->err));
+	must(jobs_db_counts(&f->db, 0, &counts, &f->err));
 	assert_int_equal(counts.queue_length, 0);
 	assert_int_equal(counts.oldest_queued_at, 0);
 	(void)fixture_submit(f, "nimbus");
@@ -183,12 +189,27 @@ static void test_counts(void **state)
 	(void)fixture_submit(f, "nimbus");
 	(void)fixture_submit(f, "nimbus");
 	must(fixture_lease(f, "a", "", false, &job));
-	must(jobs_db_counts(&f->db, &counts, &f->err));
+	struct jobs_filter own = {.limit = 10, .agent_id = "a"};
+	struct job *jobs = NULL;
+	size_t count = 0;
+	must(jobs_db_recent(&f->db, &own, f->arena, &jobs, &count, &f->err));
+	assert_int_equal(count, 1);
+	assert_int_equal(jobs[0].id, job.id);
+	must(jobs_db_counts(&f->db, 0, &counts, &f->err));
 	assert_int_equal(counts.queue_length, 2);
 	assert_int_equal(counts.oldest_queued_at, f->now);
 	assert_int_equal(counts.by_state[JOB_QUEUED], 2);
 	assert_int_equal(counts.by_state[JOB_LEASED], 1);
 	assert_int_equal(counts.by_state[JOB_DEAD], 0);
+
+	must(jobs_db_counts(&f->db, job.org_id, &counts, &f->err));
+	assert_int_equal(counts.queue_length, 2);
+	assert_int_equal(counts.oldest_queued_at, f->now);
+	assert_int_equal(counts.by_state[JOB_LEASED], 1);
+	must(jobs_db_counts(&f->db, job.org_id + 1, &counts, &f->err));
+	assert_int_equal(counts.queue_length, 0);
+	assert_int_equal(counts.oldest_queued_at, 0);
+	assert_int_equal(counts.by_state[JOB_LEASED], 0);
 }
 
 static void test_history_tells_the_whole_life(void **state)
