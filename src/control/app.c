@@ -12,6 +12,7 @@
 #include "control/control_metrics.h"
 #include "control/handlers.h"
 #include "role/role.h"
+#include "store/dsn.h"
 #include "store/migrate.h"
 
 enum { CONNECTIONS_MAX = 12000 };
@@ -87,8 +88,9 @@ static struct http_server *make_server(struct app *app)
 
 static int start(struct app *app, struct err *err)
 {
-	struct worker *const workers[] = {app->processor, app->expirer, app->log_sealer, app->admitter};
-	int r = 0;
+	struct worker *const workers[] = {app->processor, app->expirer, app->log_sealer, app->admitter,
+					  app->peer_worker};
+	int r = peers_listen(app->peers, err);
 
 	for (size_t i = 0; i < ARRAY_LEN(workers) && r == 0; i++)
 		r = worker_start(workers[i], err);
@@ -99,20 +101,22 @@ static void app_free(struct app *app)
 {
 	if (app == NULL)
 		return;
+	worker_free(app->peer_worker);
 	worker_free(app->processor);
 	worker_free(app->expirer);
 	worker_free(app->log_sealer);
 	worker_free(app->admitter);
+	sql_free(app->sql); /* from here on nobody hears notes of other control planes */
 	http_wait_list_free(app->lease_waits);
 	http_wait_list_free(app->command_waits);
 	http_server_free(app->server);
 	http_client_free(app->client);
-	sql_free(app->sql);
 	verifier_free(app->verifier);
 	keyring_free(app->keyring);
 	sealer_free(app->sealer);
 	metrics_free(app->metrics);
 	told_free(app->told);
+	peers_free(app->peers);
 	free(app->assets_dir);
 	free(app->plane);
 	fd_close(&app->data_fd);
@@ -125,6 +129,14 @@ static struct gcra org_jobs(const struct control_settings *settings)
 	int64_t interval_ns = settings->org_job_interval > 0 ? settings->org_job_interval : settings->org_interval;
 
 	return (struct gcra){.limit = settings->org_job_limit, .interval_ns = interval_ns};
+}
+
+/* Other control planes may be on it too. */
+static bool is_shared(const char *url)
+{
+	autovar(dsn) dsn = {0};
+
+	return url != NULL && dsn_parse(str_c(url), &dsn, NULL) == 0 && dsn.kind == DSN_POSTGRESQL;
 }
 
 static char *plane_name(const struct app_opts *o)
@@ -148,6 +160,8 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 	app->plane = plane_name(o);
 	app->metrics = metrics_new(control_metrics, CONTROL_METRIC_COUNT);
 	app->told = told_new();
+	app->peers = peers_new(app, is_shared(o->settings->database_url));
+	app->peer_worker = worker_new(peers_pass, app);
 	app->processor = worker_new(processing_pass, app);
 	app->expirer = worker_new(expirer_pass, app);
 	app->log_sealer = worker_new(sealing_pass, app);

@@ -12,6 +12,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 #include "control/db/db.h"
+#include "control/peers.h"
 #include "control/told.h"
 #include "control/worker.h"
 #include "model/settings.h"
@@ -38,7 +39,9 @@ struct app {
 	struct http_wait_list *lease_waits;   /* tags: struct lease_wait, of lease_api.c */
 	struct http_wait_list *command_waits; /* tags: the agent's id */
 	struct told *told;		      /* commands that agents got a moment ago */
-	struct worker *processor;	      /* of deliveries */
+	struct peers *peers;		      /* the other control planes on this database */
+	struct worker *peer_worker;
+	struct worker *processor; /* of deliveries */
 	struct worker *expirer;
 	struct worker *log_sealer;
 	struct worker *admitter;

@@ -7,11 +7,6 @@ static const size_t ended_values[JOB_STATE_COUNT] = {
 	[JOB_SUCCEEDED] = 0, [JOB_FAILED] = 1, [JOB_CANCELLED] = 2, [JOB_TIMED_OUT] = 3, [JOB_DEAD] = 4,
 };
 
-static bool is_for_agent(void *agent_id, const void *tag)
-{
-	return str_eq(str_c(agent_id), str_c(tag));
-}
-
 static void count(struct app *app, const struct job_event *e)
 {
 	if (e->type == JOB_EVENT_CREATED)
@@ -47,9 +42,11 @@ void control_event(void *ctx, const struct job_event *e)
 		 F("to", job_state_text(e->to)), F("reason", e->reason != NULL ? e->reason : ""),
 		 F("agent", e->agent_id != NULL ? e->agent_id : ""));
 	if (e->type != JOB_EVENT_CANCEL_REQUESTED && e->to == JOB_QUEUED)
-		lease_wake(app, &(struct ready_job){e->job_id, e->labels, e->vcpus, e->memory_mb});
+		if (!lease_wake(app, &(struct ready_job){e->job_id, e->labels, e->vcpus, e->memory_mb}))
+			peers_tell_job(app->peers, e->job_id);
 	if (e->type == JOB_EVENT_CANCEL_REQUESTED && e->agent_id != NULL)
-		http_wait_wake(app->command_waits, SIZE_MAX, is_for_agent, (void *)(uintptr_t)e->agent_id);
+		if (!commands_wake(app, e->agent_id))
+			peers_tell_agent(app->peers, e->agent_id);
 	if (e->seal_due)
 		worker_wake(app->log_sealer);
 }

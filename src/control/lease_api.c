@@ -137,17 +137,16 @@ static bool pick(void *ctx, const void *tag)
 	return true;
 }
 
-void lease_wake(struct app *app, const struct ready_job *job)
+bool lease_wake(struct app *app, const struct ready_job *job)
 {
 	autoptr(arena) a = arena_new();
 	struct wish wish = {.job = job};
 	struct err err = {0};
 
-	if (label_set_from_key(str_c(job->labels), a, &wish.labels, &err) < 0)
-		log_error("a job waits for the next call: its labels cannot be read", F("job", job->id),
-			  F("error", &err));
-	else
-		http_wait_wake(app->lease_waits, 1, pick, &wish);
+	if (label_set_from_key(str_c(job->labels), a, &wish.labels, &err) == 0)
+		return http_wait_wake(app->lease_waits, 1, pick, &wish) > 0;
+	log_error("a job waits for the next call: its labels cannot be read", F("job", job->id), F("error", &err));
+	return false;
 }
 
 /*
@@ -163,8 +162,8 @@ static void pass_on(struct app *app, int64_t job_id, struct arena *a)
 
 	if (r < 0)
 		log_warn("a job was not offered to another agent", F("job", job_id), F("error", &err));
-	if (r > 0)
-		lease_wake(app, &job);
+	if (r > 0 && !lease_wake(app, &job))
+		peers_tell_job(app->peers, job_id);
 }
 
 /* --- the answer --- */

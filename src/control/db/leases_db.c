@@ -180,6 +180,53 @@ int leases_db_ready(const struct control_db *db, int64_t job_id, struct arena *a
 	return rc;
 }
 
+struct heads {
+	int64_t limit;
+	struct arena *arena;
+	struct ready_job *jobs;
+	size_t count;
+};
+
+/* From one label set that is in the queue to the next, by steps into the index: not every job is looked at. */
+static int heads_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct heads *h = ctx;
+	autoptr(sql_rows) rows = NULL;
+	int rc = sql_query(tx,
+			   "WITH RECURSIVE s (id) AS (SELECT MIN(label_set_id) FROM queue UNION ALL"
+			   " SELECT (SELECT MIN(q.label_set_id) FROM queue q WHERE q.label_set_id > s.id) FROM s"
+			   " WHERE s.id IS NOT NULL)"
+			   " SELECT h.job_id, l.labels, h.vcpus, h.memory_mb FROM s JOIN label_set l ON l.id = s.id"
+			   " JOIN queue h ON h.label_set_id = s.id AND h.position = (SELECT MIN(f.position) FROM"
+			   " queue f WHERE f.label_set_id = s.id) LIMIT $1",
+			   SQL_ARGS(sql_i64(h->limit)), &rows, err);
+
+	h->count = 0;
+	while (rc >= 0 && (rc = sql_next(rows, err)) > 0) {
+		h->jobs[h->count++] = (struct ready_job){
+			.id = sql_col_i64(rows, 0),
+			.labels = sql_col_dup(rows, 1, h->arena),
+			.vcpus = sql_col_i64(rows, 2),
+			.memory_mb = sql_col_i64(rows, 3),
+		};
+	}
+	return rc;
+}
+
+int leases_db_heads(const struct control_db *db, int64_t limit, struct arena *arena, struct ready_job **ret,
+		    size_t *ret_count, struct err *err)
+{
+	struct heads h = {.limit = limit, .arena = arena};
+
+	h.jobs = arena_calloc(arena, (size_t)limit, sizeof(*h.jobs));
+	int rc = sql_read(db->sql, heads_fn, &h, err);
+	if (rc == 0) {
+		*ret = h.jobs;
+		*ret_count = h.count;
+	}
+	return rc;
+}
+
 /* --- fenced writes --- */
 
 /* The one check that all writes of an agent pass: a lease of that job, agent and fence that has not expired. Under the
@@ -476,6 +523,42 @@ int leases_db_commands(const struct control_db *db, const char *agent_id, struct
 
 	if (rc == 0) {
 		*ret = c.items;
+		*ret_count = c.count;
+	}
+	return rc;
+}
+
+struct commanded {
+	int64_t limit;
+	struct arena *arena;
+	const char **agents;
+	size_t count;
+};
+
+static int commanded_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct commanded *c = ctx;
+	autoptr(sql_rows) rows = NULL;
+	int rc = sql_query(tx,
+			   "SELECT DISTINCT a.agent_id FROM lease a JOIN job j ON j.id = a.job_id"
+			   " WHERE j.cancel_requested_at IS NOT NULL LIMIT $1",
+			   SQL_ARGS(sql_i64(c->limit)), &rows, err);
+
+	c->count = 0;
+	while (rc >= 0 && (rc = sql_next(rows, err)) > 0)
+		c->agents[c->count++] = sql_col_dup(rows, 0, c->arena);
+	return rc;
+}
+
+int leases_db_commanded(const struct control_db *db, int64_t limit, struct arena *arena, const char ***ret,
+			size_t *ret_count, struct err *err)
+{
+	struct commanded c = {.limit = limit, .arena = arena};
+
+	c.agents = arena_calloc(arena, (size_t)limit, sizeof(*c.agents));
+	int rc = sql_read(db->sql, commanded_fn, &c, err);
+	if (rc == 0) {
+		*ret = c.agents;
 		*ret_count = c.count;
 	}
 	return rc;

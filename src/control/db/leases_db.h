@@ -46,6 +46,10 @@ struct ready_job {
 int leases_db_ready(const struct control_db *db, int64_t job_id, struct arena *arena, struct ready_job *ret,
 		    struct err *err) must_check;
 
+/* The next job of each label set: what a waiting call should have, if it can take it. For at most `limit` sets. */
+int leases_db_heads(const struct control_db *db, int64_t limit, struct arena *arena, struct ready_job **ret,
+		    size_t *ret_count, struct err *err) must_check;
+
 /* The lease's answer could not be written: it goes back at once and uncounted, unless the agent has confirmed it. */
 int leases_db_release(const struct control_db *db, int64_t job_id, int64_t fence, struct err *err) must_check;
 
@@ -91,3 +95,6 @@ struct lease_command {
 /* The jobs of that agent that are to be cancelled: as long as they are live, so that a lost answer is repeated. */
 int leases_db_commands(const struct control_db *db, const char *agent_id, struct arena *arena,
 		       struct lease_command **ret, size_t *ret_count, struct err *err) must_check;
+/* At most `limit` agents that have such jobs. */
+int leases_db_commanded(const struct control_db *db, int64_t limit, struct arena *arena, const char ***ret,
+			size_t *ret_count, struct err *err) must_check;
