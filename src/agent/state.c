@@ -56,7 +56,8 @@ int state_open(struct loop *loop, const char *dsn, struct state **ret, struct er
 	if (rc == 0)
 		rc = loop_add_fd(loop, sql_inbox_fd(s->inbox), LOOP_READ, LOOP_NORMAL, on_inbox, s, &s->source, err);
 	if (rc == 0)
-		rc = sql_open(&(struct sql_opts){.dsn = dsn, .readers = 1, .failed = role_disk_failed}, &s->sql, err);
+		rc = sql_open(&(struct sql_opts){.dsn = dsn, .connections = 1, .failed = role_disk_failed}, &s->sql,
+			      err);
 	if (rc == 0)
 		rc = sql_migrate(s->sql, "agent", err);
 	if (rc < 0)

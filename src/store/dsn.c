@@ -1,5 +1,7 @@
 #include "store/dsn.h"
 
+#include <assert.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 #include "base/buf.h"
@@ -85,11 +87,12 @@ static int parse_user(struct str text, struct dsn *dsn, struct err *err)
 	return rc;
 }
 
-/* host, host:port, [v6]:port, or nothing at all. */
-static int parse_host(struct str text, struct dsn *dsn, struct err *err)
+/* One of the hosts that a connection tries, in their order. */
+static int add_host(struct str text, struct buf *hosts, struct buf *ports, struct err *err)
 {
 	struct str port = text;
 	struct str host;
+	int64_t number = 0;
 
 	if (text.len > 0 && text.data[0] == '[') {
 		port.data++;
@@ -102,9 +105,43 @@ static int parse_host(struct str text, struct dsn *dsn, struct err *err)
 	} else {
 		host = str_cut(&port, ':');
 	}
-	if (port.len > 0 && str_to_i64(port, "port", 1, 65535, &dsn->port, NULL) < 0)
+	if (port.len > 0 && str_to_i64(port, "port", 1, 65535, &number, NULL) < 0)
 		return bad(err, "the port must be a number from 1 to 65535");
-	return decode_text(host, &dsn->host, err);
+	if (number != 0)
+		buf_printf(ports, "%d", (int)number);
+	return decode(host, hosts, err);
+}
+
+/* host, host:port, [v6]:port, several of them by commas, or nothing at all. */
+static int parse_hosts(struct str text, struct dsn *dsn, struct err *err)
+{
+	autovar(buf) hosts = {0};
+	autovar(buf) ports = {0};
+	struct str rest = text;
+	bool any_port = false;
+	bool first = true;
+	int rc = 0;
+
+	do {
+		if (!first) {
+			buf_putc(&hosts, ',');
+			buf_putc(&ports, ',');
+		}
+		first = false;
+		size_t before = ports.len;
+		rc = add_host(str_cut(&rest, ','), &hosts, &ports, err);
+		any_port |= ports.len > before;
+	} while (rc == 0 && rest.data != NULL);
+	if (rc < 0)
+		return rc;
+	free(TAKE(dsn->host));
+	if (hosts.len > 0)
+		dsn->host = buf_take(&hosts);
+	if (any_port) {
+		free(dsn->port);
+		dsn->port = buf_take(&ports);
+	}
+	return 0;
 }
 
 static ptrdiff_t find_last(struct str s, char c)
@@ -112,6 +149,203 @@ static ptrdiff_t find_last(struct str s, char c)
 	const char *at = s.len > 0 ? memrchr(s.data, c, s.len) : NULL;
 
 	return at != NULL ? at - s.data : -1;
+}
+
+/* --- options --- */
+
+static int set_text(char **field, struct str value, struct err *err)
+{
+	free(TAKE(*field));
+	return decode_text(value, field, err);
+}
+
+static int option_user(struct dsn *dsn, struct str value, struct err *err)
+{
+	return set_text(&dsn->user, value, err);
+}
+
+static int option_password(struct dsn *dsn, struct str value, struct err *err)
+{
+	secret_free(TAKE(dsn->password));
+	return decode_secret(value, &dsn->password, err);
+}
+
+static int option_database(struct dsn *dsn, struct str value, struct err *err)
+{
+	return set_text(&dsn->database, value, err);
+}
+
+static int option_port(struct dsn *dsn, struct str value, struct err *err)
+{
+	int64_t number = 0;
+
+	if (str_to_i64(value, "port", 1, 65535, &number, NULL) < 0)
+		return bad(err, "the port must be a number from 1 to 65535");
+	return set_text(&dsn->port, value, err);
+}
+
+/* A folder is that of a unix socket, and has no port behind it. */
+static int option_host(struct dsn *dsn, struct str value, struct err *err)
+{
+	autofree char *host = NULL;
+	int rc = decode_text(value, &host, err);
+
+	if (rc < 0 || host == NULL)
+		return rc;
+	if (host[0] == '/' || host[0] == '@') {
+		free(dsn->host);
+		dsn->host = TAKE(host);
+		return 0;
+	}
+	return parse_hosts(str_c(host), dsn, err);
+}
+
+static int option_prepare(struct dsn *dsn, struct str value, struct err *err)
+{
+	if (!str_eq(value, STR("true")) && !str_eq(value, STR("false")))
+		return bad(err, "the option prepare is true or false");
+	dsn->no_prepare = str_eq(value, STR("false"));
+	return 0;
+}
+
+/* How asyncpg is told the same. */
+static int option_cache_size(struct dsn *dsn, struct str value, struct err *err)
+{
+	int64_t size = 0;
+
+	if (str_to_i64(value, "size", 0, INT32_MAX, &size, NULL) < 0)
+		return bad(err, "the size of the statement cache must be a number");
+	dsn->no_prepare |= size == 0;
+	return 0;
+}
+
+static int add_option(struct dsn *dsn, const char *name, struct str value, struct err *err)
+{
+	struct dsn_option *option = &dsn->options[dsn->option_count];
+
+	if (dsn->option_count == DSN_OPTIONS_MAX)
+		return bad(err, "there are too many options after '?'");
+	int rc = decode_text(value, &option->value, err);
+	if (rc < 0 || option->value == NULL)
+		return rc;
+	option->name = name;
+	dsn->option_count++;
+	return 0;
+}
+
+/* asyncpg's name for sslmode. */
+static int option_ssl(struct dsn *dsn, struct str value, struct err *err)
+{
+	static const struct {
+		const char *written, *mode;
+	} modes[] = {
+		{"true", "require"},	    {"false", "disable"},	    {"disable", "disable"},
+		{"allow", "allow"},	    {"prefer", "prefer"},	    {"require", "require"},
+		{"verify-ca", "verify-ca"}, {"verify-full", "verify-full"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
+		if (str_eq(value, str_c(modes[i].written)))
+			return add_option(dsn, "sslmode", str_c(modes[i].mode), err);
+	}
+	return bad(err, "the option ssl is disable, allow, prefer, require, verify-ca or verify-full");
+}
+
+static const struct {
+	const char *name;
+	int (*set)(struct dsn *dsn, struct str value, struct err *err); /* NULL: handed to libpq under the same name */
+} known_options[] = {
+	{"user", option_user},
+	{"password", option_password},
+	{"host", option_host},
+	{"port", option_port},
+	{"dbname", option_database},
+	{"database", option_database},
+	{"prepare", option_prepare},
+	{"prepared_statement_cache_size", option_cache_size},
+	{"statement_cache_size", option_cache_size},
+	{"ssl", option_ssl},
+	{"sslmode", NULL},
+	{"sslrootcert", NULL},
+	{"sslcert", NULL},
+	{"sslkey", NULL},
+	{"sslpassword", NULL},
+	{"sslcrl", NULL},
+	{"sslcrldir", NULL},
+	{"sslsni", NULL},
+	{"ssl_min_protocol_version", NULL},
+	{"ssl_max_protocol_version", NULL},
+	{"channel_binding", NULL},
+	{"gssencmode", NULL},
+	{"krbsrvname", NULL},
+	{"requirepeer", NULL},
+	{"passfile", NULL},
+	{"hostaddr", NULL},
+	{"target_session_attrs", NULL},
+	{"application_name", NULL},
+	{"connect_timeout", NULL},
+	{"keepalives", NULL},
+	{"keepalives_idle", NULL},
+	{"keepalives_interval", NULL},
+	{"keepalives_count", NULL},
+	{"tcp_user_timeout", NULL},
+	{"options", NULL},
+};
+
+/* By its place and not by its name: a '?' in a password that was not escaped would bring a piece of that here. */
+static int unknown_option(size_t place, struct err *err)
+{
+	return err_set(
+		err, ERR_INVALID_FIELD,
+		"database address: option %zu after '?' is not known (sslmode, sslrootcert, host, prepare and others"
+		" are: docs/operations.md); a '?' in a password is written %%3F",
+		place);
+}
+
+static int parse_options(struct str text, struct dsn *dsn, struct err *err)
+{
+	uint64_t seen = 0;
+	struct str rest = text;
+	int rc = 0;
+
+	static_assert(ARRAY_LEN(known_options) <= 64, "seen has a bit for each");
+	for (size_t place = 1; rc == 0 && rest.data != NULL; place++) {
+		struct str value = str_cut(&rest, '&');
+		struct str name = str_cut(&value, '=');
+		size_t i = 0;
+		while (i < ARRAY_LEN(known_options) && !str_eq(name, str_c(known_options[i].name)))
+			i++;
+		if (i == ARRAY_LEN(known_options))
+			return unknown_option(place, err);
+		if (value.data == NULL)
+			return err_set(err, ERR_INVALID_FIELD, "database address: the option %s has no value",
+				       known_options[i].name);
+		if ((seen & (UINT64_C(1) << i)) != 0)
+			return err_set(err, ERR_INVALID_FIELD, "database address: the option %s stands twice",
+				       known_options[i].name);
+		seen |= UINT64_C(1) << i;
+		rc = known_options[i].set != NULL ? known_options[i].set(dsn, value, err)
+						  : add_option(dsn, known_options[i].name, value, err);
+	}
+	return rc;
+}
+
+/* Hosts with their ports, as a URL has them. */
+static void show_hosts(const struct dsn *dsn, struct buf *out)
+{
+	struct str hosts = str_c(dsn->host != NULL ? dsn->host : "");
+	struct str ports = str_c(dsn->port != NULL ? dsn->port : "");
+	const char *comma = "";
+
+	while (hosts.data != NULL) {
+		struct str host = str_cut(&hosts, ',');
+		struct str port = str_cut(&ports, ',');
+		bool v6 = str_find(host, ':') >= 0;
+		buf_printf(out, v6 ? "%s[%.*s]" : "%s%.*s", comma, STR_ARG(host));
+		if (port.len > 0)
+			buf_printf(out, ":%.*s", STR_ARG(port));
+		comma = ",";
+	}
 }
 
 static int parse_postgresql(struct str rest, struct dsn *dsn, struct err *err)
@@ -128,20 +362,18 @@ static int parse_postgresql(struct str rest, struct dsn *dsn, struct err *err)
 		authority.len -= (size_t)at + 1;
 	}
 	if (rc == 0)
-		rc = parse_host(authority, dsn, err);
+		rc = parse_hosts(authority, dsn, err);
 	if (rc == 0)
 		rc = decode_text(path, &dsn->database, err);
+	if (rc == 0 && options.len > 0)
+		rc = parse_options(options, dsn, err);
 	if (rc < 0)
 		return rc;
-	if (options.len > 0)
-		dsn->options = xmemdup0(options.data, options.len);
 	autovar(buf) shown = {0};
 	buf_puts(&shown, "postgresql://");
 	if (dsn->user != NULL)
 		buf_printf(&shown, "%s@", dsn->user);
-	buf_puts(&shown, dsn->host != NULL ? dsn->host : "");
-	if (dsn->port != 0)
-		buf_printf(&shown, ":%d", (int)dsn->port);
+	show_hosts(dsn, &shown);
 	buf_printf(&shown, "/%s", dsn->database != NULL ? dsn->database : "");
 	dsn->shown = buf_take(&shown);
 	return 0;
@@ -223,8 +455,12 @@ void dsn_fini(struct dsn *dsn)
 	free(dsn->user);
 	secret_free(dsn->password);
 	free(dsn->host);
+	free(dsn->port);
 	free(dsn->database);
-	free(dsn->options);
+	for (size_t i = 0; i < dsn->option_count; i++) {
+		secret_wipe(dsn->options[i].value, strlen(dsn->options[i].value)); /* sslpassword is one of them */
+		free(dsn->options[i].value);
+	}
 	free(dsn->shown);
 	*dsn = (struct dsn){0};
 }

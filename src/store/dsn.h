@@ -1,10 +1,12 @@
 /*
  * Database addresses in every spelling that Nimbus takes: sqlite:///relative, sqlite:////absolute (SQLAlchemy's rule:
- * the path begins after the third slash), a bare path, postgresql://, postgres://, and either with a +driver.
+ * the path begins after the third slash), a bare path, postgresql://, postgres://, and either with a +driver. Options
+ * after '?' are libpq's, and those of the Python drivers that mean the same.
  */
 #pragma once
 
-#include <stdint.h>
+#include <stdbool.h>
+#include <stddef.h>
 
 #include "base/compiler.h"
 #include "base/err.h"
@@ -13,17 +15,24 @@
 
 enum dsn_kind { DSN_SQLITE, DSN_POSTGRESQL };
 
+enum { DSN_OPTIONS_MAX = 40 };
+
 struct dsn {
 	enum dsn_kind kind;
 	char *path; /* SQLite's file */
-	/* PostgreSQL; what the URL leaves out is NULL or 0, so that libpq's own defaults hold. */
+	/* PostgreSQL; what the URL leaves out is NULL, so that libpq's own defaults hold. */
 	char *user;
 	struct secret *password;
-	char *host;
-	int64_t port;
+	char *host; /* as libpq has it: by commas where there are several, a folder for a unix socket */
+	char *port; /* as many as hosts */
 	char *database;
-	char *options; /* what stands after '?', as it was written */
-	char *shown;   /* for messages: the address without password and options */
+	struct dsn_option {
+		const char *name; /* libpq's */
+		char *value;
+	} options[DSN_OPTIONS_MAX];
+	size_t option_count;
+	bool no_prepare; /* prepare=false: nothing may be kept in the server's session */
+	char *shown;	 /* for messages: the address without password and options */
 };
 
 /* No message of it holds any part of the text, for the text may hold a password. */

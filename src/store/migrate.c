@@ -47,8 +47,10 @@ static int step(struct sql_tx *tx, void *ctx, struct err *err)
 {
 	const struct upgrade *up = ctx;
 	int64_t version = 0;
-	int rc = create_table(tx, err);
+	int rc = sql_lock_schema(tx, err);
 
+	if (rc == 0)
+		rc = create_table(tx, err);
 	if (rc < 0)
 		return rc;
 	rc = sql_get_i64(tx, "SELECT MAX(version) FROM schema_migrations WHERE set_name = $1",

@@ -1,17 +1,9 @@
 #include "store/migrate.h"
 
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-
-/* cmocka.h wants the headers above. */
-#include <cmocka.h>
 
 #include "base/file.h"
-#include "base/mem.h"
+#include "store/sql_test.h"
 
 static const struct migration table[] = {
 	{"fruit", 1, "init", "CREATE TABLE apple (n BIGINT); INSERT INTO apple VALUES (1);"},
@@ -32,7 +24,7 @@ static int setup(void **state)
 
 	(void)snprintf(f->folder, sizeof(f->folder), "/tmp/nimbus-test-XXXXXX");
 	assert_non_null(mkdtemp(f->folder));
-	autofree char *dsn = xasprintf("%s/test.db", f->folder);
+	autofree char *dsn = test_database(f->folder);
 	assert_int_equal(sql_open(&(struct sql_opts){.dsn = dsn}, &f->sql, &f->err), 0);
 	*state = f;
 	return 0;

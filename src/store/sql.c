@@ -19,15 +19,13 @@ int sql_open(const struct sql_opts *opts, struct sql **ret, struct err *err)
 
 	if (rc < 0)
 		return rc;
-	if (dsn.kind != DSN_SQLITE)
-		return err_set(err, ERR_UNSUPPORTED,
-			       "database %s: this build has no PostgreSQL back end yet; use sqlite:///PATH", dsn.shown);
-	if (full.readers == 0)
-		full.readers = 4;
+	autofree char *shown = xstrdup(dsn.shown);
 	if (full.timeout_ns == 0)
 		full.timeout_ns = 10 * NS_PER_S;
-	rc = sql_sqlite_ops.open(&dsn, &full, ret, err);
-	return rc < 0 ? err_wrap(err, "database %s", dsn.shown) : 0;
+	if (full.connections > SQL_CONNECTIONS_MAX)
+		full.connections = SQL_CONNECTIONS_MAX;
+	rc = (dsn.kind == DSN_SQLITE ? &sql_sqlite_ops : &sql_pg_ops)->open(&dsn, &full, ret, err);
+	return rc < 0 ? err_wrap(err, "database %s", shown) : 0;
 }
 
 void sql_free(struct sql *sql)
@@ -99,6 +97,23 @@ int sql_exec(struct sql_tx *tx, const char *text, const struct sql_args *args, i
 	if (rc == 0 && ret_changed != NULL)
 		*ret_changed = changed;
 	return rc;
+}
+
+int sql_call(struct sql_tx *tx, sql_fn *fn, void *ctx, struct err *err)
+{
+	int rc = fn(tx, ctx, err);
+
+	assert(tx->open_rows == 0);
+	if (rc >= 0 && tx->failed.code != ERR_NONE) {
+		*err = tx->failed;
+		rc = -err->code;
+	}
+	return rc;
+}
+
+int sql_lock_schema(struct sql_tx *tx, struct err *err)
+{
+	return doom(tx, tx->ops->lock_schema(tx, err), err);
 }
 
 int sql_script(struct sql_tx *tx, const char *text, struct err *err)

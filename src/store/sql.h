@@ -1,6 +1,5 @@
 /*
- * SQL behind one face: SQLite today, PostgreSQL when its back end joins. Safe in threads; the loop of an event-driven
- * role uses sql_write_start().
+ * SQL behind one face: SQLite or PostgreSQL. Safe in threads; the loop of an event-driven role uses sql_write_start().
  *
  * A write is a function that gets a transaction. It may run twice (SQLite: when its group was lost; PostgreSQL: on a
  * serialization failure), so it starts from scratch each time and has no side effect but SQL: what it wants to tell
@@ -28,13 +27,18 @@ struct sql;
 struct sql_tx;
 struct sql_rows;
 
+enum { SQL_CONNECTIONS_MAX = 64 };
+
 struct sql_opts {
 	const char *dsn;
-	unsigned readers;   /* connections for sql_read(); 0: 4 */
+	/* SQLite: for sql_read() alone, beside the writer's; 0: 4. PostgreSQL: for all; 0: 10; with 1 what
+	 * sql_write_start() is given runs in that order, as it always does on SQLite. */
+	unsigned connections;
+	bool no_prepare;    /* PostgreSQL: keep nothing in the server's session, as ?prepare=false says */
 	int64_t timeout_ns; /* how long a call waits for a connection, a lock or room in the queue; 0: 10 s */
-	/* A sync failed: what of the file is on the disk is no longer known, and another sync would not find out, so the
-	 * process should end at once and close nothing. From a thread of the store, once. Where it comes back, or is
-	 * NULL, every write fails with ERR_IO from then on. */
+	/* A sync failed: what of the file is on the disk is no longer known, and another sync would not find out, so
+	 * the process should end at once and close nothing. From a thread of the store, once. Where it comes back, or
+	 * is NULL, every write fails with ERR_IO from then on. */
 	void (*failed)(const struct err *err);
 };
 

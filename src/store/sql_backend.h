@@ -7,7 +7,8 @@
 #include "store/sql.h"
 
 struct sql_ops {
-	int (*open)(const struct dsn *dsn, const struct sql_opts *opts, struct sql **ret, struct err *err);
+	/* May take the address over. */
+	int (*open)(struct dsn *dsn, const struct sql_opts *opts, struct sql **ret, struct err *err);
 	void (*free)(struct sql *sql);
 	int (*write)(struct sql *sql, sql_fn *fn, void *ctx, struct err *err);
 	int (*write_start)(struct sql *sql, struct sql_inbox *inbox, sql_fn *fn, sql_done_fn *done, void *ctx,
@@ -16,6 +17,8 @@ struct sql_ops {
 	int (*listen)(struct sql *sql, const char *channel, sql_note_fn *fn, void *ctx, struct err *err);
 	int (*now)(struct sql_tx *tx, int64_t *ret, struct err *err);
 	void (*notify)(struct sql_tx *tx, const char *channel, const char *payload);
+	/* Until the transaction ends no other migrates. Waits for locks are short in it, statements may be long. */
+	int (*lock_schema)(struct sql_tx *tx, struct err *err);
 	int (*exec)(struct sql_tx *tx, const char *text, const struct sql_args *args, int64_t *ret_changed,
 		    struct err *err);
 	/* Several statements without parameters: a migration. */
@@ -50,8 +53,13 @@ struct sql_rows {
 };
 
 extern const struct sql_ops sql_sqlite_ops;
+extern const struct sql_ops sql_pg_ops;
 
-/* For a migration: several statements in one text. */
+/* Runs the function: its own answer, or that of the first statement that failed. */
+int sql_call(struct sql_tx *tx, sql_fn *fn, void *ctx, struct err *err) must_check;
+
+/* For a migration: that no other runs, and several statements in one text. */
+int sql_lock_schema(struct sql_tx *tx, struct err *err) must_check;
 int sql_script(struct sql_tx *tx, const char *text, struct err *err) must_check;
 
 /* Hands an answer to the loop that drains the inbox. */

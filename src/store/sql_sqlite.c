@@ -30,6 +30,7 @@ enum {
 	GROUP_MAX = 256,   /* requests in one commit */
 	QUEUE_MAX = 8192,  /* requests that wait */
 	READERS_MAX = 32,
+	READERS_DEFAULT = 4,
 	WAL_SOFT_PAGES = 1000,	/* begin a checkpoint; 4 MB, SQLite's own default */
 	WAL_HARD_PAGES = 16000, /* the writer waits for one: about 64 MB */
 };
@@ -404,6 +405,14 @@ static void tx_notify(struct sql_tx *tx, const char *channel, const char *payloa
 	(void)payload;
 }
 
+/* BEGIN IMMEDIATE has seen to it. */
+static int tx_lock_schema(struct sql_tx *tx, struct err *err)
+{
+	(void)tx;
+	(void)err;
+	return 0;
+}
+
 static int tx_script(struct sql_tx *tx, const char *text, struct err *err)
 {
 	return run_script(conn_of(tx), text, err);
@@ -459,18 +468,11 @@ static struct str col_blob(struct sql_rows *rows, unsigned column)
 	return (struct str){bytes, (size_t)sqlite3_column_bytes(stmt, (int)column)};
 }
 
-/* Runs the function: its own answer, or that of the first statement that failed. */
 static int call(const struct sqlite *s, struct connection *conn, bool writable, sql_fn *fn, void *ctx, struct err *err)
 {
 	struct tx tx = {.base = {.ops = &sql_sqlite_ops, .writable = writable}, .store = s, .conn = conn};
-	int rc = fn(&tx.base, ctx, err);
 
-	assert(tx.base.open_rows == 0);
-	if (rc >= 0 && tx.base.failed.code != ERR_NONE) {
-		*err = tx.base.failed;
-		rc = -err->code;
-	}
-	return rc;
+	return sql_call(&tx.base, fn, ctx, err);
 }
 
 static int refuse_broken(struct err *err)
@@ -938,15 +940,16 @@ static int start_threads(struct sqlite *s, struct err *err)
 	return failed == 0 ? 0 : err_sys(err, "start a thread");
 }
 
-static int sqlite_open(const struct dsn *dsn, const struct sql_opts *opts, struct sql **ret, struct err *err)
+static int sqlite_open(struct dsn *dsn, const struct sql_opts *opts, struct sql **ret, struct err *err)
 {
 	struct sqlite *s = xcalloc(1, sizeof(*s));
 
-	assert(opts->readers <= READERS_MAX);
 	s->base = (struct sql){.ops = &sql_sqlite_ops, .shown = xstrdup(dsn->shown)};
 	s->path = xstrdup(dsn->path);
 	s->timeout_ns = opts->timeout_ns;
-	s->readers = opts->readers;
+	s->readers = opts->connections == 0 ? READERS_DEFAULT : opts->connections;
+	if (s->readers > READERS_MAX)
+		s->readers = READERS_MAX;
 	s->failed = opts->failed;
 	s->queue = queue_new(QUEUE_MAX);
 	init_locks(s);
@@ -978,6 +981,7 @@ const struct sql_ops sql_sqlite_ops = {
 	.listen = sqlite_listen,
 	.now = tx_now,
 	.notify = tx_notify,
+	.lock_schema = tx_lock_schema,
 	.exec = tx_exec,
 	.script = tx_script,
 	.query = tx_query,

@@ -33,6 +33,7 @@ WRAPPERS = {
     r"curl/": {"net/http_client.c"},
     r"systemd/": {"net/loop.c"},
     r"sqlite3\.h": {"store/sql_sqlite.c"},
+    r"libpq": {"store/pg_client.c"},
     r"cjose/": {"auth/jwt.c"},
     r"lz4": {"vm/kernel.c"},
     r"zstd\.h": {"logs/segment.c"},
