@@ -1,6 +1,7 @@
 #include "store/migrate.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 
 #include "base/file.h"
 #include "store/sql_test.h"
@@ -14,6 +15,7 @@ static const struct migration table[] = {
 
 struct fixture {
 	char folder[64];
+	char *dsn;
 	struct sql *sql;
 	struct err err;
 };
@@ -24,8 +26,8 @@ static int setup(void **state)
 
 	(void)snprintf(f->folder, sizeof(f->folder), "/tmp/nimbus-test-XXXXXX");
 	assert_non_null(mkdtemp(f->folder));
-	autofree char *dsn = test_database(f->folder);
-	assert_int_equal(sql_open(&(struct sql_opts){.dsn = dsn}, &f->sql, &f->err), 0);
+	f->dsn = test_database(f->folder);
+	assert_int_equal(sql_open(&(struct sql_opts){.dsn = f->dsn}, &f->sql, &f->err), 0);
 	*state = f;
 	return 0;
 }
@@ -36,6 +38,7 @@ static int teardown(void **state)
 
 	sql_free(f->sql);
 	assert_int_equal(dir_remove(AT_FDCWD, f->folder, &f->err), 0);
+	free(f->dsn);
 	free(f);
 	return 0;
 }
@@ -68,13 +71,59 @@ static void test_each_step_is_made_once(void **state)
 	assert_int_equal(sql_migrate_table(f->sql, "herbs", table, 4, &f->err), 0);
 }
 
-static void test_a_newer_database_is_refused(void **state)
+static void test_a_newer_database_is_taken_as_it_is(void **state)
 {
 	struct fixture *f = *state;
 
 	assert_int_equal(sql_migrate_table(f->sql, "fruit", table, 3, &f->err), 0);
-	assert_int_equal(sql_migrate_table(f->sql, "fruit", table, 2, &f->err), -ERR_CONFLICT);
-	assert_non_null(strstr(f->err.msg, "schema 3"));
+	assert_int_equal(sql_migrate_table(f->sql, "fruit", table, 2, &f->err), 0);
+	assert_int_equal(apples(f), 111);
+}
+
+static void test_a_contract_refuses_older_programs(void **state)
+{
+	struct fixture *f = *state;
+	const struct migration contracted[] = {
+		table[0], table[1], {"fruit", 3, "contract", "DROP TABLE pear", 2}, {"fruit", 4, "more", "SELECT 1"}};
+
+	assert_int_equal(sql_migrate_table(f->sql, "fruit", contracted, 4, &f->err), 0);
+	assert_int_equal(sql_migrate_table(f->sql, "fruit", table, 2, &f->err), 0);
+	assert_int_equal(sql_migrate_table(f->sql, "fruit", table, 1, &f->err), -ERR_CONFLICT);
+	assert_non_null(strstr(f->err.msg, "schema 4, for programs that know 2 at least; this one knows 1"));
+}
+
+struct starter {
+	pthread_t thread;
+	const char *dsn;
+	int rc;
+	struct err err;
+};
+
+static void *start_main(void *arg)
+{
+	struct starter *s = arg;
+	struct sql *sql = NULL;
+
+	s->rc = sql_open(&(struct sql_opts){.dsn = s->dsn, .connections = 1}, &sql, &s->err);
+	if (s->rc == 0)
+		s->rc = sql_migrate_table(sql, "fruit", table, 3, &s->err);
+	sql_free(sql);
+	return NULL;
+}
+
+static void test_of_many_that_start_at_once_one_makes_each_step(void **state)
+{
+	struct fixture *f = *state;
+	struct starter starters[6];
+
+	for (size_t i = 0; i < ARRAY_LEN(starters); i++) {
+		starters[i] = (struct starter){.dsn = f->dsn};
+		assert_int_equal(pthread_create(&starters[i].thread, NULL, start_main, &starters[i]), 0);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(starters); i++) {
+		assert_int_equal(pthread_join(starters[i].thread, NULL), 0);
+		assert_outcome(starters[i].rc, 0, &starters[i].err);
+	}
 	assert_int_equal(apples(f), 111);
 }
 
@@ -97,8 +146,9 @@ static void test_the_programs_own(void **state)
 {
 	struct fixture *f = *state;
 
-	assert_int_equal(sql_migrate(f->sql, "control", &f->err), 0);
-	assert_int_equal(sql_migrate(f->sql, "control", &f->err), 0);
+	must(sql_migrate(f->sql, "control", &f->err));
+	must(sql_migrate(f->sql, "control", &f->err));
+	must(sql_migrate(f->sql, "agent", &f->err));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -107,7 +157,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_each_step_is_made_once),
-		TEST(test_a_newer_database_is_refused),
+		TEST(test_a_newer_database_is_taken_as_it_is),
+		TEST(test_a_contract_refuses_older_programs),
+		TEST(test_of_many_that_start_at_once_one_makes_each_step),
 		TEST(test_a_failing_step_leaves_nothing),
 		TEST(test_the_programs_own),
 	};
