@@ -29,6 +29,14 @@ int app_check_disk(const struct app *app, struct err *err)
 	return r;
 }
 
+/* Other control planes may be on it too. */
+static bool is_shared(const char *url)
+{
+	autovar(dsn) dsn = {0};
+
+	return url != NULL && dsn_parse(str_c(url), &dsn, NULL) == 0 && dsn.kind == DSN_POSTGRESQL;
+}
+
 static int open_database(struct app *app, const char *data_dir, struct err *err)
 {
 	autofree char *folder = xasprintf("%s/control", data_dir);
@@ -38,9 +46,15 @@ static int open_database(struct app *app, const char *data_dir, struct err *err)
 
 	if (r == 0)
 		r = dir_open(folder, &app->data_fd, err);
+	const struct sql_opts opts = {
+		.dsn = url != NULL ? url : path,
+		/* SQLite's readers are for latency, not for work: there the default stays. */
+		.connections = is_shared(url) ? (unsigned)app->settings->database_pool_size : 0,
+		.no_prepare = !app->settings->database_prepare,
+		.failed = role_disk_failed,
+	};
 	if (r == 0)
-		r = sql_open(&(struct sql_opts){.dsn = url != NULL ? url : path, .failed = role_disk_failed}, &app->sql,
-			     err);
+		r = sql_open(&opts, &app->sql, err);
 	return r < 0 ? r : sql_migrate(app->sql, "control", err);
 }
 
@@ -129,14 +143,6 @@ static struct gcra org_jobs(const struct control_settings *settings)
 	int64_t interval_ns = settings->org_job_interval > 0 ? settings->org_job_interval : settings->org_interval;
 
 	return (struct gcra){.limit = settings->org_job_limit, .interval_ns = interval_ns};
-}
-
-/* Other control planes may be on it too. */
-static bool is_shared(const char *url)
-{
-	autovar(dsn) dsn = {0};
-
-	return url != NULL && dsn_parse(str_c(url), &dsn, NULL) == 0 && dsn.kind == DSN_POSTGRESQL;
 }
 
 static char *plane_name(const struct app_opts *o)

@@ -35,6 +35,10 @@ static const struct config_key common_keys[] = {
 static const struct config_key control_keys[] = {
 	LIVE(control_settings, "DATABASE_URL", CONFIG_DSN, database_url,
 	     .help = "Database of the control plane; unset: SQLite in the data directory."),
+	LIVE(control_settings, "DATABASE_POOL_SIZE", CONFIG_INT, database_pool_size, .fallback = "10", .min = 1,
+	     .max = 64, .help = "Connections to PostgreSQL at most."),
+	LIVE(control_settings, "DATABASE_PREPARE", CONFIG_BOOL, database_prepare, .fallback = "true",
+	     .help = "Keep prepared statements in PostgreSQL's sessions; false behind pgbouncer in transaction mode."),
 	LIVE(control_settings, "CONTROL_PLANE_PORT", CONFIG_INT, port, .fallback = "8000", .min = 0, .max = 65535,
 	     .help = "Port of the control plane; 0 picks a free one."),
 	LIVE(control_settings, "GITHUB_WEBHOOK_SECRET", CONFIG_SECRET, webhook_secret,

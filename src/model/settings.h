@@ -22,6 +22,8 @@ struct common_settings {
 
 struct control_settings {
 	char *database_url; /* NULL: DATA/control/control.db */
+	int64_t database_pool_size;
+	bool database_prepare;
 	int64_t port;
 	struct secret *webhook_secret;
 	bool github_dry_run;
