@@ -293,7 +293,7 @@ static int open_state(struct host_agent *r, struct err *err)
 	autofree char *path = xasprintf("%s/agent/agent.db", r->role->data_dir);
 	const char *configured = r->agent.settings->state_database_url;
 
-	return state_open(r->agent.loop, configured != NULL ? configured : path, &r->agent.state, err);
+	return state_open(r->agent.loop, configured != NULL ? configured : path, r->agent.id, &r->agent.state, err);
 }
 
 static int open_control(struct host_agent *r, struct err *err)

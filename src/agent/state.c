@@ -22,6 +22,7 @@ static const char *const result_texts[] = {
 };
 
 struct state {
+	char *agent_id;
 	struct loop *loop;
 	struct sql *sql;
 	struct sql_inbox *inbox;
@@ -47,11 +48,21 @@ static void on_inbox(void *ctx, unsigned events)
 	sql_inbox_drain(s->inbox);
 }
 
-int state_open(struct loop *loop, const char *dsn, struct state **ret, struct err *err)
+/* Rows from when a database was one agent's. */
+static int adopt_tx(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	const struct state *s = ctx;
+
+	return sql_exec(tx, "UPDATE agent_job SET agent_id = $1 WHERE agent_id = ''", SQL_ARGS(sql_text(s->agent_id)),
+			NULL, err);
+}
+
+int state_open(struct loop *loop, const char *dsn, const char *agent_id, struct state **ret, struct err *err)
 {
 	autoptr(state) s = xcalloc(1, sizeof(*s));
 
 	s->loop = loop;
+	s->agent_id = xstrdup(agent_id);
 	int rc = sql_inbox_new(&s->inbox, err);
 	if (rc == 0)
 		rc = loop_add_fd(loop, sql_inbox_fd(s->inbox), LOOP_READ, LOOP_NORMAL, on_inbox, s, &s->source, err);
@@ -60,6 +71,8 @@ int state_open(struct loop *loop, const char *dsn, struct state **ret, struct er
 			      err);
 	if (rc == 0)
 		rc = sql_migrate(s->sql, "agent", err);
+	if (rc == 0)
+		rc = sql_write(s->sql, adopt_tx, s, err);
 	if (rc < 0)
 		return err_wrap(err, "the agent's database");
 	*ret = TAKE(s);
@@ -76,12 +89,14 @@ void state_free(struct state *s)
 		sql_inbox_drain(s->inbox);
 	loop_source_free(s->source);
 	sql_inbox_free(s->inbox);
+	free(s->agent_id);
 	free(s);
 }
 
 /* --- reading --- */
 
 struct load {
+	const char *agent_id;
 	struct arena *arena;
 	struct state_job *jobs;
 	size_t count;
@@ -129,15 +144,16 @@ static int load_tx(struct sql_tx *tx, void *ctx, struct err *err)
 	autoptr(sql_rows) rows = NULL;
 	int64_t count = 0;
 
-	int rc = sql_get_i64(tx, "SELECT count(*) FROM agent_jobs", SQL_NO_ARGS, &count, err);
+	int rc = sql_get_i64(tx, "SELECT count(*) FROM agent_job WHERE agent_id = $1",
+			     SQL_ARGS(sql_text(load->agent_id)), &count, err);
 	if (rc < 0)
 		return rc;
 	load->count = 0;
 	load->jobs = arena_calloc(load->arena, (size_t)count, sizeof(*load->jobs));
 	rc = sql_query(tx,
 		       "SELECT job_id, attempt, fence, vcpus, memory_mb, stage, status, reason, message, exit_code, "
-		       "signal, last_seq FROM agent_jobs ORDER BY job_id, attempt",
-		       SQL_NO_ARGS, &rows, err);
+		       "signal, last_seq FROM agent_job WHERE agent_id = $1 ORDER BY job_id, attempt",
+		       SQL_ARGS(sql_text(load->agent_id)), &rows, err);
 	while (rc >= 0 && (rc = sql_next(rows, err)) > 0)
 		load_row(rows, load->arena, &load->jobs[load->count++]);
 	return rc;
@@ -145,7 +161,7 @@ static int load_tx(struct sql_tx *tx, void *ctx, struct err *err)
 
 int state_load(struct state *s, struct arena *arena, struct state_job **ret, size_t *ret_count, struct err *err)
 {
-	struct load load = {.arena = arena};
+	struct load load = {.agent_id = s->agent_id, .arena = arena};
 
 	int rc = sql_read(s->sql, load_tx, &load, err);
 	if (rc < 0)
@@ -196,10 +212,10 @@ static int put_tx(struct sql_tx *tx, void *ctx, struct err *err)
 	bool ended = j->stage != STATE_STARTED;
 
 	return sql_exec(tx,
-			"INSERT INTO agent_jobs (job_id, attempt, fence, vcpus, memory_mb, stage, status, reason, "
-			"message, exit_code, signal, last_seq, created_at, updated_at) "
-			"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13) "
-			"ON CONFLICT (job_id, attempt) DO UPDATE SET fence = $3, stage = $6, status = $7, "
+			"INSERT INTO agent_job (job_id, attempt, fence, vcpus, memory_mb, stage, status, reason, "
+			"message, exit_code, signal, last_seq, created_at, updated_at, agent_id) "
+			"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13, $14) "
+			"ON CONFLICT (agent_id, job_id, attempt) DO UPDATE SET fence = $3, stage = $6, status = $7, "
 			"reason = $8, message = $9, exit_code = $10, signal = $11, last_seq = $12, updated_at = $13",
 			SQL_ARGS(sql_i64(j->job_id), sql_i64(j->attempt), sql_i64(j->fence), sql_i64(j->vcpus),
 				 sql_i64(j->memory_mb), sql_text(stage_texts[j->stage]),
@@ -208,7 +224,7 @@ static int put_tx(struct sql_tx *tx, void *ctx, struct err *err)
 				 ended && j->result.exit_code >= 0 ? sql_i64(j->result.exit_code) : sql_null(),
 				 ended ? sql_i64(j->result.signal) : sql_null(),
 				 ended && j->result.last_seq >= 0 ? sql_i64(j->result.last_seq) : sql_null(),
-				 sql_i64(w->now)),
+				 sql_i64(w->now), sql_text(w->state->agent_id)),
 			NULL, err);
 }
 
@@ -225,8 +241,9 @@ static int delete_tx(struct sql_tx *tx, void *ctx, struct err *err)
 {
 	const struct write *w = ctx;
 
-	return sql_exec(tx, "DELETE FROM agent_jobs WHERE job_id = $1 AND attempt = $2",
-			SQL_ARGS(sql_i64(w->job.job_id), sql_i64(w->job.attempt)), NULL, err);
+	return sql_exec(tx, "DELETE FROM agent_job WHERE agent_id = $1 AND job_id = $2 AND attempt = $3",
+			SQL_ARGS(sql_text(w->state->agent_id), sql_i64(w->job.job_id), sql_i64(w->job.attempt)), NULL,
+			err);
 }
 
 void state_delete(struct state *s, int64_t job_id, int64_t attempt, state_done_fn done, void *ctx)

@@ -45,8 +45,9 @@ struct state_job {
 	struct job_result result; /* of STATE_ENDED */
 };
 
-/* Opens and migrates; blocks. */
-int state_open(struct loop *loop, const char *dsn, struct state **ret, struct err *err) must_check;
+/* Opens and migrates; blocks. The database may be other agents' too; their rows are not seen. */
+int state_open(struct loop *loop, const char *dsn, const char *agent_id, struct state **ret, struct err *err)
+	must_check;
 /* Finishes the writes that it has; their `done` is not called. */
 void state_free(struct state *s);
 AUTOPTR_DEFINE(state)

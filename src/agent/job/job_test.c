@@ -304,7 +304,7 @@ static void start_agent(struct world *w)
 			&(struct control_client_opts){.loop = a->loop, .url = url, .agent_id = "a", .token = token},
 			&a->control, &w->err),
 		0);
-	assert_int_equal(state_open(a->loop, db, &a->state, &w->err), 0);
+	assert_int_equal(state_open(a->loop, db, "host-1", &a->state, &w->err), 0);
 	assert_int_equal(chores_new(a->loop, &a->chores, &w->err), 0);
 	a->metrics = agent_metrics_new();
 }
