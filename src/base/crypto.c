@@ -1,8 +1,9 @@
 #include "base/crypto.h"
 
+#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
+#include <openssl/params.h>
 #include <sys/random.h>
 
 #include "base/mem.h"
@@ -28,14 +29,28 @@ struct sha256 crypto_sha256(struct str data)
 	return digest;
 }
 
-struct sha256 crypto_hmac(const struct secret *key, struct str data)
+struct sha256 crypto_hmac_parts(const struct secret *key, const struct str *parts, size_t count)
 {
 	struct str k = secret_reveal(key);
 	struct sha256 mac = {{0}};
+	OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, (char[]){"SHA256"}, 0),
+			       OSSL_PARAM_construct_end()};
+	size_t len = 0;
 
-	must(HMAC(EVP_sha256(), k.data, (int)k.len, (const unsigned char *)data.data, data.len, mac.bytes, NULL) !=
-	     NULL);
+	EVP_MAC *hmac = xcheck(EVP_MAC_fetch(NULL, "HMAC", NULL));
+	EVP_MAC_CTX *ctx = xcheck(EVP_MAC_CTX_new(hmac));
+	must(EVP_MAC_init(ctx, (const unsigned char *)k.data, k.len, params));
+	for (size_t i = 0; i < count; i++)
+		must(EVP_MAC_update(ctx, (const unsigned char *)parts[i].data, parts[i].len));
+	must(EVP_MAC_final(ctx, mac.bytes, &len, sizeof(mac.bytes)) && len == sizeof(mac.bytes));
+	EVP_MAC_CTX_free(ctx);
+	EVP_MAC_free(hmac);
 	return mac;
+}
+
+struct sha256 crypto_hmac(const struct secret *key, struct str data)
+{
+	return crypto_hmac_parts(key, &data, 1);
 }
 
 struct crypto_hash *crypto_hash_new(void)

@@ -21,6 +21,8 @@ struct sha256 {
 struct sha256 crypto_sha256(struct str data);
 /* HMAC-SHA256, RFC 2104. */
 struct sha256 crypto_hmac(const struct secret *key, struct str data);
+/* The same of parts, one after the other. */
+struct sha256 crypto_hmac_parts(const struct secret *key, const struct str *parts, size_t count);
 
 /* SHA-256 piece by piece. */
 struct crypto_hash;

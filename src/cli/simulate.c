@@ -15,6 +15,7 @@
 #include "cli/commands.h"
 #include "cli/session.h"
 #include "proto/endpoints.h"
+#include "proto/webhook_signature.h"
 
 struct simulate_options {
 	struct cli_flags cli;
@@ -26,6 +27,7 @@ struct simulate_options {
 	const char *conclusion;
 	const char *delivery;
 	struct option_texts labels;
+	bool nonce; /* signed as our own senders do */
 };
 
 enum { SECRET_FILE_MAX = 4096, REPO_ID = 186853002, OWNER_ID = 21031067, GUID_SIZE = 37 };
@@ -190,11 +192,44 @@ static void make_guid(char guid[static GUID_SIZE])
 		       b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
 }
 
-static int post(struct session *s, const char *delivery, struct str body, struct err *err)
+struct headers {
+	const char *items[8];
+	size_t count;
+};
+
+static void add_header(struct headers *h, const char *text)
 {
+	assert(h->count < ARRAY_LEN(h->items));
+	h->items[h->count++] = text;
+}
+
+static void sign(struct arena *a, const struct simulate_options *o, const struct secret *secret, struct str body,
+		 struct headers *h)
+{
+	autovar(buf) signature = {0};
+	char nonce[GUID_SIZE];
+
+	if (!o->nonce) {
+		webhook_sign(secret, body, &signature);
+		add_header(h, arena_printf(a, WEBHOOK_SIGNATURE_HEADER ": %s", signature.data));
+		return;
+	}
+	const char *timestamp = arena_printf(a, "%" PRId64, clock_unix_ns() / NS_PER_S);
+	make_guid(nonce);
+	webhook_sign_nimbus(secret, timestamp, nonce, body, &signature);
+	add_header(h, arena_printf(a, WEBHOOK_NIMBUS_SIGNATURE_HEADER ": %s", signature.data));
+	add_header(h, arena_printf(a, WEBHOOK_TIMESTAMP_HEADER ": %s", timestamp));
+	add_header(h, arena_printf(a, WEBHOOK_NONCE_HEADER ": %s", nonce));
+}
+
+static int post(struct session *s, const struct simulate_options *o, const char *delivery, struct str body,
+		struct err *err)
+{
+	struct arena *a = s->call->arena;
 	autoptr(secret) secret = NULL;
 	autoptr(js) answer = NULL;
-	autovar(buf) hex = {0};
+	struct headers headers = {.items = {"User-Agent: GitHub-Hookshot/nimbus", "X-GitHub-Event: workflow_job"},
+				  .count = 2};
 	const char *base = NULL;
 
 	int rc = session_control_url(s, &base, err);
@@ -202,18 +237,12 @@ static int post(struct session *s, const char *delivery, struct str body, struct
 		rc = find_secret(s, &secret, err);
 	if (rc < 0)
 		return rc;
-	struct sha256 mac = crypto_hmac(secret, body);
-	encode_hex((struct str){(const char *)mac.bytes, sizeof(mac.bytes)}, &hex);
-	const char *const headers[] = {
-		"User-Agent: GitHub-Hookshot/nimbus",
-		"X-GitHub-Event: workflow_job",
-		arena_printf(s->call->arena, "X-GitHub-Delivery: %s", delivery),
-		arena_printf(s->call->arena, "X-Hub-Signature-256: sha256=%s", hex.data),
-	};
+	add_header(&headers, arena_printf(a, "X-GitHub-Delivery: %s", delivery));
+	sign(a, o, secret, body, &headers);
 	autofree char *url = http_url(base, "/webhooks/github");
 	return session_ask_url(
 		s,
-		&(struct http_call){.url = url, .headers = headers, .header_count = ARRAY_LEN(headers), .body = body},
+		&(struct http_call){.url = url, .headers = headers.items, .header_count = headers.count, .body = body},
 		&answer, err);
 }
 
@@ -260,13 +289,13 @@ static int run(struct command_call *call, struct err *err)
 	o.name = o.name != NULL ? o.name : "build";
 	o.conclusion = o.conclusion != NULL ? o.conclusion : "success";
 	o.job_id = o.job_id != 0 ? o.job_id : (int64_t)(10000000000 + crypto_random_below(1000000000));
-	o.run_id = o.run_id != 0 ? o.run_id : o.job_id - 1000000;
+	o.run_id = o.run_id != 0 ? o.run_id : o.job_id + 1000000;
 	const char *delivery = o.delivery != NULL ? o.delivery : guid;
 	autoptr(js) payload = make_payload(call->arena, &o, action);
 	js_write(payload, &body);
 	int rc = session_open(call, &s, err);
 	if (rc == 0)
-		rc = post(&s, delivery, buf_str(&body), err);
+		rc = post(&s, &o, delivery, buf_str(&body), err);
 	return rc < 0 ? rc : tell(&o, action, delivery, err);
 }
 
@@ -287,6 +316,7 @@ static const struct command_option options[] = {
 	       .help = "What runs-on says (nimbus); may be given again."),
 	OPTION("name", 'n', TEXT, name, .value = "NAME", .help = "Name of the job (build)."),
 	OPTION("conclusion", 0, TEXT, conclusion, .value = "WORD", .help = "Of a completed job (success)."),
+	OPTION("nonce", 0, FLAG, nonce, .help = "Sign with X-Nimbus-Signature, a timestamp and a nonce."),
 	OPTION("delivery", 0, TEXT, delivery, .value = "ID", .help = "The delivery's id; otherwise a new one."),
 };
 

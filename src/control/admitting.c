@@ -5,7 +5,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "control/db/admission.h"
-#include "control/db/rate_limit.h"
 #include "control/handlers.h"
 
 #define PERIOD_NS (250 * NS_PER_MS)

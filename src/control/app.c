@@ -131,6 +131,7 @@ static void app_free(struct app *app)
 	metrics_free(app->metrics);
 	told_free(app->told);
 	peers_free(app->peers);
+	webhook_secrets_free(app->webhook_secrets);
 	free(app->assets_dir);
 	free(app->plane);
 	fd_close(&app->data_fd);
@@ -168,6 +169,7 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 	app->told = told_new();
 	app->peers = peers_new(app, is_shared(o->settings->database_url));
 	app->peer_worker = worker_new(peers_pass, app);
+	app->webhook_secrets = webhook_secrets_new(o->settings);
 	app->processor = worker_new(processing_pass, app);
 	app->expirer = worker_new(expirer_pass, app);
 	app->log_sealer = worker_new(sealing_pass, app);

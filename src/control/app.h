@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "auth/keys.h"
@@ -14,6 +15,7 @@
 #include "control/db/db.h"
 #include "control/peers.h"
 #include "control/told.h"
+#include "control/webhook_secrets.h"
 #include "control/worker.h"
 #include "model/settings.h"
 #include "net/http_client.h"
@@ -32,6 +34,8 @@ struct app {
 	struct verifier *verifier;
 	struct sealer *sealer;
 	struct control_db db;
+	struct webhook_secrets *webhook_secrets;
+	atomic_int_fast64_t nonces; /* about as many as are remembered */
 	struct metrics *metrics;
 	struct http_client *client;
 	struct http_server_opts server_opts;
@@ -43,6 +47,7 @@ struct app {
 	struct worker *peer_worker;
 	struct worker *processor; /* of deliveries */
 	struct worker *expirer;
+	int64_t sweep_due_ns; /* the expirer's own */
 	struct worker *log_sealer;
 	struct worker *admitter;
 };

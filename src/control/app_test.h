@@ -211,6 +211,7 @@ unused_fn static int start(void **state, change_fn *change)
 	w->common.listen = xstrdup("127.0.0.1");
 	w->settings = (struct control_settings){
 		.webhook_secret = secret_of("hook"),
+		.webhook_tolerance = 300 * NS_PER_S,
 		.github_dry_run = true,
 		.jwt_secret = secret_of("admin-secret"),
 		.agent_token_secret = secret_of("agent-secret"),

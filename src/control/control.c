@@ -42,6 +42,7 @@ static int serve(const struct control_settings *settings, struct role *role, con
 
 	if (r < 0)
 		return r;
+	role_on_reload(role, webhook_secrets_reload, app->webhook_secrets);
 	log_info("control plane ready", F("address", role->common.listen), F("port", http_server_port(app->server)),
 		 F("version", NIMBUS_VERSION));
 	wait_for_end(signals, role);

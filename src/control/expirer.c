@@ -1,13 +1,32 @@
 /*
- * Ends leases whose time is over, so that their jobs run again.
+ * Ends what has had its time: leases, so that their jobs run again; now and then nonces and rates that say nothing
+ * more.
  */
 #include "base/clock.h"
 #include "base/log.h"
 #include "control/control_metrics.h"
+#include "control/db/deliveries_db.h"
 #include "control/db/leases_db.h"
+#include "control/db/rate_limit.h"
 #include "control/handlers.h"
 
 #define PERIOD_NS (250 * NS_PER_MS)
+#define SWEEP_EVERY_NS (30 * NS_PER_S)
+
+static void sweep(struct app *app)
+{
+	struct err err = {0};
+	int64_t nonces = 0;
+	int64_t rates = 0;
+	int r = deliveries_db_forget_nonces(&app->db, &nonces, &err);
+
+	if (r == 0)
+		r = rate_limit_prune(&app->db, &rates, &err);
+	if (r == 0)
+		atomic_store(&app->nonces, nonces);
+	else
+		log_warn("old nonces and rates stay: the database does not answer", F("error", &err));
+}
 
 int64_t expirer_pass(void *ctx)
 {
@@ -19,5 +38,9 @@ int64_t expirer_pass(void *ctx)
 		log_error("leases that are over stay: the database does not answer", F("error", &err));
 	else if (count > 0)
 		metrics_add(app->metrics, M_LEASES_EXPIRED, (uint64_t)count);
+	if (clock_monotonic_ns() >= app->sweep_due_ns) {
+		sweep(app);
+		app->sweep_due_ns = clock_monotonic_ns() + SWEEP_EVERY_NS;
+	}
 	return PERIOD_NS;
 }

@@ -1,5 +1,7 @@
 /* Webhooks: what is taken, refused, forged, doubled, and what becomes of it. */
 #include "control/app_test.h"
+#include "control/control_metrics.h"
+#include "proto/webhook_signature.h"
 
 static void fill_disk(struct world *w)
 {
@@ -101,6 +103,113 @@ static void forged_and_broken_deliveries_are_not_taken(void **state)
 	assert_int_equal(deliveries_in(w, "jobs") + deliveries_in(w, "refused"), 0);
 }
 
+static struct answer deliver_once(struct world *w, const char *id, const char *nonce, int64_t at_s)
+{
+	static const char body[] = "{\"zen\":\"x\"}";
+	autofree char *timestamp = xasprintf("%" PRId64, at_s);
+	autovar(buf) signature = {0};
+
+	webhook_sign_nimbus(w->settings.webhook_secret, timestamp, nonce, str_c(body), &signature);
+	autofree char *signature_header = xasprintf(WEBHOOK_NIMBUS_SIGNATURE_HEADER ": %s", signature.data);
+	autofree char *timestamp_header = xasprintf(WEBHOOK_TIMESTAMP_HEADER ": %s", timestamp);
+	autofree char *nonce_header = xasprintf(WEBHOOK_NONCE_HEADER ": %s", nonce);
+	autofree char *id_header = xasprintf("X-GitHub-Delivery: %s", id);
+	const char *headers[] = {signature_header, timestamp_header, nonce_header, "X-GitHub-Event: ping", id_header};
+
+	return send_call(w, &(struct sent){.method = "POST",
+					   .path = "/webhooks/github",
+					   .body = body,
+					   .headers = headers,
+					   .header_count = ARRAY_LEN(headers)});
+}
+
+static void a_nonce_is_taken_once(void **state)
+{
+	struct world *w = *state;
+	int64_t now_s = clock_unix_ns() / NS_PER_S;
+	static const char nonce[] = "a-nonce-of-this-test";
+	autovar(answer) first = deliver_once(w, "n-1", nonce, now_s);
+	autovar(answer) replayed = deliver_once(w, "n-1", nonce, now_s);
+	autovar(answer) renamed = deliver_once(w, "n-2", nonce, now_s);
+	autovar(answer) anew = deliver_once(w, "n-2", "another-nonce-of-it", now_s);
+	autovar(answer) late = deliver_once(w, "n-3", "a-third-nonce-of-it", now_s - 1000);
+
+	assert_int_equal(first.status, 202);
+	assert_int_equal(replayed.status, 409);
+	assert_non_null(strstr(text(&replayed, "detail"), "Webhook already processed"));
+	assert_non_null(strstr(text(&replayed, "hint"), "nonce"));
+	/* The delivery's id is not signed: it is the nonce that counts. */
+	assert_int_equal(renamed.status, 409);
+	assert_int_equal(anew.status, 202);
+	assert_int_equal(late.status, 409);
+	assert_non_null(strstr(text(&late, "detail"), "Stale webhook delivery"));
+	await_deliveries(w);
+	assert_int_equal(deliveries_in(w, "refused"), 2);
+	assert_int_equal((int)metrics_get(w->app->metrics, M_WEBHOOK_REPLAYS), 3);
+}
+
+static void what_json_cannot_be_is_not_taken(void **state)
+{
+	struct world *w = *state;
+	autovar(buf) deep = {0};
+
+	for (int i = 0; i < 100; i++)
+		buf_puts(&deep, "{\"a\":");
+	buf_puts(&deep, "1");
+	for (int i = 0; i < 100; i++)
+		buf_puts(&deep, "}");
+	const struct {
+		const char *body;
+		int status;
+		const char *says;
+	} cases[] = {
+		{deep.data, 400, "levels deep"},
+		{"{\"action\":\"queued\",\"action\":\"completed\"}", 400, "duplicate"},
+		{"{\"workflow_job\":{\"id\":1,\"id\":2}}", 400, "duplicate"},
+		{"{\"workflow_job\":{\"id\":1234567890123456789012}}", 400, "too big"},
+		{"{\"workflow_job\":{\"name\":\"a\\u0000b\"}}", 400, "JSON"},
+		{"{\"workflow_job\":{\"name\":\"\xff\xfe\"}}", 400, "decode byte"},
+		{"{\"workflow_job\":{\"name\":\"\\ud800\"}}", 400, "JSON"},
+		{"{\"a\":1e999}", 400, "JSON"},
+		{"{\"a\":1}x", 400, "JSON"},
+		{"", 400, "JSON"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		autofree char *id = xasprintf("json-%zu", i);
+		autovar(answer) a = deliver(w, "workflow_job", id, cases[i].body, NULL);
+
+		if (a.status != cases[i].status || strstr(text(&a, "detail"), cases[i].says) == NULL)
+			fail_msg("case %zu: %d %s", i, a.status, text(&a, "detail"));
+	}
+	await_deliveries(w);
+	assert_int_equal(deliveries_in(w, "jobs") + deliveries_in(w, "refused"), 0);
+}
+
+/* Odd but true: every digit of an id up to 2^63 is kept, and text is only text. */
+static void odd_values_are_kept_exactly(void **state)
+{
+	struct world *w = *state;
+	static const char body[] =
+		"{\"action\":\"queued\",\"workflow_job\":{\"id\":9007199254740993,\"run_id\":9223372036854775807,"
+		"\"labels\":[\"nimbus\"],\"name\":\"x'); DROP TABLE job;-- \\\" $1 \\u2028\","
+		"\"workflow_name\":\"' OR '1'='1\"},\"repository\":{\"id\":42,"
+		"\"full_name\":\"o'; DELETE FROM job; --/h\",\"owner\":{\"id\":7}}}";
+	autovar(answer) a = deliver(w, "workflow_job", "odd'; DROP TABLE delivery;--", body, NULL);
+	autovar(answer) b = deliver(w, "workflow_job", "odd';DROP-TABLE-delivery;--", body, NULL);
+
+	assert_int_equal(a.status, 400); /* spaces are none of an id's */
+	assert_int_equal(b.status, 202);
+	await_deliveries(w);
+	assert_int_equal(deliveries_in(w, "jobs"), 1);
+	autovar(answer) job = get(w, w->admin, "/api/jobs/9007199254740993");
+	assert_int_equal(job.status, 200);
+	assert_true(number(&job, "github_job_id") == 9007199254740993);
+	assert_true(number(&job, "run_id") == INT64_MAX);
+	assert_string_equal(text(&job, "name"), "x'); DROP TABLE job;-- \" $1 \xe2\x80\xa8");
+	assert_string_equal(text(&job, "repo_full_name"), "o'; DELETE FROM job; --/h");
+}
+
 static void events_in_any_order_only_move_forward(void **state)
 {
 	struct world *w = *state;
@@ -156,6 +265,9 @@ int main(void)
 		WORLD(a_delivery_becomes_a_job_that_a_waiting_agent_gets),
 		WORLD(deliveries_that_are_not_for_us_are_recorded_refusals),
 		WORLD(forged_and_broken_deliveries_are_not_taken),
+		WORLD(a_nonce_is_taken_once),
+		WORLD(what_json_cannot_be_is_not_taken),
+		WORLD(odd_values_are_kept_exactly),
 		WORLD(events_in_any_order_only_move_forward),
 		WORLD_WITH(with_full_disk, a_full_disk_is_said_before_anything_is_taken),
 		WORLD_WITH(without_dry_run, without_a_github_app_a_job_waits_and_says_why),

@@ -26,6 +26,9 @@ struct control_settings {
 	bool database_prepare;
 	int64_t port;
 	struct secret *webhook_secret;
+	struct config_secrets webhook_secret_fallbacks; /* still taken while the one above is changed */
+	int64_t webhook_tolerance;			/* ns; 0 or less: off */
+	bool webhook_require_timestamp;
 	bool github_dry_run;
 	struct secret *jwt_secret;	   /* HS256 admin tokens of the seeds */
 	struct secret *agent_token_secret; /* HS256 agent tokens of the seeds */

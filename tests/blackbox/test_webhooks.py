@@ -3,15 +3,20 @@
 import hashlib
 import hmac
 import json
+import os
 import pathlib
+import pwd
+import re
 import shutil
+import signal
 import subprocess
+import time
 import uuid
 
 import pytest
 import requests
 
-from system import System, wait_until
+from system import ROOT, System, open_folder, wait_until
 
 SECRET = "a webhook secret of the tests, 0123456789"
 EXAMPLES = "@octokit/webhooks-examples@7.6.1"
@@ -105,6 +110,89 @@ def test_truncated_json_is_400_and_not_stored(nimbus):
 
 def test_a_body_over_the_limit_is_413(nimbus):
     assert post(nimbus, b"[" + b" " * (30 << 20) + b"]").status_code == 413
+
+
+def test_a_body_of_25_mb_is_taken(nimbus):
+    body = json.dumps(payload(1011)).encode()
+    assert post(nimbus, body + b" " * ((25 << 20) - len(body))).status_code == 202
+    wait_job(nimbus, 1011)
+    assert post(nimbus, body + b" " * ((25 << 20) + 1 - len(body))).status_code == 413
+
+
+def test_a_timestamp_is_checked_when_it_is_there(nimbus):
+    now = int(time.time())
+    for stamp, status, says in ((now, 202, ""), (now - 1000, 409, "Stale webhook delivery"),
+                                (now + 1000, 409, "Stale webhook delivery"), ("soon", 400, "timestamp")):
+        answer = post(nimbus, {"zen": "x"}, event="ping", **{"X-Hub-Signature-Timestamp": str(stamp)})
+        assert answer.status_code == status, answer.text
+        assert says in answer.text
+
+
+def test_the_example_of_the_documentation_works_and_its_replay_does_not(nimbus):
+    """What docs/operations.md tells senders to do, run as it stands there."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    example = re.search(r"```sh\n(timestamp=.*?)```", page, re.S).group(1)
+    body = json.dumps(payload(1012))
+    env = {"PATH": os.environ["PATH"], "BODY": body, "SECRET": SECRET, "URL": nimbus.endpoints["control_plane"]}
+    done = subprocess.run(["bash", "-euxc", example], env=env, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode() + done.stdout.decode()
+    wait_job(nimbus, 1012)
+    # What somebody recorded on the way: the very same request.
+    sent = dict(re.findall(r"-H '?(X-[\w-]+): ([^'\n]+?)'?(?= -|$)", done.stderr.decode(), re.M))
+    again = requests.post(env["URL"] + "/webhooks/github", data=body, headers=sent, timeout=60)
+    assert {"X-Nimbus-Nonce", "X-Nimbus-Signature", "X-Hub-Signature-Timestamp"} <= sent.keys()
+    assert again.status_code == 409 and "nonce was used before" in again.json()["detail"]
+    # The nonce came with the delivery through the same commit: a crash forgets neither.
+    before = nimbus.kill_role("control-plane")
+    wait_until(lambda: nimbus.role_pid("control-plane") not in (None, before), "the control plane to be back")
+    wait_until(lambda: nimbus.cli("jobs", "recent", check=False).returncode == 0, "answers")
+    again = requests.post(env["URL"] + "/webhooks/github", data=body, headers=sent, timeout=60)
+    assert again.status_code == 409
+
+
+def test_simulate_signs_with_a_nonce(nimbus):
+    nimbus.cli("github", "simulate", "queued", "--job-id", "1013", "--label", "nimbus", "--label", "webhook-test-only",
+               "--nonce")
+    wait_job(nimbus, 1013)
+
+
+def service_user():
+    try:
+        user = pwd.getpwnam("nimbus")
+        return user.pw_uid, user.pw_gid
+    except KeyError:
+        return 900000, 900000
+
+
+def test_a_new_secret_comes_in_without_a_restart_and_the_old_one_goes():
+    older, old, new = (f"webhook-secret-number-{n}-of-the-tests-0123456789" for n in (1, 2, 3))
+    folder = open_folder()
+    files = {name: pathlib.Path(folder.name) / name for name in ("SECRET", "SECRET_FALLBACKS")}
+    system = System(env={"NIMBUS_WEBHOOK_REQUIRE_TIMESTAMP": "true"} |
+                    {f"NIMBUS_GITHUB_WEBHOOK_{name}_FILE": str(path) for name, path in files.items()})
+
+    def write(secret, fallback):
+        for name, text in (("SECRET", secret), ("SECRET_FALLBACKS", fallback)):
+            files[name].touch(0o600)
+            files[name].write_text(text + "\n")
+            if os.geteuid() == 0:  # roles run as the service user, and nobody else may read them
+                os.chown(files[name], *service_user())
+
+    def status(secret):
+        body = b'{"zen": "x"}'
+        return post(system, body, event="ping", signature=sign(body, secret),
+                    **{"X-Hub-Signature-Timestamp": str(int(time.time()))}).status_code
+
+    write(old, older)
+    with system:
+        assert [status(secret) for secret in (older, old, new)] == [202, 202, 403]
+        write(new, old)
+        os.kill(system.role_pid("control-plane"), signal.SIGHUP)
+        wait_until(lambda: status(new) == 202, "the new secret to be taken")
+        assert [status(secret) for secret in (older, old, new)] == [403, 202, 202]
+        assert not [secret for secret in (older, old, new) if secret in system.log()]
+        answer = post(system, b"{}", event="ping", signature=sign(b"{}", new))
+        assert answer.status_code == 400 and "Missing signature timestamp" in answer.text
 
 
 def test_a_doubled_delivery_is_accepted_once(nimbus):

@@ -9,34 +9,64 @@ enum { TRIES_MAX = 10, TAKE_BYTES_MAX = 32 << 20 };
 /* How long another control plane has for its own. */
 #define OTHERS_NS (2 * NS_PER_S)
 
-struct accept {
-	const char *id;
-	const char *event;
-	struct str body;
-};
+/* A nonce that is over and was not forgotten yet is as good as a new one. */
+static int remember_nonce(struct control_tx *t, const struct new_delivery *d, struct err *err)
+{
+	int64_t changed = 0;
+	int rc = sql_exec(t->tx,
+			  "INSERT INTO webhook_nonce (nonce, forget_at) VALUES ($1, $2) ON CONFLICT (nonce)"
+			  " DO UPDATE SET forget_at = excluded.forget_at WHERE webhook_nonce.forget_at <= $3",
+			  SQL_ARGS(sql_text(d->nonce), sql_i64(t->now + d->nonce_life_ns), sql_i64(t->now)), &changed,
+			  err);
+
+	return rc < 0 || changed > 0 ? rc : DELIVERIES_DB_REPLAYED;
+}
 
 static int accept_fn(struct control_tx *t, void *ctx, struct err *err)
 {
-	const struct accept *a = ctx;
+	const struct new_delivery *d = ctx;
 	int64_t changed = 0;
-	int rc = sql_exec(t->tx,
-			  "INSERT INTO delivery (id, event, body, received_at, state, tries, next_at, plane)"
-			  " VALUES ($1, $2, $3, $4, 'new', 0, $4, $5) ON CONFLICT (id) DO UPDATE SET"
-			  " body = excluded.body, state = 'new', tries = 0, next_at = excluded.next_at,"
-			  " plane = excluded.plane WHERE delivery.state = 'failed'",
-			  SQL_ARGS(sql_text(a->id), sql_text(a->event), sql_blob(a->body), sql_i64(t->now),
-				   sql_text(t->db->plane)),
-			  &changed, err);
+	int rc = d->nonce != NULL ? remember_nonce(t, d, err) : 0;
 
+	if (rc != 0)
+		return rc;
+	rc = sql_exec(t->tx,
+		      "INSERT INTO delivery (id, event, body, received_at, state, tries, next_at, plane)"
+		      " VALUES ($1, $2, $3, $4, 'new', 0, $4, $5) ON CONFLICT (id) DO UPDATE SET"
+		      " body = excluded.body, state = 'new', tries = 0, next_at = excluded.next_at,"
+		      " plane = excluded.plane WHERE delivery.state = 'failed'",
+		      SQL_ARGS(sql_text(d->id), sql_text(d->event), sql_blob(d->body), sql_i64(t->now),
+			       sql_text(t->db->plane)),
+		      &changed, err);
 	return rc < 0 || changed > 0 ? rc : DELIVERIES_DB_DOUBLED;
 }
 
-int deliveries_db_accept(const struct control_db *db, const char *id, const char *event, struct str body,
-			 struct err *err)
+int deliveries_db_accept(const struct control_db *db, const struct new_delivery *delivery, struct err *err)
 {
-	struct accept a = {.id = id, .event = event, .body = body};
+	struct new_delivery copy = *delivery;
 
-	return control_write(db, accept_fn, &a, err);
+	return control_write(db, accept_fn, &copy, err);
+}
+
+static int forget_fn(struct control_tx *t, void *ctx, struct err *err)
+{
+	int64_t *left = ctx;
+	int rc = sql_exec(t->tx, "DELETE FROM webhook_nonce WHERE forget_at <= $1", SQL_ARGS(sql_i64(t->now)), NULL,
+			  err);
+
+	if (rc == 0)
+		rc = sql_get_i64(t->tx, "SELECT COUNT(*) FROM webhook_nonce", SQL_NO_ARGS, left, err);
+	return rc < 0 ? rc : 0;
+}
+
+int deliveries_db_forget_nonces(const struct control_db *db, int64_t *ret_left, struct err *err)
+{
+	int64_t left = 0;
+	int rc = control_write(db, forget_fn, &left, err);
+
+	if (rc == 0)
+		*ret_left = left;
+	return rc;
 }
 
 struct take {

@@ -12,6 +12,7 @@
 
 enum {
 	DELIVERIES_DB_DOUBLED = 1,   /* accept */
+	DELIVERIES_DB_REPLAYED = 2,  /* accept */
 	DELIVERIES_DB_ELSEWHERE = 1, /* end: another control plane has ended them all, or does so now */
 	DELIVERIES_DB_END_MAX = SQL_ARGS_MAX,
 };
@@ -24,10 +25,21 @@ struct delivery {
 	int64_t tries; /* that failed before */
 };
 
-/* Durable when it comes back. DELIVERIES_DB_DOUBLED: that id was accepted before, which is fine; one whose processing
- * had been given up is taken up again with this body. */
-int deliveries_db_accept(const struct control_db *db, const char *id, const char *event, struct str body,
-			 struct err *err) must_check;
+/* What came. */
+struct new_delivery {
+	const char *id;
+	const char *event;
+	struct str body;
+	const char *nonce; /* NULL: none; remembered for nonce_life_ns */
+	int64_t nonce_life_ns;
+};
+/* Durable when it comes back, its nonce with it. DELIVERIES_DB_DOUBLED: that id was accepted before, which is fine; one
+ * whose processing had been given up is taken up again with this body. DELIVERIES_DB_REPLAYED: the nonce was used
+ * before, nothing is taken. */
+int deliveries_db_accept(const struct control_db *db, const struct new_delivery *delivery, struct err *err) must_check;
+
+/* Forgets nonces whose time is over; gives how many are left. */
+int deliveries_db_forget_nonces(const struct control_db *db, int64_t *ret_left, struct err *err) must_check;
 
 /* Up to `limit` that are due and about 32 MiB of bodies, oldest first: what this control plane has accepted, and what
  * another one has left standing. Taking marks nothing: who ends a delivery first has it. */

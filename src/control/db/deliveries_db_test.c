@@ -14,7 +14,46 @@ static struct delivery *take(struct fixture *f, size_t wanted)
 
 static int accept_delivery(struct fixture *f, const char *id, const char *body)
 {
-	return deliveries_db_accept(&f->db, id, "workflow_job", str_c(body), &f->err);
+	return deliveries_db_accept(
+		&f->db, &(struct new_delivery){.id = id, .event = "workflow_job", .body = str_c(body)}, &f->err);
+}
+
+static int accept_once(struct fixture *f, const char *id, const char *nonce)
+{
+	return deliveries_db_accept(&f->db,
+				    &(struct new_delivery){.id = id,
+							   .event = "workflow_job",
+							   .body = STR("{}"),
+							   .nonce = nonce,
+							   .nonce_life_ns = 600 * NS_PER_S},
+				    &f->err);
+}
+
+static void test_a_nonce_counts_once_and_lives_with_its_delivery(void **state)
+{
+	struct fixture *f = *state;
+	int64_t left = 0;
+
+	must(accept_once(f, "guid-1", "n-1"));
+	must_be(accept_once(f, "guid-2", "n-1"), DELIVERIES_DB_REPLAYED);
+	assert_int_equal(fixture_number(f, "SELECT COUNT(*) FROM delivery"), 1);
+	/* Another signature over the same delivery is a doubled one, as ever. */
+	must_be(accept_once(f, "guid-1", "n-2"), DELIVERIES_DB_DOUBLED);
+	/* What is not written takes its nonce with it. */
+	fixture_run(f, "CREATE TRIGGER broken BEFORE INSERT ON delivery BEGIN SELECT RAISE(ABORT, 'broken'); END");
+	assert_true(accept_once(f, "guid-3", "n-3") < 0);
+	fixture_run(f, "DROP TRIGGER broken");
+	must(accept_once(f, "guid-3", "n-3"));
+
+	pass_time(f, 599 * NS_PER_S);
+	must(deliveries_db_forget_nonces(&f->db, &left, &f->err));
+	assert_int_equal(left, 3);
+	must_be(accept_once(f, "guid-4", "n-1"), DELIVERIES_DB_REPLAYED);
+	pass_time(f, 1 * NS_PER_S);
+	/* Over, whether or not somebody has swept. */
+	must(accept_once(f, "guid-4", "n-1"));
+	must(deliveries_db_forget_nonces(&f->db, &left, &f->err));
+	assert_int_equal(left, 1);
 }
 
 static void test_a_delivery_is_accepted_once(void **state)
@@ -133,6 +172,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_a_delivery_is_accepted_once),
+		TEST(test_a_nonce_counts_once_and_lives_with_its_delivery),
 		TEST(test_deliveries_end_in_jobs_or_refusals),
 		TEST(test_one_that_fails_takes_the_others_with_it),
 		TEST(test_a_delivery_that_fails_is_tried_again_and_given_up),
