@@ -219,24 +219,31 @@ static int set_int(const struct command_option *o, const char *value, void *to, 
 	return rc < 0 ? err_set(err, ERR_INVALID, "%s", err->msg) : 0;
 }
 
-static int set_seconds(const struct command_option *o, const char *value, void *to, struct arena *a, struct err *err)
+bool command_parse_seconds(const char *text, int64_t *ret_ns)
 {
 	static const struct {
 		const char *suffix;
 		double seconds;
 	} units[] = {{"", 1}, {"ms", 0.001}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
 	char *end = NULL;
-	double number = strtod(value, &end);
+	double number = strtod(text, &end);
 
-	(void)a;
 	for (size_t i = 0; i < ARRAY_LEN(units); i++) {
 		double seconds = number * units[i].seconds;
-		bool plain = end != value && value[strspn(value, "0123456789.")] == *end;
+		bool plain = end != text && text[strspn(text, "0123456789.")] == *end;
 		if (plain && strcmp(end, units[i].suffix) == 0 && seconds <= 9e9) {
-			*(int64_t *)to = (int64_t)(seconds * (double)NS_PER_S + 0.5);
-			return 0;
+			*ret_ns = (int64_t)(seconds * (double)NS_PER_S + 0.5);
+			return true;
 		}
 	}
+	return false;
+}
+
+static int set_seconds(const struct command_option *o, const char *value, void *to, struct arena *a, struct err *err)
+{
+	(void)a;
+	if (command_parse_seconds(value, to))
+		return 0;
 	return err_set(err, ERR_INVALID, "--%s: '%s' is not a time like 90, 2.5s, 10m or 1h", o->name, value);
 }
 

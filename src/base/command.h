@@ -100,5 +100,8 @@ int command_parse(const struct command_program *program, int argc, char *const *
 /* Parses, runs, prints help or the error: the whole of main(). Gives the exit status. */
 int command_main(const struct command_program *program, int argc, char *const *argv);
 
+/* A time as OPTION_SECONDS takes it: "90", "2.5s", "10m", "1h", "30d". */
+bool command_parse_seconds(const char *text, int64_t *ret_ns) must_check;
+
 /* Appends the help of one command, as --help shows it. */
 void command_explain(const struct command_program *program, const struct command *c, struct buf *out);

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cli/output.h"
 #include "model/job_state.h"
 #include "net/loop.h"
 #include "proto/log_line.h"
@@ -51,9 +52,13 @@ struct follower {
 	int64_t line_ns;    /* and when a line */
 	int64_t tail_attempt;
 	int64_t cursor;
-	bool tail_ended; /* all of tail_attempt is printed */
-	bool tail_whole; /* and the pipeline said so */
+	int64_t tail_from; /* the cursor that we asked with */
+	bool from_tail;	   /* we want the last lines, and do not know yet which these are */
+	bool tail_ended;   /* all of tail_attempt is printed */
+	bool tail_whole;   /* and the pipeline said so */
+	bool tail_goes_on; /* the pipeline told us to ask again from the cursor on */
 
+	struct output output;
 	struct loop_source *flush_timer;
 	bool flush_due;
 	struct loop_source *timeout_timer;
@@ -104,6 +109,7 @@ static void next_attempt(struct follower *f)
 	log_info("that attempt was lost; the job runs again", F("job", f->opts->job_id), F("attempt", f->attempt));
 	f->tail_attempt = f->attempt;
 	f->cursor = 0;
+	f->from_tail = false;
 	f->tail_ended = false;
 	f->tail_failures = 0;
 	start_tail(f);
@@ -139,6 +145,12 @@ static void check(struct follower *f)
 	} else if (final(f)) {
 		check_patience(f);
 	}
+}
+
+/* Of a job that has ended, all lines are waited for, whoever asked: some may be under way. */
+static bool waits(const struct follower *f)
+{
+	return !f->opts->existing || final(f);
 }
 
 /* --- looking at the job --- */
@@ -220,37 +232,45 @@ static void on_flush(void *ctx)
 	struct follower *f = ctx;
 
 	f->flush_due = false;
-	(void)fflush(stdout);
-	(void)fflush(stderr);
+	output_flush();
 }
 
 static void print_line(struct follower *f, struct str raw, const struct log_line *line)
 {
-	FILE *to = line->stream == LOG_STREAM_STDOUT || f->opts->json ? stdout : stderr;
-	char time_text[CLOCK_TEXT_SIZE];
-
-	if (f->opts->json) {
-		(void)fwrite(raw.data, 1, raw.len, to);
-	} else {
-		if (f->opts->timestamps)
-			(void)fprintf(to, "%s ", clock_format(line->timestamp, time_text));
-		(void)fwrite(line->message.data != NULL ? line->message.data : "", 1, line->message.len, to);
-	}
-	(void)fputc('\n', to);
+	output_line(&f->output, raw, line);
 	if (!f->flush_due) {
 		f->flush_due = true;
 		loop_timer_set(f->flush_timer, after(FLUSH_NS));
 	}
 }
 
-static bool take_end(struct follower *f, struct str text)
+/* How far the pipeline has looked: with a filter, lines pass that we do not see. */
+static void take_cursor(struct follower *f, const struct js *number)
+{
+	int64_t seq = js_int(number, 0);
+
+	if (seq > f->cursor)
+		f->cursor = seq;
+}
+
+/* {"end":E,"last_seq":N}, or {"cursor":N} on the way. What ended early for a limit, or gave just the last lines, goes
+ * on behind N where that is wanted. */
+static bool take_remark(struct follower *f, struct str text)
 {
 	autoptr(js) v = NULL;
 
-	if (js_parse(text, &v, NULL) < 0 || js_get(v, "end") == NULL)
+	if (js_parse(text, &v, NULL) < 0)
 		return false;
-	f->tail_ended = true;
+	if (js_get(v, "end") == NULL) {
+		take_cursor(f, js_get(v, "cursor"));
+		return js_get(v, "cursor") != NULL;
+	}
 	f->tail_whole = js_bool(js_get(v, "end"), false);
+	f->tail_goes_on = js_get(v, "partial") != NULL || (f->from_tail && !f->tail_whole && waits(f));
+	f->tail_ended = !f->tail_goes_on;
+	if (f->from_tail || f->opts->filter != NULL)
+		take_cursor(f, js_get(v, "last_seq"));
+	f->from_tail = false;
 	return true;
 }
 
@@ -265,7 +285,8 @@ static int on_line(void *ctx, struct str text)
 	f->tail_failures = 0;
 	if (text.len == 0)
 		return 0; /* a sign of life */
-	if (str_starts_with(text, STR("{\"end\":")) && take_end(f, text))
+	bool remark = str_starts_with(text, STR("{\"end\":")) || str_starts_with(text, STR("{\"cursor\":"));
+	if (remark && take_remark(f, text))
 		return 0;
 	if (log_line_decode(text, arena, &line, NULL) < 0)
 		return -1;
@@ -284,6 +305,12 @@ static void on_tail(void *ctx, struct http_reply *reply, const struct err *err)
 		err == NULL || http_may_retry(reply) || err->code == ERR_UNAVAILABLE || err->code == ERR_TIMEOUT;
 
 	f->tail = NULL;
+	if (f->tail_goes_on) {
+		bool moved = f->cursor > f->tail_from;
+		f->tail_goes_on = false;
+		loop_timer_set(f->tail_timer, after(moved ? 0 : RETRY_BASE_NS));
+		return;
+	}
 	if (f->tail_ended) {
 		/* The job may have moved meanwhile: look at once. */
 		start_look(f);
@@ -305,14 +332,20 @@ static void on_tail(void *ctx, struct http_reply *reply, const struct err *err)
 
 static void start_tail(struct follower *f)
 {
-	/* Of a job that has ended, all lines are waited for, whoever asked: some may be under way. */
-	bool wait = !f->opts->existing || final(f);
+	bool wait = waits(f) && !f->from_tail;
 	autovar(buf) path = {0};
 	struct err err = {0};
 
-	buf_printf(&path,
-		   "/logs/tail?org_id=%" PRId64 "&job_id=%" PRId64 "&attempt=%" PRId64 "&cursor=%" PRId64 "&follow=%s",
-		   f->org_id, f->job_id, f->tail_attempt, f->cursor, wait ? "true" : "false");
+	f->tail_from = f->cursor;
+
+	buf_printf(&path, "/logs/tail?org_id=%" PRId64 "&job_id=%" PRId64 "&attempt=%" PRId64 "&follow=%s", f->org_id,
+		   f->job_id, f->tail_attempt, wait ? "true" : "false");
+	/* Which lines are the last is asked once; from then on it is a cursor that says what comes next. */
+	if (f->from_tail && f->cursor == 0)
+		buf_printf(&path, "&tail=%" PRId64, f->opts->tail_lines);
+	else
+		buf_printf(&path, "&cursor=%" PRId64, f->cursor);
+	buf_puts(&path, f->opts->filter != NULL ? f->opts->filter : "");
 	autofree char *url = http_url(f->logs_url, path.data);
 	if (http_client_start(f->client,
 			      &(struct http_call){
@@ -423,8 +456,15 @@ static int run(struct follower *f, struct err *err)
 
 int follow(const struct follow_opts *opts, struct follow_end *ret, struct err *err)
 {
-	autovar(follower) f = {.opts = opts, .look_pause_ns = LOOK_FIRST_NS, .last_seq = -1, .exit_code = -1};
+	autovar(follower) f = {
+		.opts = opts,
+		.look_pause_ns = LOOK_FIRST_NS,
+		.last_seq = -1,
+		.exit_code = -1,
+		.from_tail = opts->tail,
+	};
 
+	output_init(&f.output, opts->raw, opts->timestamps, opts->json);
 	int rc = session_control_url(opts->session, &f.control_url, err);
 	if (rc == 0 && opts->output)
 		rc = session_logs_url(opts->session, &f.logs_url, err);
@@ -434,7 +474,7 @@ int follow(const struct follow_opts *opts, struct follow_end *ret, struct err *e
 		rc = make_loop(&f, err);
 	if (rc == 0)
 		rc = run(&f, err);
-	on_flush(&f);
+	output_fini(&f.output);
 	if (rc < 0)
 		return rc;
 	if (final(&f) && f.tail_ended && f.tail_whole && is_last_attempt(&f) && opts->attempt == 0 &&

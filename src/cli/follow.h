@@ -17,7 +17,11 @@ struct follow_opts {
 	bool output;	 /* print it; otherwise only wait */
 	bool existing;	 /* do not wait for a job that still runs: print what there is */
 	bool timestamps;
+	bool raw;	    /* on a terminal too */
 	bool json;	    /* log lines as NDJSON, all on standard output */
+	const char *filter; /* which lines: "&grep=x&errors=true", as the pipeline takes it; or NULL */
+	bool tail;	    /* only the last lines of what there is, */
+	int64_t tail_lines; /* so many */
 	int64_t timeout_ns; /* of the waiting; 0: none */
 };
 
