@@ -92,6 +92,27 @@ static void test_a_contract_refuses_older_programs(void **state)
 	assert_non_null(strstr(f->err.msg, "schema 4, for programs that know 2 at least; this one knows 1"));
 }
 
+static void test_status_looks_and_changes_nothing(void **state)
+{
+	struct fixture *f = *state;
+	autoptr(arena) arena = arena_new();
+	struct schema_status status = {0};
+
+	must(sql_schema_status(f->sql, "control", arena, &status, &f->err));
+	assert_int_equal(status.version, 0);
+	assert_true(status.newest >= 3);
+	assert_int_equal(status.pending, status.newest);
+	assert_int_equal(status.step_count, status.newest);
+	assert_string_equal(status.steps[0].name, "init");
+	assert_int_equal(status.steps[0].applied_at, 0);
+	must(sql_migrate(f->sql, "control", &f->err));
+	must(sql_schema_status(f->sql, "control", arena, &status, &f->err));
+	assert_int_equal(status.version, status.newest);
+	assert_int_equal(status.pending, 0);
+	assert_true(status.steps[0].applied_at > 0);
+	assert_string_equal(status.steps[0].program, NIMBUS_VERSION);
+}
+
 struct starter {
 	pthread_t thread;
 	const char *dsn;
@@ -159,6 +180,7 @@ int main(void)
 		TEST(test_each_step_is_made_once),
 		TEST(test_a_newer_database_is_taken_as_it_is),
 		TEST(test_a_contract_refuses_older_programs),
+		TEST(test_status_looks_and_changes_nothing),
 		TEST(test_of_many_that_start_at_once_one_makes_each_step),
 		TEST(test_a_failing_step_leaves_nothing),
 		TEST(test_the_programs_own),
