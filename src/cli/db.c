@@ -1,0 +1,272 @@
+/*
+ * nimbus db status | migrate: the schemas of the control plane's database and of the agent's.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "cli/commands.h"
+#include "cli/session.h"
+#include "cli/table.h"
+#include "store/dsn.h"
+#include "store/migrate.h"
+
+struct db_options {
+	struct role_flags role;
+	bool json;
+};
+
+/* A set of migrations, and where the database lies that has it, unless its variable says otherwise. */
+struct db_set {
+	const char *name;
+	const char *file; /* below the data directory */
+	const struct config_table *table;
+	size_t url_offset; /* of the variable, in the table's struct */
+};
+
+static const struct db_set sets[] = {
+	{"control", "control/control.db", &control_config, offsetof(struct control_settings, database_url)},
+	{"agent", "agent/agent.db", &agent_config, offsetof(struct agent_settings, state_database_url)},
+};
+
+union any_settings {
+	struct control_settings control;
+	struct agent_settings agent;
+};
+
+/* What became of one set. */
+struct found {
+	const struct db_set *set;
+	bool absent;   /* SQLite, and there is no such file yet */
+	char *address; /* without its password */
+	struct schema_status status;
+};
+
+static bool is_chosen(const struct command_call *call, const struct db_set *set)
+{
+	for (size_t i = 0; i < call->arg_count; i++)
+		if (strcmp(call->args[i], set->name) == 0)
+			return true;
+	return call->arg_count == 0;
+}
+
+static int check_names(const struct command_call *call, struct err *err)
+{
+	for (size_t i = 0; i < call->arg_count; i++)
+		if (strcmp(call->args[i], sets[0].name) != 0 && strcmp(call->args[i], sets[1].name) != 0)
+			return err_set(err, ERR_INVALID, "there is no database '%s': control, agent", call->args[i]);
+	return 0;
+}
+
+/* The address as it was configured, which may hold a password. */
+static int find_url(const struct role *role, const struct db_set *set, char **ret, struct err *err)
+{
+	union any_settings settings = {0};
+	int rc = config_load(role->source, set->table, &settings, err);
+
+	if (rc < 0)
+		return rc;
+	const char *url = *(char *const *)((const char *)&settings + set->url_offset);
+	*ret = url != NULL ? xstrdup(url) : xasprintf("%s/%s", role->data_dir, set->file);
+	config_unload(set->table, &settings);
+	return 0;
+}
+
+static int examine(const char *url, bool migrate, struct found *f, struct arena *arena, struct err *err)
+{
+	autovar(dsn) dsn = {0};
+	autoptr(sql) sql = NULL;
+	int rc = dsn_parse(str_c(url), &dsn, err);
+
+	if (rc < 0)
+		return rc;
+	f->address = arena_strdup(arena, dsn.shown);
+	f->absent = dsn.kind == DSN_SQLITE && access(dsn.path, F_OK) != 0;
+	if (f->absent)
+		return 0;
+	rc = sql_open(&(struct sql_opts){.dsn = url, .connections = 1}, &sql, err);
+	if (rc == 0 && migrate)
+		rc = sql_migrate(sql, f->set->name, err);
+	return rc < 0 ? rc : sql_schema_status(sql, f->set->name, arena, &f->status, err);
+}
+
+static const char *summary_of(const struct found *f)
+{
+	const struct schema_status *s = &f->status;
+
+	if (f->absent)
+		return "absent";
+	if (s->oldest > s->newest)
+		return "too new";
+	if (s->pending > 0)
+		return "pending";
+	return s->version > s->newest ? "newer" : "current";
+}
+
+/* --- how it is said --- */
+
+static struct js *step_js(const struct schema_step *step)
+{
+	struct js *o = js_new_object();
+
+	js_set(o, "version", js_new_int(step->version));
+	js_set(o, "name", js_new_text(step->name));
+	js_set_time(o, "applied_at", step->applied_at);
+	js_set(o, "program", step->program != NULL ? js_new_text(step->program) : js_new_null());
+	js_set(o, "host", step->host != NULL ? js_new_text(step->host) : js_new_null());
+	return o;
+}
+
+static struct js *found_js(const struct found *f)
+{
+	struct js *o = js_new_object();
+	struct js *steps = js_new_array();
+
+	js_set(o, "name", js_new_text(f->set->name));
+	js_set(o, "address", js_new_text(f->address));
+	js_set(o, "status", js_new_text(summary_of(f)));
+	js_set(o, "version", js_new_int(f->status.version));
+	js_set(o, "newest", js_new_int(f->status.newest));
+	js_set(o, "oldest_program", js_new_int(f->status.oldest));
+	for (size_t i = 0; i < f->status.step_count; i++)
+		js_push(steps, step_js(&f->status.steps[i]));
+	js_set(o, "steps", steps);
+	return o;
+}
+
+static void put_steps(const struct found *f, const struct screen *screen, struct buf *out)
+{
+	static const char *const titles[] = {"SCHEMA", "NAME", "APPLIED", "BY", "ON"};
+	autoptr(table) t = table_new(titles, ARRAY_LEN(titles));
+
+	for (size_t i = 0; i < f->status.step_count; i++) {
+		const struct schema_step *step = &f->status.steps[i];
+		char when[CLOCK_TEXT_SIZE] = "pending";
+		if (step->applied_at != 0)
+			(void)clock_format(step->applied_at, when);
+		table_cell_i64(t, step->version);
+		table_cell(t, step->name, STYLE_PLAIN);
+		table_cell(t, when, step->applied_at != 0 ? STYLE_PLAIN : STYLE_BUSY);
+		table_cell(t, step->program, STYLE_PLAIN);
+		table_cell(t, step->host, STYLE_PLAIN);
+	}
+	table_print(t, screen, out);
+}
+
+static void put_found(const struct found *f, const struct screen *screen, struct buf *out)
+{
+	const struct schema_status *s = &f->status;
+
+	buf_printf(out, "%s  %s\n", f->set->name, f->address);
+	if (f->absent) {
+		buf_puts(out, "  there is none yet: it is made when the role starts\n");
+		return;
+	}
+	buf_printf(out, "  schema %" PRId64 " of %" PRId64 ": %s\n", s->version, s->newest, summary_of(f));
+	if (s->oldest > 0)
+		buf_printf(out, "  programs that know less than schema %" PRId64 " cannot work with it\n", s->oldest);
+	if (s->step_count > 0)
+		put_steps(f, screen, out);
+}
+
+static int print_all(const struct db_options *o, const struct found *found, size_t count, struct err *err)
+{
+	const struct screen screen = screen_find();
+	autovar(buf) out = {0};
+	autoptr(js) list = js_new_array();
+
+	for (size_t i = 0; i < count; i++) {
+		if (o->json)
+			js_push(list, found_js(&found[i]));
+		else
+			put_found(&found[i], &screen, &out);
+	}
+	return o->json ? print_js(list, err) : print_text(&out, err);
+}
+
+/* What a script asks: is there something to do. */
+static int verdict(struct command_call *call, const struct found *found, size_t count, struct err *err)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (found[i].status.oldest > found[i].status.newest) {
+			call->hint = "run a newer nimbus";
+			return err_set(err, ERR_CONFLICT, "%s: this nimbus is too old for the database",
+				       found[i].set->name);
+		}
+		if (found[i].status.pending > 0) {
+			call->hint = "run 'nimbus db migrate', or start the role, which does it";
+			return err_set(err, ERR_CONFLICT, "%s: %zu migrations are pending", found[i].set->name,
+				       found[i].status.pending);
+		}
+	}
+	return 0;
+}
+
+static int run_on_all(struct command_call *call, bool migrate, struct err *err)
+{
+	const struct db_options *o = call->options;
+	struct found found[ARRAY_LEN(sets)] = {0};
+	autovar(role) role = {0};
+	size_t count = 0;
+	int rc = check_names(call, err);
+
+	if (rc == 0)
+		rc = role_open(&o->role, false, &role, err);
+	for (size_t i = 0; i < ARRAY_LEN(sets) && rc == 0; i++) {
+		autofree char *url = NULL;
+		if (!is_chosen(call, &sets[i]))
+			continue;
+		found[count].set = &sets[i];
+		rc = find_url(&role, &sets[i], &url, err);
+		if (rc == 0)
+			rc = examine(url, migrate, &found[count++], call->arena, err);
+		if (url != NULL)
+			secret_wipe(url, strlen(url));
+	}
+	if (rc == 0)
+		rc = print_all(o, found, count, err);
+	return rc < 0 ? rc : verdict(call, found, count, err);
+}
+
+static int run_status(struct command_call *call, struct err *err)
+{
+	return run_on_all(call, false, err);
+}
+
+static int run_migrate(struct command_call *call, struct err *err)
+{
+	return run_on_all(call, true, err);
+}
+
+static const struct command_option options[] = {
+	{"json", .type = OPTION_FLAG, .offset = offsetof(struct db_options, json), .help = "Print JSON"},
+};
+
+#define SHARED                                                                                                       \
+	.args = "[control] [agent]", .options = options, .option_count = ARRAY_LEN(options), .shared = role_options, \
+	.shared_count = ROLE_OPTION_COUNT, .max_args = 2, .options_size = sizeof(struct db_options)
+
+const struct command db_status_command = {
+	.path = "db status",
+	.summary = "Show the schemas of the databases, and what is pending",
+	.about = "Of the control plane's database and of the agent's, or of the one that is named. Changes nothing. "
+		 "Exit 1\n"
+		 "where migrations are pending or this program is too old, 7 where a database does not answer.\n",
+	.examples = "  nimbus db status\n  nimbus db status control --json\n",
+	.run = run_status,
+	SHARED,
+};
+
+const struct command db_migrate_command = {
+	.path = "db migrate",
+	.summary = "Bring the databases up to this program's schemas",
+	.about = "What every role does to its own database when it starts; here by itself, so that it can be done "
+		 "before the\n"
+		 "first new program starts. Programs of the schema before go on beside it. Forward only.\n",
+	.examples = "  nimbus db migrate\n  nimbus db migrate control\n",
+	.run = run_migrate,
+	SHARED,
+};
