@@ -77,7 +77,11 @@ def test_log_lines_are_synced_before_they_are_accepted(pipeline, issuer):
 
 # --- a sync that fails ---
 
-FAILING = ("-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO:when=2+")
+def github_ids(nimbus):
+    return {job["github_job_id"] for job in nimbus.cli_json("jobs", "recent", "--limit", "200")}
+
+
+FAILING = ("-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO:when=6+")
 
 
 def test_a_pipeline_whose_sync_fails_ends_and_loses_nothing(make_pipeline, issuer):
@@ -116,6 +120,6 @@ def test_a_control_plane_whose_sync_fails_ends_and_loses_nothing(nimbus):
     assert "the disk failed" in nimbus.log()
     # `up` starts it again.
     wait_until(lambda: nimbus.role_pid("control-plane") not in (None, pid), "the control plane's next life")
-    wait_until(lambda: nimbus.cli("status", check=False).returncode == 0, "the control plane to answer")
-    known = {job["github_job_id"] for job in nimbus.cli_json("jobs", "list", "--limit", "200")}
-    assert set(accepted) <= known
+    wait_until(lambda: nimbus.cli("jobs", "status", check=False).returncode == 0, "the control plane to answer")
+    print(f"{len(accepted)} webhooks were accepted before the sync failed")
+    wait_until(lambda: set(accepted) <= github_ids(nimbus), "every accepted webhook to become a job")
