@@ -80,7 +80,12 @@ class Strace:
     def detach(self):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                # It sometimes misses that a process with threads has ended, which nobody else can reap before it goes.
+                self.process.kill()
+                self.process.wait()
         self.process.stderr.close()
 
     def calls(self):
