@@ -52,7 +52,8 @@ static const struct {
 	{"08", ERR_UNAVAILABLE, PG_LOST, NULL},
 	{"22021", ERR_INVALID_FIELD, PG_REFUSED, NULL},
 	{"23", ERR_CONFLICT, PG_REFUSED, NULL},
-	{"25006", ERR_UNAVAILABLE, PG_REFUSED,
+	/* Another connection may reach the primary: target_session_attrs. */
+	{"25006", ERR_UNAVAILABLE, PG_LOST,
 	 "the server only reads (a standby?): point the address at the primary, or add"
 	 " ?target_session_attrs=read-write with both hosts"},
 	{"25P03", ERR_UNAVAILABLE, PG_LOST, NULL},

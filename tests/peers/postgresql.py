@@ -2,7 +2,9 @@
 """Debian's PostgreSQL for tests: a cluster of its own in a temporary folder, on loopback and a free port.
 
     postgresql.py [--fsync] [--pgbouncer] -- CMD...    runs CMD with NIMBUS_TEST_POSTGRESQL=DSN, then removes the cluster
-    postgresql.py --folder DIR start|stop|kill|restart    for CMD: its cluster's folder is NIMBUS_TEST_POSTGRESQL_FOLDER
+    postgresql.py --folder DIR start|stop|kill|...    for CMD: its cluster's folder is NIMBUS_TEST_POSTGRESQL_FOLDER
+
+With --pgbouncer CMD also has NIMBUS_TEST_PGBOUNCER; with --through-pgbouncer that is NIMBUS_TEST_POSTGRESQL.
 
 Exits with CMD's status, or with 77 (what Meson takes for "skipped") and the reason where PostgreSQL is not installed.
 In Python: `with Postgresql() as server: server.dsn()`, `server.database("x")` for a fresh database.
@@ -29,6 +31,7 @@ import urllib.parse
 
 DEADLINE_S = 60
 SKIPPED = 77
+CONTROLS = ("start", "stop", "kill", "restart", "pause", "resume", "tls")
 
 
 class Missing(Exception):
@@ -212,6 +215,35 @@ class Postgresql:
         for lock in (self.data / "postmaster.pid", *self.folder.glob(".s.PGSQL.*")):
             lock.unlink(missing_ok=True)
 
+    def __all_pids(self):
+        pid = self.pid()
+        return [pid, *children(pid)] if pid is not None else []
+
+    def pause(self):
+        """SIGSTOP of every process: connections stay open, and nobody answers."""
+        for pid in self.__all_pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(self):
+        for pid in self.__all_pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def tls(self):
+        """From now on with a certificate of its own, for 127.0.0.1: self.folder / "server.crt"."""
+        key, certificate = self.folder / "server.key", self.folder / "server.crt"
+        run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+            + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+        )
+        key.chmod(0o600)
+        if os.geteuid() == 0:
+            entry = pwd.getpwnam(self.os_user)
+            os.chown(key, entry.pw_uid, entry.pw_gid)
+        certificate.chmod(0o644)
+        with (self.data / "postgresql.conf").open("a") as conf:
+            conf.write(f"ssl = on\nssl_cert_file = '{certificate}'\nssl_key_file = '{key}'\n")
+        self.restart()
+
     def dsn(self, database="nimbus", scheme="postgresql", host=None, password=None, options=""):
         """options: what stands after the '?'. host: "127.0.0.1" or, for the unix socket, str(server.folder)."""
         escaped = urllib.parse.quote(password or self.password, safe="")
@@ -233,6 +265,7 @@ class Postgresql:
 
     def remove(self):
         """Ends the server at once and removes everything."""
+        self.resume()
         if self.pid() is not None:
             with contextlib.suppress(RuntimeError):
                 self.stop("immediate")
@@ -286,6 +319,35 @@ class Pgbouncer:
                 raise RuntimeError("pgbouncer does not start: " + (server.folder / "pgbouncer.log").read_text())
             time.sleep(0.01)
 
+    def __all_pids(self):
+        pid = self.pid()
+        return [pid, *children(pid)] if pid is not None else []
+
+    def pause(self):
+        """SIGSTOP of every process: connections stay open, and nobody answers."""
+        for pid in self.__all_pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(self):
+        for pid in self.__all_pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def tls(self):
+        """From now on with a certificate of its own, for 127.0.0.1: self.folder / "server.crt"."""
+        key, certificate = self.folder / "server.key", self.folder / "server.crt"
+        run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+            + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+        )
+        key.chmod(0o600)
+        if os.geteuid() == 0:
+            entry = pwd.getpwnam(self.os_user)
+            os.chown(key, entry.pw_uid, entry.pw_gid)
+        certificate.chmod(0o644)
+        with (self.data / "postgresql.conf").open("a") as conf:
+            conf.write(f"ssl = on\nssl_cert_file = '{certificate}'\nssl_key_file = '{key}'\n")
+        self.restart()
+
     def dsn(self, database="nimbus", options="prepare=false"):
         return self.server.dsn(database, options=options).replace(f":{self.server.port}/", f":{self.port}/")
 
@@ -310,7 +372,7 @@ def reap(folder):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_beside(command, fsync, pgbouncer):
+def run_beside(command, fsync, pgbouncer, through):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(Postgresql(fsync=fsync))
@@ -320,8 +382,10 @@ def run_beside(command, fsync, pgbouncer):
             "NIMBUS_TEST_POSTGRESQL_FOLDER": str(server.folder),
             "NIMBUS_TEST_POSTGRESQL_CTL": os.path.abspath(__file__),
         }
-        if pgbouncer:
+        if pgbouncer or through:
             env["NIMBUS_TEST_PGBOUNCER"] = stack.enter_context(Pgbouncer(server)).dsn()
+        if through:
+            env["NIMBUS_TEST_POSTGRESQL"] = env["NIMBUS_TEST_PGBOUNCER"]
         process = subprocess.Popen(command, env=env)
         try:
             status = process.wait()
@@ -336,6 +400,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fsync", action="store_true", help="commits reach the disk, as in production")
     parser.add_argument("--pgbouncer", action="store_true", help="also NIMBUS_TEST_PGBOUNCER, in transaction mode")
+    parser.add_argument("--through-pgbouncer", action="store_true", help="CMD gets to the server by it alone")
     parser.add_argument("--folder", help="of a cluster that runs: the command is start, stop, kill or restart")
     parser.add_argument("--reap", help=argparse.SUPPRESS)
     parser.add_argument("command", nargs=argparse.REMAINDER)
@@ -344,13 +409,13 @@ def main():
     if args.reap:
         return reap(args.reap)
     if args.folder:
-        if len(command) != 1 or command[0] not in ("start", "stop", "kill", "restart"):
-            parser.error("after --folder: start, stop, kill or restart")
+        if len(command) != 1 or command[0] not in CONTROLS:
+            parser.error("after --folder: " + ", ".join(CONTROLS))
         return getattr(Postgresql(args.folder), command[0])()
     if not command:
         parser.error("which command? postgresql.py -- CMD...")
     try:
-        return run_beside(command, args.fsync, args.pgbouncer)
+        return run_beside(command, args.fsync, args.pgbouncer, args.through_pgbouncer)
     except Missing as reason:
         print(f"skipped: {reason}", file=sys.stderr)
         return SKIPPED
