@@ -78,7 +78,9 @@ int file_sync_parent(int dirfd, const char *path, struct err *err)
 	return 0;
 }
 
-static int write_and_sync(int dirfd, const char *path, struct str bytes, mode_t mode, struct err *err)
+/* owner: whose the file becomes; NULL: ours. */
+static int write_and_sync(int dirfd, const char *path, struct str bytes, mode_t mode, const struct stat *owner,
+			  struct err *err)
 {
 	autoclose fd = openat(dirfd, path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
 
@@ -87,6 +89,8 @@ static int write_and_sync(int dirfd, const char *path, struct str bytes, mode_t 
 	/* The mode asked for, whatever the umask. */
 	if (fchmod(fd, mode) != 0)
 		return err_sys(err, "set the mode of %s", path);
+	if (owner != NULL && fchown(fd, owner->st_uid, owner->st_gid) != 0)
+		return err_sys(err, "give %s to uid %u", path, (unsigned)owner->st_uid);
 	int rc = file_write_fd(fd, bytes, err);
 	if (rc < 0) {
 		(void)err_wrap(err, "%s", path);
@@ -97,11 +101,12 @@ static int write_and_sync(int dirfd, const char *path, struct str bytes, mode_t 
 	return 0;
 }
 
-int file_write_atomic(int dirfd, const char *path, struct str bytes, mode_t mode, struct err *err)
+static int replace(int dirfd, const char *path, struct str bytes, mode_t mode, const struct stat *owner,
+		   struct err *err)
 {
 	autofree char *temp = xasprintf("%s.tmp-%016lx", path, (unsigned long)crypto_random_u64());
 
-	int rc = write_and_sync(dirfd, temp, bytes, mode, err);
+	int rc = write_and_sync(dirfd, temp, bytes, mode, owner, err);
 	if (rc == 0 && renameat(dirfd, temp, dirfd, path) != 0)
 		rc = err_sys(err, "rename %s", temp);
 	if (rc < 0) {
@@ -109,6 +114,20 @@ int file_write_atomic(int dirfd, const char *path, struct str bytes, mode_t mode
 		return rc;
 	}
 	return file_sync_parent(dirfd, path, err);
+}
+
+int file_write_atomic(int dirfd, const char *path, struct str bytes, mode_t mode, struct err *err)
+{
+	return replace(dirfd, path, bytes, mode, NULL, err);
+}
+
+int file_write_private(int dirfd, const char *name, struct str bytes, struct err *err)
+{
+	struct stat folder;
+
+	if (fstat(dirfd, &folder) != 0)
+		return err_sys(err, "look at the folder of %s", name);
+	return replace(dirfd, name, bytes, 0600, geteuid() == 0 ? &folder : NULL, err);
 }
 
 int dir_make(const char *path, mode_t mode, struct err *err)

@@ -25,6 +25,8 @@ int file_read(int dirfd, const char *path, size_t max, struct buf *out, struct e
 int file_write_fd(int fd, struct str bytes, struct err *err) must_check;
 /* Temp file, write, fsync, rename, fsync of the folder: readers see the old or the new whole, also after power loss. */
 int file_write_atomic(int dirfd, const char *path, struct str bytes, mode_t mode, struct err *err) must_check;
+/* The same for a secret: mode 0600, and made by root it belongs to whom the folder belongs. `name` has no slash. */
+int file_write_private(int dirfd, const char *name, struct str bytes, struct err *err) must_check;
 /* fsync of the folder that holds `path`, so that a new or renamed entry lasts. */
 int file_sync_parent(int dirfd, const char *path, struct err *err) must_check;
 
