@@ -71,11 +71,45 @@ static void a_key_that_others_may_read_is_refused(void **state)
 	assert_true(sealer_new(f->path, &none, &err) < 0);
 }
 
+static void an_older_key_opens_until_it_is_retired(void **state)
+{
+	struct folder *f = *state;
+	autoptr(sealer) s = NULL;
+	autoptr(sealer) other = NULL; /* of another control plane, which has not read the folder again */
+	autoptr(secret) plain = NULL;
+	autoptr(secret) new_plain = NULL;
+	struct secret *none = NULL;
+	autovar(buf) old = {0};
+	autovar(buf) new = {0};
+	autovar(buf) changed = {0};
+	char ids[SEALER_KEYS_MAX][SEALER_ID_SIZE];
+	char id[SEALER_ID_SIZE];
+
+	assert_int_equal(sealer_new(f->path, &s, NULL), 0);
+	assert_int_equal(sealer_new(f->path, &other, NULL), 0);
+	sealer_seal(s, 1, STR("before"), &old);
+	assert_int_equal(sealer_ids(s, ids), 1);
+	assert_int_equal(sealer_retire(f->path, ids[0], NULL), -ERR_CONFLICT);
+	assert_int_equal(sealer_rotate(f->path, id, NULL), 0);
+	assert_int_equal(sealer_refresh(s, &changed, NULL), 0);
+	assert_non_null(strstr(changed.data, id));
+	sealer_seal(s, 1, STR("after"), &new);
+	assert_int_equal(sealer_open(s, 1, buf_str(&old), &plain, NULL), 0);
+	assert_int_equal(sealer_open(other, 1, buf_str(&new), &new_plain, NULL), 0);
+	assert_true(secret_equal(new_plain, STR("after")));
+
+	assert_int_equal(sealer_retire(f->path, "../x", NULL), -ERR_NOT_FOUND);
+	assert_int_equal(sealer_retire(f->path, ids[0], NULL), 0);
+	assert_int_equal(sealer_refresh(s, &changed, NULL), 0);
+	assert_true(sealer_open(s, 1, buf_str(&old), &none, NULL) < 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_value_opens_for_its_own_job_only_also_after_a_restart, set_up,
 						tear_down),
+		cmocka_unit_test_setup_teardown(an_older_key_opens_until_it_is_retired, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_key_that_others_may_read_is_refused, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
