@@ -13,10 +13,13 @@
 #include "base/mem.h"
 #include "net/http_client.h"
 
-enum { DOCUMENT_MAX = 256 * 1024, KEYS_MAX = 256 };
+enum { DOCUMENT_MAX = 256 * 1024, LISTED_MAX = 256, KNOWN_MAX = 4096 };
+/* Between two tries while nothing is known at all: both services may be starting. */
+#define FIRST_REFRESH_NS (500 * NS_PER_MS)
 
 struct known_key {
 	struct jwt_key *key; /* kept when it is withdrawn: somebody may be verifying with it */
+	int64_t until_at;    /* 0: no end */
 	bool listed;	     /* in the newest document */
 };
 
@@ -24,14 +27,25 @@ struct jwks {
 	char *url;
 	char *path;
 	int64_t min_refresh_ns;
+	int64_t max_age_ns;
 	int64_t timeout_ns;
+	int64_t wait_ns;
 	struct http_client *client;
-	pthread_mutex_t lock; /* guards keys and count */
-	struct known_key keys[KEYS_MAX];
+	pthread_t thread;
+	bool started;
+	pthread_mutex_t lock; /* guards all below */
+	pthread_cond_t asked; /* a fetch is wanted, or the end */
+	pthread_cond_t done;  /* a fetch is over */
+	struct known_key *keys;
 	size_t count;
-	pthread_mutex_t fetching; /* one fetch at a time; guards the two below; taken before `lock` */
-	int64_t fetched_ns;	  /* when the last fetch began; 0: never */
-	struct err failure;	  /* of the last fetch; code 0: it went well */
+	bool wanted;
+	bool fetching;
+	bool waiting; /* somebody waits for `done` */
+	bool ending;
+	uint64_t fetches;   /* that are over */
+	int64_t fetched_ns; /* when the last one was over; 0: none yet */
+	struct err failure; /* of the last fetch; code 0: it went well */
+	uint64_t generation;
 };
 
 /* --- the document --- */
@@ -41,6 +55,7 @@ void jwks_set_fini(struct jwks_set *s)
 	for (size_t i = 0; i < s->count; i++)
 		jwt_key_free(s->keys[i]);
 	free(s->keys);
+	free(s->until_at);
 	*s = (struct jwks_set){0};
 }
 
@@ -53,8 +68,12 @@ static int add_key(struct jwks_set *set, const struct js *jwk, struct err *err)
 		return err_set(err, ERR_INVALID, "key set: holds a private key");
 	js_write(jwk, &text);
 	/* A key of another kind is for somebody else. */
-	if (jwt_key_from_jwk(buf_str(&text), &key, NULL) == 0)
+	if (jwt_key_from_jwk(buf_str(&text), &key, NULL) == 0) {
+		int64_t until = js_int(js_get(jwk, "exp"), 0);
+
+		set->until_at[set->count] = until > 0 && until < INT64_MAX / NS_PER_S ? until * NS_PER_S : 0;
 		set->keys[set->count++] = key;
+	}
 	return 0;
 }
 
@@ -70,9 +89,10 @@ int jwks_parse(struct str document, struct jwks_set *ret, struct err *err)
 	list = js_get(root, "keys");
 	if (list == NULL || js_type(list) != JS_ARRAY)
 		return err_set(err, ERR_INVALID, "key set: 'keys' is not an array");
-	if (js_len(list) > KEYS_MAX)
-		return err_set(err, ERR_INVALID, "key set: more than %d keys", KEYS_MAX);
+	if (js_len(list) > LISTED_MAX)
+		return err_set(err, ERR_INVALID, "key set: more than %d keys", LISTED_MAX);
 	set.keys = xcalloc(js_len(list) + 1, sizeof(*set.keys));
+	set.until_at = xcalloc(js_len(list) + 1, sizeof(*set.until_at));
 	for (size_t i = 0; i < js_len(list); i++) {
 		r = add_key(&set, js_at(list, i), err);
 		if (r < 0)
@@ -92,36 +112,44 @@ static struct known_key *find_locked(struct jwks *j, const char *kid)
 	return NULL;
 }
 
-static const struct jwt_key *find_listed(struct jwks *j, const char *kid)
+static const struct known_key *find_listed_locked(struct jwks *j, const char *kid, int64_t now_at)
 {
-	const struct jwt_key *key = NULL;
-	struct known_key *known;
+	const struct known_key *known = find_locked(j, kid);
 
-	pthread_mutex_lock(&j->lock);
-	known = find_locked(j, kid);
-	if (known != NULL && known->listed)
-		key = known->key;
-	pthread_mutex_unlock(&j->lock);
-	return key;
+	if (known == NULL || !known->listed || (known->until_at != 0 && known->until_at <= now_at))
+		return NULL;
+	return known;
 }
 
 /* Makes the set the listed keys; takes from it those that are new. */
-static void adopt(struct jwks *j, struct jwks_set *set)
+static void adopt_locked(struct jwks *j, struct jwks_set *set)
 {
-	pthread_mutex_lock(&j->lock);
-	for (size_t i = 0; i < j->count; i++)
+	size_t listed = 0;
+	bool changed = false;
+
+	for (size_t i = 0; i < j->count; i++) {
+		listed += j->keys[i].listed;
 		j->keys[i].listed = false;
+	}
 	for (size_t i = 0; i < set->count; i++) {
 		struct known_key *known = find_locked(j, jwt_key_kid(set->keys[i]));
 
-		if (known == NULL && j->count < KEYS_MAX) {
+		if (known == NULL && j->count < KNOWN_MAX) {
+			j->keys = xreallocarray(j->keys, j->count + 1, sizeof(*j->keys));
 			known = &j->keys[j->count++];
-			known->key = TAKE(set->keys[i]);
+			*known = (struct known_key){.key = TAKE(set->keys[i])};
+			changed = true;
 		}
-		if (known != NULL)
-			known->listed = true;
+		if (known == NULL)
+			continue;
+		changed = changed || known->until_at != set->until_at[i];
+		known->until_at = set->until_at[i];
+		known->listed = true;
 	}
-	pthread_mutex_unlock(&j->lock);
+	for (size_t i = 0; i < j->count; i++)
+		listed -= j->keys[i].listed;
+	if (changed || listed != 0)
+		j->generation++;
 }
 
 static int adopt_document(struct jwks *j, struct str document, struct err *err)
@@ -129,9 +157,22 @@ static int adopt_document(struct jwks *j, struct str document, struct err *err)
 	autovar(jwks_set) set = {0};
 	int r = jwks_parse(document, &set, err);
 
-	if (r == 0)
-		adopt(j, &set);
-	return r;
+	if (r < 0)
+		return r;
+	(void)pthread_mutex_lock(&j->lock);
+	adopt_locked(j, &set);
+	(void)pthread_mutex_unlock(&j->lock);
+	return 0;
+}
+
+uint64_t jwks_generation(const struct jwks *j)
+{
+	uint64_t generation;
+
+	(void)pthread_mutex_lock((pthread_mutex_t *)(uintptr_t)&j->lock);
+	generation = j->generation;
+	(void)pthread_mutex_unlock((pthread_mutex_t *)(uintptr_t)&j->lock);
+	return generation;
 }
 
 /* --- fetching --- */
@@ -152,38 +193,105 @@ static int fetch(struct jwks *j, struct err *err)
 	return 0;
 }
 
-/* Those who come while a fetch is under way wait for it, and use what it brought. */
-static int refresh(struct jwks *j, struct err *err)
+static void wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t deadline_ns)
 {
-	int r = 0;
+	const struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
 
-	pthread_mutex_lock(&j->fetching);
-	if (j->fetched_ns == 0 || clock_monotonic_ns() - j->fetched_ns >= j->min_refresh_ns) {
-		j->failure = (struct err){0};
-		(void)!fetch(j, &j->failure);
-		j->fetched_ns = clock_monotonic_ns();
-	}
-	if (j->failure.code != ERR_NONE)
-		r = err_set(err, ERR_UNAVAILABLE, "%s", j->failure.msg);
-	pthread_mutex_unlock(&j->fetching);
-	return r;
+	(void)pthread_cond_timedwait(cond, lock, &until);
 }
 
-int jwks_find(struct jwks *j, const char *kid, const struct jwt_key **ret, struct err *err)
+/* When the next fetch is due. One that failed is tried again as soon as may be. */
+static int64_t due_ns(const struct jwks *j)
 {
-	const struct jwt_key *key = find_listed(j, kid);
+	if (j->fetched_ns == 0)
+		return 0;
+	if (j->count == 0 && j->min_refresh_ns > FIRST_REFRESH_NS && j->failure.code != ERR_NONE)
+		return j->fetched_ns + FIRST_REFRESH_NS;
+	return j->fetched_ns + (j->wanted || j->failure.code != ERR_NONE ? j->min_refresh_ns : j->max_age_ns);
+}
 
-	if (key == NULL) {
-		int r = refresh(j, err);
+static void fetch_unlocked(struct jwks *j)
+{
+	struct err failure = {0};
 
-		key = find_listed(j, kid);
-		if (key == NULL && r < 0)
-			return r;
+	j->wanted = false;
+	j->fetching = true;
+	(void)pthread_mutex_unlock(&j->lock);
+	(void)!fetch(j, &failure);
+	(void)pthread_mutex_lock(&j->lock);
+	j->fetching = false;
+	j->failure = failure;
+	j->fetched_ns = clock_monotonic_ns();
+	j->fetches++;
+	(void)pthread_cond_broadcast(&j->done);
+}
+
+static void *fetch_thread(void *ctx)
+{
+	struct jwks *j = ctx;
+
+	(void)pthread_mutex_lock(&j->lock);
+	while (!j->ending) {
+		int64_t due = due_ns(j);
+
+		if (due <= clock_monotonic_ns())
+			fetch_unlocked(j);
+		else
+			wait_until(&j->asked, &j->lock, due);
 	}
-	if (key == NULL)
-		return err_set(err, ERR_UNAUTH, "token: signed with a key that the control plane does not list");
-	*ret = key;
-	return 0;
+	(void)pthread_mutex_unlock(&j->lock);
+	return NULL;
+}
+
+/* Asks for a fetch where one may be made, and waits for it, if nobody else does. */
+static void ask_locked(struct jwks *j)
+{
+	int64_t deadline_ns = clock_monotonic_ns() + j->wait_ns;
+	uint64_t fetches = j->fetches;
+	bool underway;
+
+	j->wanted = true;
+	(void)pthread_cond_signal(&j->asked);
+	underway = j->fetching || due_ns(j) <= deadline_ns;
+	if (!underway || j->waiting)
+		return;
+	j->waiting = true;
+	while (j->fetches == fetches && !j->ending && clock_monotonic_ns() < deadline_ns)
+		wait_until(&j->done, &j->lock, deadline_ns);
+	j->waiting = false;
+}
+
+/* Is what is known young enough to say that there is no such key? */
+static int judge_locked(const struct jwks *j, struct err *err)
+{
+	if (j->failure.code != ERR_NONE)
+		return err_set(err, ERR_UNAVAILABLE, "%s", j->failure.msg);
+	if (j->fetched_ns == 0 || j->fetching || due_ns(j) <= clock_monotonic_ns())
+		return err_set(err, ERR_UNAVAILABLE, "the signing keys are being fetched from '%s'", j->url);
+	return err_set(err, ERR_UNAUTH, "token: signed with a key that the control plane does not list");
+}
+
+int jwks_find(struct jwks *j, const char *kid, int64_t now_at, const struct jwt_key **ret, int64_t *ret_until_at,
+	      struct err *err)
+{
+	const struct known_key *key;
+	int r = 0;
+
+	(void)pthread_mutex_lock(&j->lock);
+	key = find_listed_locked(j, kid, now_at);
+	if (key == NULL) {
+		ask_locked(j);
+		key = find_listed_locked(j, kid, now_at);
+	}
+	if (key == NULL) {
+		r = judge_locked(j, err);
+	} else {
+		*ret = key->key;
+		if (ret_until_at != NULL)
+			*ret_until_at = key->until_at;
+	}
+	(void)pthread_mutex_unlock(&j->lock);
+	return r;
 }
 
 /* --- life --- */
@@ -200,17 +308,35 @@ static int read_copy(struct jwks *j, struct err *err)
 	return 0;
 }
 
+static void init_locks(struct jwks *j)
+{
+	pthread_condattr_t attr;
+
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_mutex_init(&j->lock, NULL);
+	(void)pthread_cond_init(&j->asked, &attr);
+	(void)pthread_cond_init(&j->done, &attr);
+	(void)pthread_condattr_destroy(&attr);
+}
+
+static int64_t or_else(int64_t value, int64_t otherwise)
+{
+	return value != 0 ? value : otherwise;
+}
+
 int jwks_new(const struct jwks_opts *o, struct jwks **ret, struct err *err)
 {
 	autoptr(jwks) j = xcalloc(1, sizeof(*j));
 	int r;
 
-	pthread_mutex_init(&j->lock, NULL);
-	pthread_mutex_init(&j->fetching, NULL);
+	init_locks(j);
 	j->url = xstrdup(o->url);
 	j->path = o->path != NULL ? xstrdup(o->path) : NULL;
-	j->min_refresh_ns = o->min_refresh_ns != 0 ? o->min_refresh_ns : 5 * NS_PER_S;
-	j->timeout_ns = o->timeout_ns != 0 ? o->timeout_ns : NS_PER_S;
+	j->min_refresh_ns = or_else(o->min_refresh_ns, 5 * NS_PER_S);
+	j->max_age_ns = or_else(o->max_age_ns, 60 * NS_PER_S);
+	j->timeout_ns = or_else(o->timeout_ns, 2 * NS_PER_S);
+	j->wait_ns = or_else(o->wait_ns, 100 * NS_PER_MS);
 	r = http_url_check(j->url, "NIMBUS_CONTROL_PLANE_URL", err);
 	if (r == 0)
 		r = http_client_new(NULL, &j->client, err);
@@ -218,19 +344,37 @@ int jwks_new(const struct jwks_opts *o, struct jwks **ret, struct err *err)
 		r = read_copy(j, err);
 	if (r < 0)
 		return r;
+	if (pthread_create(&j->thread, NULL, fetch_thread, j) != 0)
+		return err_set(err, ERR_INTERNAL, "start the thread that fetches signing keys");
+	j->started = true;
 	*ret = TAKE(j);
 	return 0;
+}
+
+static void stop_thread(struct jwks *j)
+{
+	if (!j->started)
+		return;
+	(void)pthread_mutex_lock(&j->lock);
+	j->ending = true;
+	(void)pthread_cond_broadcast(&j->asked);
+	(void)pthread_cond_broadcast(&j->done);
+	(void)pthread_mutex_unlock(&j->lock);
+	(void)pthread_join(j->thread, NULL);
 }
 
 void jwks_free(struct jwks *j)
 {
 	if (j == NULL)
 		return;
+	stop_thread(j);
 	for (size_t i = 0; i < j->count; i++)
 		jwt_key_free(j->keys[i].key);
+	free(j->keys);
 	http_client_free(j->client);
-	pthread_mutex_destroy(&j->lock);
-	pthread_mutex_destroy(&j->fetching);
+	(void)pthread_mutex_destroy(&j->lock);
+	(void)pthread_cond_destroy(&j->asked);
+	(void)pthread_cond_destroy(&j->done);
 	free(j->url);
 	free(j->path);
 	free(j);

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "auth/jwks.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 
@@ -60,8 +61,9 @@ static void the_first_start_makes_a_key_and_the_second_finds_it(void **state)
 
 	assert_int_equal(keyring_open(f->path, &first, NULL), 0);
 	assert_int_equal(keyring_open(f->path, &second, NULL), 0);
-	assert_string_equal(jwt_key_kid(keyring_active(first)), jwt_key_kid(keyring_active(second)));
-	name = xasprintf("%s.jwk", jwt_key_kid(keyring_active(first)));
+	assert_string_equal(jwt_key_kid(keyring_active(first, clock_unix_ns())),
+			    jwt_key_kid(keyring_active(second, clock_unix_ns())));
+	name = xasprintf("%s.jwk", jwt_key_kid(keyring_active(first, clock_unix_ns())));
 	assert_int_equal(fstatat(f->fd, name, &st, 0), 0);
 	assert_int_equal(st.st_mode & 07777, 0600);
 }
@@ -80,14 +82,14 @@ static void the_newest_key_signs_and_all_are_listed(void **state)
 	put(f, rfc_file, rfc_jwk, 0600);
 	assert_int_equal(utimensat(f->fd, rfc_file, young, 0), 0);
 	assert_int_equal(keyring_open(f->path, &k, NULL), 0);
-	assert_true(str_starts_with(str_c(rfc_file), str_c(jwt_key_kid(keyring_active(k)))));
+	assert_true(str_starts_with(str_c(rfc_file), str_c(jwt_key_kid(keyring_active(k, clock_unix_ns())))));
 	keyring_free(TAKE(k));
 	assert_int_equal(utimensat(f->fd, rfc_file, old, 0), 0);
 	assert_int_equal(keyring_open(f->path, &k, NULL), 0);
-	assert_false(str_starts_with(str_c(rfc_file), str_c(jwt_key_kid(keyring_active(k)))));
-	assert_non_null(keyring_find(k, "oKIywvGUpTVTyxMQ3bwIIeQUudfr_CkLMjCE19ECD-U"));
-	assert_null(keyring_find(k, ""));
-	keyring_write_jwks(k, &jwks);
+	assert_false(str_starts_with(str_c(rfc_file), str_c(jwt_key_kid(keyring_active(k, clock_unix_ns())))));
+	assert_non_null(keyring_find(k, "oKIywvGUpTVTyxMQ3bwIIeQUudfr_CkLMjCE19ECD-U", clock_unix_ns(), NULL));
+	assert_null(keyring_find(k, "", clock_unix_ns(), NULL));
+	keyring_write_jwks(k, clock_unix_ns(), &jwks);
 	assert_null(strstr(jwks.data, "\"d\""));
 	assert_int_equal(jwks_parse(buf_str(&jwks), &set, NULL), 0);
 	assert_int_equal(set.count, 2);
@@ -172,6 +174,114 @@ static void key_sets_with_other_keys_are_read(void **state)
 	}
 }
 
+/* Everything follows from the files and the clock. */
+static void a_rotation_goes_from_next_to_active_to_over(void **state)
+{
+	struct folder *f = *state;
+	autoptr(keyring) k = NULL;
+	autovar(buf) changed = {0};
+	int64_t now = clock_unix_ns();
+	const struct keyring_rotation how = {now, 600 * NS_PER_S, 3600 * NS_PER_S};
+	const int64_t promoted = now + 601 * NS_PER_S;
+	const int64_t over = now + 4203 * NS_PER_S;
+	struct key_info list[KEYRING_MAX];
+	char next[JWT_KID_SIZE];
+	char again[JWT_KID_SIZE];
+	autovar(buf) jwks = {0};
+
+	assert_int_equal(keyring_open(f->path, &k, NULL), 0);
+	autofree char *old = xstrdup(jwt_key_kid(keyring_active(k, now)));
+	uint64_t generation = keyring_generation(k);
+	assert_int_equal(keyring_rotate(f->path, &how, next, NULL), 0);
+	assert_int_equal(keyring_rotate(f->path, &how, again, NULL), -ERR_CONFLICT);
+	assert_int_equal(keyring_refresh(k, false, &changed, NULL), 0);
+	assert_non_null(strstr(changed.data, next));
+	assert_true(keyring_generation(k) > generation);
+
+	assert_int_equal(keyring_list(k, now, list), 2);
+	assert_int_equal(list[0].state, KEY_NEXT);
+	assert_int_equal(list[1].state, KEY_ACTIVE);
+	assert_string_equal(jwt_key_kid(keyring_active(k, now)), old);
+	assert_string_equal(jwt_key_kid(keyring_active(k, promoted)), next);
+	assert_non_null(keyring_find(k, old, promoted, NULL));
+	assert_null(keyring_find(k, old, over, NULL));
+	assert_int_equal(keyring_list(k, over, list), 2);
+	assert_int_equal(list[1].state, KEY_OVER);
+	keyring_write_jwks(k, now, &jwks);
+	assert_non_null(strstr(jwks.data, old));
+	assert_non_null(strstr(jwks.data, next));
+	buf_clear(&jwks);
+	keyring_write_jwks(k, over, &jwks);
+	assert_null(strstr(jwks.data, old));
+}
+
+static void a_key_is_retired_when_another_can_sign(void **state)
+{
+	struct folder *f = *state;
+	autoptr(keyring) k = NULL;
+	autovar(buf) changed = {0};
+	int64_t now = clock_unix_ns();
+	char next[JWT_KID_SIZE];
+
+	assert_int_equal(keyring_open(f->path, &k, NULL), 0);
+	autofree char *old = xstrdup(jwt_key_kid(keyring_active(k, now)));
+	assert_int_equal(keyring_retire(f->path, old, now, NULL), -ERR_CONFLICT);
+	assert_int_equal(keyring_retire(f->path, "../../etc/passwd", now, NULL), -ERR_NOT_FOUND);
+	assert_int_equal(keyring_rotate(f->path, &(struct keyring_rotation){.now_at = now, .keep_ns = 3600 * NS_PER_S},
+					next, NULL),
+			 0);
+	now += 5 * NS_PER_S;
+	assert_int_equal(keyring_retire(f->path, old, now, NULL), 0);
+	assert_int_equal(keyring_refresh(k, false, &changed, NULL), 0);
+	assert_null(keyring_find(k, old, now, NULL));
+	assert_string_equal(jwt_key_kid(keyring_active(k, now)), next);
+}
+
+static void a_ring_whose_keys_are_all_over_does_not_open(void **state)
+{
+	struct folder *f = *state;
+	struct keyring *none = NULL;
+	autoptr(keyring) k = NULL;
+	struct err err = {0};
+	char kid[JWT_KID_SIZE];
+	autofree char *text = xasprintf("%.*s,\"nbf\":1000,\"exp\":2000}", (int)strlen(rfc_jwk) - 1, rfc_jwk);
+
+	put(f, rfc_file, text, 0600);
+	assert_int_equal(keyring_open(f->path, &none, &err), -ERR_INVALID);
+	assert_non_null(strstr(err.msg, "nimbus admin keys rotate"));
+	assert_int_equal(keyring_rotate(f->path, &(struct keyring_rotation){.now_at = clock_unix_ns()}, kid, NULL), 0);
+	assert_int_equal(keyring_open(f->path, &k, NULL), 0);
+	assert_int_equal(faccessat(f->fd, rfc_file, F_OK, 0), -1); /* what is over went */
+}
+
+static void a_broken_file_changes_nothing_while_it_runs(void **state)
+{
+	struct folder *f = *state;
+	autoptr(keyring) k = NULL;
+	autovar(buf) changed = {0};
+	struct err err = {0};
+
+	assert_int_equal(keyring_open(f->path, &k, NULL), 0);
+	put(f, rfc_file, rfc_jwk, 0644);
+	assert_int_equal(keyring_refresh(k, false, &changed, &err), -ERR_INVALID);
+	assert_non_null(strstr(err.msg, "0600"));
+	assert_int_equal(changed.len, 0);
+	assert_non_null(keyring_active(k, clock_unix_ns()));
+}
+
+static void times_of_keys_are_checked(void **state)
+{
+	struct folder *f = *state;
+	static const char *const bad[] = {"\"exp\":1e300", "\"exp\":-1", "\"nbf\":\"now\"", "\"nbf\":1.5"};
+
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		struct keyring *none = NULL;
+		autofree char *text = xasprintf("%.*s,%s}", (int)strlen(rfc_jwk) - 1, rfc_jwk, bad[i]);
+		put(f, rfc_file, text, 0600);
+		assert_true(keyring_open(f->path, &none, NULL) < 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -179,6 +289,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_newest_key_signs_and_all_are_listed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(bad_files_stop_the_start_and_are_named, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_link_is_not_followed, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_rotation_goes_from_next_to_active_to_over, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_key_is_retired_when_another_can_sign, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_ring_whose_keys_are_all_over_does_not_open, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_broken_file_changes_nothing_while_it_runs, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(times_of_keys_are_checked, set_up, tear_down),
 		cmocka_unit_test(key_sets_with_other_keys_are_read),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

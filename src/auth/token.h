@@ -2,8 +2,9 @@
  * Tokens: bytes in, claims out. One verifier for all services.
  *
  * ES256 JWTs carry a kid, an audience and scopes, and are minted by the control plane's keyring. HS256 JWTs of the
- * Python Nimbus carry neither audience nor scopes: which shared secret verifies one decides whether it is an agent's
- * or an admin's, so the same secret for both is refused at the start.
+ * Python Nimbus carry neither audience nor scopes: which shared secret verifies one decides whether it is an agent's,
+ * an admin's or a user's, so the same secret for two of them is refused at the start. Its cache tokens are no JWTs:
+ * base64url(payload).hex(HMAC-SHA256).
  */
 #pragma once
 
@@ -18,11 +19,12 @@
 #include "base/secret.h"
 #include "base/str.h"
 
+struct config_secrets;
 struct jwks;
 struct jwt_key;
 struct keyring;
 
-enum token_audience { TOKEN_AGENT, TOKEN_ADMIN, TOKEN_JOB, TOKEN_USER, TOKEN_AUDIENCE_COUNT };
+enum token_audience { TOKEN_AGENT, TOKEN_ADMIN, TOKEN_JOB, TOKEN_USER, TOKEN_CACHE, TOKEN_AUDIENCE_COUNT };
 /* For sets of audiences. */
 #define TOKEN_BIT(audience) (1U << (audience))
 
@@ -32,7 +34,7 @@ enum { CLAIMS_SUBJECT_SIZE = 160, CLAIMS_SCOPES_SIZE = 512, TOKEN_MAX = 8192 };
 /* Plain data, so that it can be copied and remembered. */
 struct claims {
 	enum token_audience audience;
-	char subject[CLAIMS_SUBJECT_SIZE]; /* agent id, admin's name, "job-ID" */
+	char subject[CLAIMS_SUBJECT_SIZE]; /* agent id, admin's or user's name, "job-ID"; "" of a cache token */
 	char scopes[CLAIMS_SCOPES_SIZE];
 	int64_t org_id; /* 0: none */
 	int64_t job_id; /* 0: none */
@@ -40,7 +42,7 @@ struct claims {
 	int64_t version;    /* "ver": the agent token's generation */
 	int64_t issued_at;  /* Unix ns; 0: not said */
 	int64_t expires_at; /* Unix ns; 0: never (shared-secret tokens only) */
-	bool shared_secret; /* HS256: full rights of its audience, no scopes */
+	bool shared_secret; /* HS256: full rights of its audience, no scopes; a cache token: its scopes */
 };
 
 const char *token_audience_name(enum token_audience audience);
@@ -54,9 +56,13 @@ int claims_check(const struct claims *c, unsigned audiences, int64_t now_at, str
 /* Appends the payload. */
 void claims_write(const struct claims *c, struct buf *out);
 
+/* The payload of a cache token, whose MAC has been verified. */
+int claims_parse_cache(struct str payload, struct claims *ret, struct err *err) must_check;
+
 /*
- * Rights. An admin's token without scopes may do everything; with scopes, just these. Everybody else has the
- * organisation of the token, and nothing outside it.
+ * Rights. An admin's token without scopes may do everything; with scopes, just these. A user's token of the shared
+ * secret names no organisation and reads all of them. Everybody else has the organisation of the token, and nothing
+ * outside it.
  */
 bool claims_allow(const struct claims *c, enum scope_op op, int64_t org_id, const char *repo) must_check;
 /* A right that is a bare word: "seal". */
@@ -69,19 +75,39 @@ int token_mint(const struct keyring *k, const struct claims *c, int64_t now_at, 
 int token_mint_shared(const struct secret *key, const struct claims *c, int64_t now_at, int64_t ttl_ns,
 		      struct secret **ret, struct err *err) must_check;
 
-struct verifier_opts {
-	const struct keyring *keyring;		   /* the control plane's own keys; or NULL. Borrowed. */
-	struct jwks *jwks;			   /* every other service's view of them; or NULL. Borrowed. */
-	const struct secret *const *agent_secrets; /* the current one first, then older ones; copied */
-	size_t agent_secret_count;
-	const struct secret *const *admin_secrets;
-	size_t admin_secret_count;
+/* One kind's shared secrets: the current one, and older ones that still verify. Borrowed. */
+struct token_secrets {
+	const char *name;		    /* of the variable, for messages */
+	const struct secret *current;	    /* NULL: none, then nothing of its kind is accepted */
+	const struct config_secrets *older; /* or NULL */
 };
 
-/* Safe in threads. Remembers verified tokens by their SHA-256 until they expire, a bounded number of them. */
+struct verifier_secrets {
+	struct token_secrets agent;
+	struct token_secrets admin;
+	struct token_secrets user;
+	struct token_secrets cache;
+};
+
+enum { TOKEN_SECRET_MIN = 32 };
+/* What a role checks before it starts: a secret of fewer than TOKEN_SECRET_MIN bytes (RFC 7518, 3.2) or one that would
+ * stand for two kinds is refused; the message names the variable and what to do. `others` are further secrets of the
+ * role, which need no length, but none of these may be among them. */
+int token_secrets_check(const struct verifier_secrets *s, const struct token_secrets *others, size_t other_count,
+			struct err *err) must_check;
+
+struct verifier_opts {
+	const struct keyring *keyring;	/* the control plane's own keys; or NULL. Borrowed. */
+	struct jwks *jwks;		/* every other service's view of them; or NULL. Borrowed. */
+	struct verifier_secrets shared; /* copied */
+};
+
+/* Safe in threads. Remembers verified tokens by their SHA-256 until they expire or a key changes, a bounded number. */
 struct verifier;
-/* ERR_INVALID when an agent secret equals an admin secret. */
+/* ERR_INVALID when one secret would stand for two kinds. */
 int verifier_new(const struct verifier_opts *opts, struct verifier **ret, struct err *err) must_check;
+/* Other shared secrets, while it is in use. 1: they are others. */
+int verifier_set_secrets(struct verifier *v, const struct verifier_secrets *shared, struct err *err) must_check;
 void verifier_free(struct verifier *v);
 AUTOPTR_DEFINE(verifier)
 

@@ -10,6 +10,7 @@
 
 #include "auth/keys.h"
 #include "base/clock.h"
+#include "base/config.h"
 #include "base/encoding.h"
 #include "base/file.h"
 #include "base/mem.h"
@@ -36,10 +37,8 @@ static int set_up(void **state)
 	w->admin = secret_new("admin-secret", 12);
 	struct verifier_opts opts = {
 		.keyring = w->keyring,
-		.agent_secrets = (const struct secret *const *)&w->agent,
-		.agent_secret_count = 1,
-		.admin_secrets = (const struct secret *const *)&w->admin,
-		.admin_secret_count = 1,
+		.shared = {.agent = {"NIMBUS_AGENT_TOKEN_SECRET", w->agent, NULL},
+			   .admin = {"NIMBUS_JWT_SECRET", w->admin, NULL}},
 	};
 	assert_int_equal(verifier_new(&opts, &w->verifier, NULL), 0);
 	*state = w;
@@ -222,7 +221,7 @@ static void signed_claims_must_be_whole(void **state)
 		autoptr(secret) token = NULL;
 		struct claims got;
 
-		assert_int_equal(jwt_sign(keyring_active(w->keyring), str_c(payloads[i]), &token, NULL), 0);
+		assert_int_equal(jwt_sign(keyring_active(w->keyring, NOW), str_c(payloads[i]), &token, NULL), 0);
 		if (verifier_verify(w->verifier, secret_reveal(token), ALL, NOW, &got, NULL) != -ERR_UNAUTH)
 			fail_msg("case %zu was taken", i);
 	}
@@ -243,7 +242,7 @@ static void forged_tokens_are_refused(void **state)
 {
 	struct world *w = *state;
 	static const char claims[] = "{\"sub\":\"x\",\"aud\":\"admin\",\"exp\":1800003600}";
-	const char *kid = jwt_key_kid(keyring_active(w->keyring));
+	const char *kid = jwt_key_kid(keyring_active(w->keyring, NOW));
 	autofree char *none_with_kid = xasprintf("{\"alg\":\"none\",\"kid\":\"%s\"}", kid);
 	autofree char *hmac_with_kid = xasprintf("{\"alg\":\"HS256\",\"kid\":\"%s\"}", kid);
 	autofree char *other_with_kid = xasprintf("{\"alg\":\"ES512\",\"kid\":\"%s\"}", kid);
@@ -280,7 +279,7 @@ static void the_public_key_is_no_shared_secret(void **state)
 	struct claims c = {.subject = "x"};
 	struct claims got;
 
-	jwt_key_write_public(keyring_active(w->keyring), &jwk);
+	jwt_key_write_public(keyring_active(w->keyring, NOW), &jwk);
 	as_secret = secret_new(jwk.data, jwk.len);
 	assert_int_equal(token_mint_shared(as_secret, &c, NOW, NS_PER_S, &token, NULL), 0);
 	assert_int_equal(verifier_verify(w->verifier, secret_reveal(token), ALL, NOW, &got, NULL), -ERR_UNAUTH);
@@ -307,12 +306,10 @@ static void the_header_must_be_bearer(void **state)
 static void equal_secrets_refuse_the_start(void **state)
 {
 	struct world *w = *state;
-	const struct secret *agent[] = {w->agent, w->admin};
+	const struct config_secrets older = {&w->admin, 1};
 	struct verifier_opts opts = {
-		.agent_secrets = agent,
-		.agent_secret_count = 2,
-		.admin_secrets = (const struct secret *const *)&w->admin,
-		.admin_secret_count = 1,
+		.shared = {.agent = {"NIMBUS_AGENT_TOKEN_SECRET", w->agent, &older},
+			   .admin = {"NIMBUS_JWT_SECRET", w->admin, NULL}},
 	};
 	struct verifier *v = NULL;
 	struct err err = {0};
@@ -320,6 +317,146 @@ static void equal_secrets_refuse_the_start(void **state)
 	assert_int_equal(verifier_new(&opts, &v, &err), -ERR_INVALID);
 	assert_non_null(strstr(err.msg, "NIMBUS_JWT_SECRET"));
 	assert_null(strstr(err.msg, "admin-secret"));
+}
+
+/* The secret of all of them: "a cache secret of more than 32 bytes."; NOW is 2027-01-15T08:00:00Z. Made with Python's
+ * hmac and base64, as the Python Nimbus makes them. */
+static void cache_tokens_of_the_python_nimbus_are_understood(void **state)
+{
+	(void)state;
+	static const char good[] =
+		"eyJleHBpcmVzX2F0IjoiMjAyNy0wMS0xNVQwOTowMDowMC42Njc3NTYrMDA6MDAiLCJvcmdhbml6YXRpb25faWQiOjcsInNjb3BlIj"
+		"oicHVsbDpvcmctNyxwdXNoOm9yZy03In0.8abfe79c32f2fc35e37af4d3c14eb04d2159d01ed5b56a4eea52ca6e70d4ec3f";
+	autoptr(secret) key = secret_new("a cache secret of more than 32 bytes.", 37);
+	autoptr(secret) newer = secret_new("another secret of more than 32 bytes.", 37);
+	struct secret *list[] = {key};
+	const struct config_secrets older = {list, 1};
+	struct verifier_opts opts = {.shared = {.cache = {"NIMBUS_CACHE_SHARED_SECRET", newer, &older}}};
+	const unsigned cache = TOKEN_BIT(TOKEN_CACHE);
+	autoptr(verifier) v = NULL;
+	struct claims got;
+	char damaged[sizeof(good)];
+
+	assert_int_equal(verifier_new(&opts, &v, NULL), 0);
+	assert_int_equal(verifier_verify(v, str_c(good), cache, NOW, &got, NULL), 0);
+	assert_int_equal(got.org_id, 7);
+	assert_true(claims_allow(&got, SCOPE_PUSH, 7, NULL));
+	assert_false(claims_allow(&got, SCOPE_PUSH, 8, NULL));
+	assert_int_equal(verifier_verify(v, str_c(good), ALL, NOW, &got, NULL), -ERR_FORBIDDEN);
+	assert_int_equal(verifier_verify(v, str_c(good), cache, NOW + 7200 * NS_PER_S, &got, NULL), -ERR_TOKEN_EXPIRED);
+	for (size_t i = 0; i < sizeof(good) - 1; i += 7) {
+		memcpy(damaged, good, sizeof(good));
+		damaged[i] = damaged[i] == 'a' ? 'b' : 'a';
+		assert_int_equal(verifier_verify(v, str_c(damaged), cache, NOW, &got, NULL), -ERR_UNAUTH);
+	}
+	/* Rotated: the old secret is over, and what was remembered of its tokens too. */
+	opts.shared.cache.older = NULL;
+	assert_int_equal(verifier_set_secrets(v, &opts.shared, NULL), 1);
+	assert_int_equal(verifier_set_secrets(v, &opts.shared, NULL), 0);
+	assert_int_equal(verifier_verify(v, str_c(good), cache, NOW, &got, NULL), -ERR_UNAUTH);
+}
+
+static void payloads_of_cache_tokens(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *payload;
+		int want;
+	} cases[] = {
+		{"{\"organization_id\":7,\"expires_at\":\"2027-01-15T09:00:00Z\"}", 0},
+		{"{\"organization_id\":7,\"expires_at\":\"2027-01-15T09:00:00.5+02:00\",\"scope\":\"read\"}", 0},
+		{"{\"organization_id\":7,\"expires_at\":\"2027-01-15T09:00:00\"}", -ERR_UNAUTH},
+		{"{\"organization_id\":7,\"expires_at\":1e300}", -ERR_UNAUTH},
+		{"{\"organization_id\":7}", -ERR_UNAUTH},
+		{"{\"organization_id\":0,\"expires_at\":\"2027-01-15T09:00:00Z\"}", -ERR_UNAUTH},
+		{"{\"organization_id\":-7,\"expires_at\":\"2027-01-15T09:00:00Z\"}", -ERR_UNAUTH},
+		{"{\"organization_id\":1e300,\"expires_at\":\"2027-01-15T09:00:00Z\"}", -ERR_UNAUTH},
+		{"{\"organization_id\":7,\"organization_id\":8,\"expires_at\":\"2027-01-15T09:00:00Z\"}", -ERR_UNAUTH},
+		{"{\"organization_id\":7,\"scope\":[],\"expires_at\":\"2027-01-15T09:00:00Z\"}", -ERR_UNAUTH},
+		{"[]", -ERR_UNAUTH},
+		{"", -ERR_UNAUTH},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct claims got;
+		if (claims_parse_cache(str_c(cases[i].payload), &got, NULL) != cases[i].want)
+			fail_msg("case %zu", i);
+	}
+}
+
+static void secrets_of_a_role_are_long_and_apart(void **state)
+{
+	(void)state;
+	autoptr(secret) one = secret_new("0123456789abcdef0123456789abcdef", 32);
+	autoptr(secret) two = secret_new("fedcba9876543210fedcba9876543210", 32);
+	autoptr(secret) brief = secret_new("0123456789abcdef0123456789abcde", 31);
+	struct secret *list[] = {brief};
+	const struct config_secrets older = {list, 1};
+	const struct token_secrets webhook = {"NIMBUS_GITHUB_WEBHOOK_SECRET", two, NULL};
+	struct verifier_secrets s = {.agent = {"NIMBUS_AGENT_TOKEN_SECRET", one, NULL}};
+	struct err err = {0};
+
+	assert_int_equal(token_secrets_check(&s, &webhook, 1, NULL), 0);
+	s.admin = (struct token_secrets){"NIMBUS_JWT_SECRET", brief, NULL};
+	assert_int_equal(token_secrets_check(&s, &webhook, 1, &err), -ERR_INVALID);
+	assert_non_null(strstr(err.msg, "NIMBUS_JWT_SECRET has 31 bytes"));
+	s.admin = (struct token_secrets){"NIMBUS_JWT_SECRET", one, NULL};
+	assert_int_equal(token_secrets_check(&s, &webhook, 1, &err), -ERR_INVALID);
+	s.admin = (struct token_secrets){"NIMBUS_JWT_SECRET", two, NULL};
+	assert_int_equal(token_secrets_check(&s, &webhook, 1, &err), -ERR_INVALID);
+	assert_non_null(strstr(err.msg, "WEBHOOK"));
+	assert_int_equal(token_secrets_check(&s, NULL, 0, NULL), 0);
+	s.agent.older = &older;
+	assert_int_equal(token_secrets_check(&s, NULL, 0, &err), -ERR_INVALID);
+	assert_non_null(strstr(err.msg, "NIMBUS_AGENT_TOKEN_SECRET_FALLBACKS"));
+	assert_null(strstr(err.msg, "0123456789"));
+}
+
+static void a_session_of_a_user_reads_and_nothing_else(void **state)
+{
+	(void)state;
+	autoptr(secret) secret = secret_new("0123456789abcdef0123456789abcdef", 32);
+	const struct verifier_opts opts = {.shared = {.user = {"NIMBUS_SSO_SESSION_SECRET", secret, NULL}}};
+	autoptr(verifier) v = NULL;
+	autoptr(jwt_key) key = NULL;
+	autoptr(secret) session = NULL;
+	autoptr(secret) other = NULL;
+	struct claims got;
+
+	assert_int_equal(verifier_new(&opts, &v, NULL), 0);
+	assert_int_equal(jwt_key_from_secret(secret, &key, NULL), 0);
+	assert_int_equal(jwt_sign(key, STR("{\"sub\":\"u\",\"type\":\"user\",\"exp\":1800003600}"), &session, NULL), 0);
+	assert_int_equal(jwt_sign(key, STR("{\"sub\":\"u\",\"exp\":1800003600}"), &other, NULL), 0);
+	assert_int_equal(verifier_verify(v, secret_reveal(session), TOKEN_BIT(TOKEN_USER), NOW, &got, NULL), 0);
+	assert_true(claims_allow(&got, SCOPE_PULL, 7, NULL));
+	assert_false(claims_allow(&got, SCOPE_PUSH, 7, NULL));
+	assert_false(claims_may(&got, "seal"));
+	assert_int_equal(verifier_verify(v, secret_reveal(session), TOKEN_BIT(TOKEN_ADMIN), NOW, &got, NULL),
+			 -ERR_FORBIDDEN);
+	assert_int_equal(verifier_verify(v, secret_reveal(other), TOKEN_BIT(TOKEN_USER), NOW, &got, NULL), -ERR_UNAUTH);
+}
+
+/* A key's end counts for tokens that are remembered too. */
+static void a_key_that_is_over_verifies_nothing(void **state)
+{
+	struct world *w = *state;
+	const struct keyring_rotation how = {NOW, 10 * NS_PER_S, 100 * NS_PER_S};
+	struct claims c = job_claims();
+	autoptr(secret) token = NULL;
+	autovar(buf) changed = {0};
+	char kid[JWT_KID_SIZE];
+	struct claims got;
+
+	assert_int_equal(token_mint(w->keyring, &c, NOW, 3600 * NS_PER_S, &token, NULL), 0);
+	assert_int_equal(verifier_verify(w->verifier, secret_reveal(token), ALL, NOW, &got, NULL), 0);
+	assert_int_equal(keyring_rotate(w->path, &how, kid, NULL), 0);
+	assert_int_equal(keyring_refresh(w->keyring, true, &changed, NULL), 0);
+	assert_int_equal(verifier_verify(w->verifier, secret_reveal(token), ALL, NOW + 50 * NS_PER_S, &got, NULL), 0);
+	assert_int_equal(verifier_verify(w->verifier, secret_reveal(token), ALL, NOW + 111 * NS_PER_S, &got, NULL),
+			 -ERR_UNAUTH);
+	secret_free(TAKE(token));
+	assert_int_equal(token_mint(w->keyring, &c, NOW + 111 * NS_PER_S, 3600 * NS_PER_S, &token, NULL), 0);
+	assert_int_equal(verifier_verify(w->verifier, secret_reveal(token), ALL, NOW + 111 * NS_PER_S, &got, NULL), 0);
 }
 
 static void rights_follow_audience_organisation_and_scope(void **state)
@@ -420,6 +557,11 @@ int main(void)
 		WORLD(the_public_key_is_no_shared_secret),
 		WORLD(the_header_must_be_bearer),
 		WORLD(equal_secrets_refuse_the_start),
+		cmocka_unit_test(cache_tokens_of_the_python_nimbus_are_understood),
+		cmocka_unit_test(payloads_of_cache_tokens),
+		cmocka_unit_test(secrets_of_a_role_are_long_and_apart),
+		cmocka_unit_test(a_session_of_a_user_reads_and_nothing_else),
+		cmocka_unit_test_setup_teardown(a_key_that_is_over_verifies_nothing, set_up, tear_down),
 		cmocka_unit_test(rights_follow_audience_organisation_and_scope),
 		WORLD(threads_get_each_its_own_claims),
 	};

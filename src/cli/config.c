@@ -3,7 +3,7 @@
  */
 #include <stdio.h>
 
-#include "auth/token.h"
+#include "auth/role_secrets.h"
 #include "base/mem.h"
 #include "base/terminal.h"
 #include "cli/commands.h"
@@ -162,25 +162,33 @@ static void note_later(struct report *r, const struct config_source *s, const st
 }
 
 /* What no single variable shows. */
-static void check_secrets(struct report *r, const struct config_source *s)
+static void check_control_secrets(struct report *r, const struct config_source *s)
 {
 	struct control_settings settings = {0};
-	autoptr(verifier) v = NULL;
+	struct verifier_secrets secrets;
 	struct err err = {0};
 
 	if (config_load(s, &control_config, &settings, &err) < 0)
 		return; /* said before */
-	const struct secret *agent = settings.agent_token_secret;
-	const struct secret *admin = settings.jwt_secret;
-	const struct verifier_opts opts = {
-		.agent_secrets = &agent,
-		.agent_secret_count = agent != NULL ? 1 : 0,
-		.admin_secrets = &admin,
-		.admin_secret_count = admin != NULL ? 1 : 0,
-	};
-	if (verifier_new(&opts, &v, &err) < 0)
+	if (control_secrets(&settings, &secrets, &err) < 0)
 		on_problem(r, &err);
 	config_unload(&control_config, &settings);
+}
+
+static void check_logging_secrets(struct report *r, const struct config_source *s)
+{
+	struct logging_settings settings = {0};
+	struct verifier_secrets secrets;
+	bool brief = false;
+	struct err err = {0};
+
+	if (config_load(s, &logging_config, &settings, &err) < 0)
+		return;
+	if (logging_secrets(&settings, &secrets, &brief, &err) < 0)
+		on_problem(r, &err);
+	else if (brief)
+		add_once(r->notes, "NIMBUS_CACHE_SHARED_SECRET is shorter than 32 bytes: no cache token is accepted");
+	config_unload(&logging_config, &settings);
 }
 
 static void check_tables(struct report *r, const struct command_call *call, const struct config_source *s)
@@ -195,7 +203,9 @@ static void check_tables(struct report *r, const struct command_call *call, cons
 			note_later(r, s, &table->keys[k]);
 		}
 		if (table == &control_config)
-			check_secrets(r, s);
+			check_control_secrets(r, s);
+		if (table == &logging_config)
+			check_logging_secrets(r, s);
 	}
 }
 

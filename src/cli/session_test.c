@@ -127,8 +127,7 @@ static void a_secret_in_the_tokens_place_becomes_a_token(void **state)
 	const struct secret *token = NULL;
 	const struct secret *again = NULL;
 	autoptr(secret) key = secret_new("the secret itself, not a token of it", 36);
-	const struct secret *keys[] = {key};
-	const struct verifier_opts opts = {.admin_secrets = keys, .admin_secret_count = 1};
+	const struct verifier_opts opts = {.shared = {.admin = {"NIMBUS_JWT_SECRET", key, NULL}}};
 	autoptr(verifier) v = NULL;
 	struct claims claims = {0};
 

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "control/app_keys.h"
 #include "control/control_metrics.h"
 #include "control/handlers.h"
 #include "role/role.h"
@@ -58,32 +59,6 @@ static int open_database(struct app *app, const char *data_dir, struct err *err)
 	return r < 0 ? r : sql_migrate(app->sql, "control", err);
 }
 
-static int make_verifier(struct app *app, struct err *err)
-{
-	const struct secret *agent = app->settings->agent_token_secret;
-	const struct secret *admin = app->settings->jwt_secret;
-	const struct verifier_opts opts = {
-		.keyring = app->keyring,
-		.agent_secrets = &agent,
-		.agent_secret_count = agent != NULL ? 1 : 0,
-		.admin_secrets = &admin,
-		.admin_secret_count = admin != NULL ? 1 : 0,
-	};
-
-	return verifier_new(&opts, &app->verifier, err);
-}
-
-static int load_keys(struct app *app, const char *data_dir, struct err *err)
-{
-	autofree char *keys = xasprintf("%s/keys", data_dir);
-	autofree char *secrets = xasprintf("%s/secrets", data_dir);
-	int r = keyring_open(keys, &app->keyring, err);
-
-	if (r == 0)
-		r = sealer_new(secrets, &app->sealer, err);
-	return r < 0 ? r : make_verifier(app, err);
-}
-
 static struct http_server *make_server(struct app *app)
 {
 	app->server_opts = (struct http_server_opts){
@@ -102,8 +77,8 @@ static struct http_server *make_server(struct app *app)
 
 static int start(struct app *app, struct err *err)
 {
-	struct worker *const workers[] = {app->processor, app->expirer, app->log_sealer, app->admitter,
-					  app->peer_worker};
+	struct worker *const workers[] = {app->processor, app->expirer,	    app->log_sealer,
+					  app->admitter,  app->peer_worker, app->keeper};
 	int r = peers_listen(app->peers, err);
 
 	for (size_t i = 0; i < ARRAY_LEN(workers) && r == 0; i++)
@@ -120,14 +95,13 @@ static void app_free(struct app *app)
 	worker_free(app->expirer);
 	worker_free(app->log_sealer);
 	worker_free(app->admitter);
+	worker_free(app->keeper);
 	sql_free(app->sql); /* from here on nobody hears notes of other control planes */
 	http_wait_list_free(app->lease_waits);
 	http_wait_list_free(app->command_waits);
 	http_server_free(app->server);
 	http_client_free(app->client);
-	verifier_free(app->verifier);
-	keyring_free(app->keyring);
-	sealer_free(app->sealer);
+	app_keys_free(app);
 	metrics_free(app->metrics);
 	told_free(app->told);
 	peers_free(app->peers);
@@ -174,10 +148,11 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 	app->expirer = worker_new(expirer_pass, app);
 	app->log_sealer = worker_new(sealing_pass, app);
 	app->admitter = worker_new(admitting_pass, app);
+	app->keeper = worker_new(keys_pass, app);
 	app->server = make_server(app);
 	app->lease_waits = http_wait_list_new(app->server);
 	app->command_waits = http_wait_list_new(app->server);
-	r = load_keys(app, o->data_dir, err);
+	r = app_keys_open(app, o->data_dir, err);
 	if (r == 0)
 		r = open_database(app, o->data_dir, err);
 	if (r == 0)
@@ -190,9 +165,13 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 				      .org_jobs = org_jobs(o->settings),
 				      .on_event = control_event,
 				      .ctx = app};
-	r = start(app, err);
+	r = app_keys_join(app, is_shared(o->settings->database_url), err);
+	if (r == 0)
+		r = start(app, err);
 	if (r < 0)
 		return r;
+	if (o->role != NULL)
+		role_on_reload(o->role, app_keys_reload, app);
 	*ret = TAKE(app);
 	return 0;
 }
@@ -200,5 +179,6 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 void app_stop(struct app *app, int64_t drain_ns)
 {
 	http_server_stop(app->server, clock_monotonic_ns() + drain_ns);
+	app_keys_leave(app);
 	app_free(app);
 }

@@ -11,6 +11,7 @@
 #include "auth/sealed.h"
 #include "auth/token.h"
 #include "base/compiler.h"
+#include "base/crypto.h"
 #include "base/err.h"
 #include "control/db/db.h"
 #include "control/peers.h"
@@ -22,6 +23,8 @@
 #include "net/http_server.h"
 #include "net/metrics.h"
 #include "store/sql.h"
+
+struct role;
 
 struct app {
 	const struct control_settings *settings;
@@ -49,6 +52,11 @@ struct app {
 	struct worker *expirer;
 	int64_t sweep_due_ns; /* the expirer's own */
 	struct worker *log_sealer;
+	struct worker *keeper; /* of keys */
+	bool keys_joined;      /* the other control planes know our keys */
+	/* The keeper's own. */
+	int64_t keys_said_ns;
+	struct sha256 keys_complaint;
 	struct worker *admitter;
 };
 
@@ -56,6 +64,7 @@ struct app_opts {
 	const struct control_settings *settings;
 	const struct common_settings *common;
 	const char *data_dir;
+	struct role *role; /* whose SIGHUP is heard; NULL: nobody's */
 };
 
 /* Opens the database, brings it up to date, loads the keys, binds the port and starts everything. The settings outlive

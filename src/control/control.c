@@ -36,7 +36,7 @@ static void wait_for_end(const sigset_t *set, struct role *role)
 
 static int serve(const struct control_settings *settings, struct role *role, const sigset_t *signals, struct err *err)
 {
-	const struct app_opts opts = {.settings = settings, .common = &role->common, .data_dir = role->data_dir};
+	const struct app_opts opts = {.settings = settings, .common = &role->common, .data_dir = role->data_dir, .role = role};
 	struct app *app = NULL;
 	int r = app_start(&opts, &app, err);
 

@@ -2,6 +2,7 @@
  * How the control plane is: for people, dashboards, probes and Prometheus.
  */
 #include "base/buf.h"
+#include "base/clock.h"
 #include "control/control_metrics.h"
 #include "control/db/deliveries_db.h"
 #include "control/db/jobs_db.h"
@@ -145,7 +146,7 @@ int jwks_get(void *ctx, struct http_request *req, struct err *err)
 	autovar(buf) text = {0};
 
 	(void)err;
-	keyring_write_jwks(app->keyring, &text);
+	keyring_write_jwks(app->keyring, clock_unix_ns(), &text);
 	http_reply_header(req, "Cache-Control", "public, max-age=300");
 	return http_reply_buf(req, 200, "application/json", &text);
 }

@@ -2,11 +2,13 @@
 
 #include <stdlib.h>
 
+#include "auth/role_secrets.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "logs/handlers.h"
 #include "net/http_client.h"
+#include "role/role.h"
 
 static const double latency[] = {.05, .1, .25, .5, 1, 2, 5, 0};
 
@@ -55,12 +57,26 @@ static int open_store(struct app *app, struct err *err)
 	return rc;
 }
 
+static int read_secrets(const struct logging_settings *s, struct verifier_secrets *ret, struct err *err)
+{
+	bool brief = false;
+	int rc = logging_secrets(s, ret, &brief, err);
+
+	if (rc == 0 && brief)
+		log_warn("NIMBUS_CACHE_SHARED_SECRET is too short to be one: no cache token is accepted; give it at "
+			 "least 32 bytes, like the output of 'openssl rand -hex 32'");
+	return rc;
+}
+
 /* The control plane's keys, as last seen, lie beside the logs. */
 static int make_verifier(struct app *app, struct err *err)
 {
 	const struct logging_settings *settings = app->opts.settings;
+	struct verifier_opts opts = {0};
 	int rc = http_url_check(settings->control_plane_url, "NIMBUS_CONTROL_PLANE_URL", err);
 
+	if (rc == 0)
+		rc = read_secrets(settings, &opts.shared, err);
 	if (rc < 0)
 		return rc;
 	autofree char *url = http_url(settings->control_plane_url, "/.well-known/jwks.json");
@@ -69,13 +85,25 @@ static int make_verifier(struct app *app, struct err *err)
 	rc = jwks_new(&(struct jwks_opts){.url = url, .path = path}, &app->jwks, err);
 	if (rc < 0)
 		return rc;
-	const struct secret *admin = settings->jwt_secret;
-	const struct verifier_opts opts = {
-		.jwks = app->jwks,
-		.admin_secrets = &admin,
-		.admin_secret_count = admin != NULL ? 1 : 0,
-	};
+	opts.jwks = app->jwks;
 	return verifier_new(&opts, &app->verifier, err);
+}
+
+static int reload_secrets(void *ctx, const struct common_settings *common, const void *settings, struct buf *changed,
+			  struct err *err)
+{
+	struct app *app = ctx;
+	struct verifier_secrets secrets;
+	int rc = read_secrets(settings, &secrets, err);
+
+	(void)common;
+	if (rc == 0)
+		rc = verifier_set_secrets(app->verifier, &secrets, err);
+	if (rc < 0)
+		return rc;
+	if (rc > 0)
+		buf_puts(changed, "shared secrets of tokens");
+	return 0;
 }
 
 static void make_server(struct app *app)
@@ -127,6 +155,8 @@ int logs_app_start(const struct app_opts *opts, struct app **ret, struct err *er
 		(void)app_free(app, &ignored);
 		return rc;
 	}
+	if (opts->role != NULL)
+		role_on_reload(opts->role, reload_secrets, app);
 	*ret = app;
 	return 0;
 }

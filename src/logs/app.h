@@ -57,10 +57,13 @@ extern const struct metric logs_metrics[LOGS_METRIC_COUNT];
 /* Bodies of all requests together; beyond it senders are asked to come again. */
 enum { LOGS_BODIES_MAX = 256 << 20 };
 
+struct role;
+
 struct app_opts {
 	const struct logging_settings *settings; /* borrowed */
 	const struct common_settings *common;	 /* borrowed */
 	const char *data_dir;
+	struct role *role; /* whose SIGHUP is heard; NULL: nobody's */
 	/* The store has failed: the role should end. From any thread. */
 	void (*failed)(void *ctx);
 	void *ctx;

@@ -94,6 +94,7 @@ static int serve(struct role *role, const struct logging_settings *settings, str
 		.settings = settings,
 		.common = &role->common,
 		.data_dir = role->data_dir,
+		.role = role,
 		.failed = on_failed,
 		.ctx = &stop,
 	};

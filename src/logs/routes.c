@@ -107,7 +107,8 @@ int request_org(const struct http_request *req, enum scope_op op, int64_t asked,
 	const struct claims *c = http_claims(req);
 	int64_t org_id = c->org_id;
 
-	if (org_id == 0 && c->audience == TOKEN_ADMIN)
+	/* An admin's and a user's token of a shared secret name none. */
+	if (org_id == 0 && (c->audience == TOKEN_ADMIN || (c->audience == TOKEN_USER && c->shared_secret)))
 		org_id = asked != 0 ? asked : ORG_LOCAL;
 	if (asked != 0 && asked != org_id)
 		return err_set(err, ERR_FORBIDDEN, "org_id: the token is for organisation %" PRId64 ", not %" PRId64,

@@ -30,8 +30,12 @@ struct control_settings {
 	int64_t webhook_tolerance;			/* ns; 0 or less: off */
 	bool webhook_require_timestamp;
 	bool github_dry_run;
-	struct secret *jwt_secret;	   /* HS256 admin tokens of the seeds */
+	struct secret *jwt_secret; /* HS256 admin tokens of the seeds */
+	struct config_secrets jwt_secret_fallbacks;
 	struct secret *agent_token_secret; /* HS256 agent tokens of the seeds */
+	struct config_secrets agent_token_secret_fallbacks;
+	struct secret *sso_session_secret; /* HS256 user sessions of the seeds */
+	struct config_secrets sso_session_secret_fallbacks;
 	struct config_list admin_subjects; /* empty: all */
 	int64_t lease_ttl;		   /* ns */
 	int64_t max_attempts;
@@ -71,6 +75,11 @@ struct logging_settings {
 	char *control_plane_url; /* whose keys sign the tokens */
 	struct secret *metrics_token;
 	struct secret *jwt_secret; /* HS256 admin tokens of the seeds */
+	struct config_secrets jwt_secret_fallbacks;
+	struct secret *sso_session_secret; /* HS256 user sessions of the seeds */
+	struct config_secrets sso_session_secret_fallbacks;
+	struct secret *cache_shared_secret; /* HMAC cache tokens of the seeds */
+	struct config_secrets cache_shared_secret_fallbacks;
 	int64_t query_max_hours;
 	int64_t query_concurrency;
 	int64_t query_timeout; /* ns */
