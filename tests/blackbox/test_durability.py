@@ -1,11 +1,6 @@
 """A promise is made after fsync: seen from the kernel's side, and with disks that fill up or fail."""
 
 import concurrent.futures
-import os
-import pathlib
-import shutil
-import subprocess
-import tempfile
 
 import pytest
 import requests
