@@ -15,7 +15,6 @@ int64_t admitting_pass(void *ctx)
 	struct err err = {0};
 	int64_t count = 0;
 
-	if (admission_let_in(&app->db, &count, &err) < 0)
-		log_error("held jobs wait: the database does not answer", F("error", &err));
+	outage_note(app->outage, admission_let_in(&app->db, &count, &err), &err, "held jobs");
 	return count > 0 ? 0 : PERIOD_NS;
 }

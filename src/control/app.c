@@ -16,6 +16,10 @@
 #include "store/dsn.h"
 #include "store/migrate.h"
 
+#define DATABASE_WAIT_NS (60 * NS_PER_S)
+#define DATABASE_PAUSE_NS (500 * NS_PER_MS)
+#define SAY_AGAIN_NS (10 * NS_PER_S)
+
 enum { CONNECTIONS_MAX = 12000 };
 
 int app_check_disk(const struct app *app, struct err *err)
@@ -38,9 +42,30 @@ static bool is_shared(const char *url)
 	return url != NULL && dsn_parse(str_c(url), &dsn, NULL) == 0 && dsn.kind == DSN_POSTGRESQL;
 }
 
-static int open_database(struct app *app, const char *data_dir, struct err *err)
+/* One that is not there yet, as when a whole site starts, is waited for; what is wrong with its address is not. */
+static int open_patiently(struct app *app, const struct app_opts *o, const struct sql_opts *opts, struct err *err)
 {
-	autofree char *folder = xasprintf("%s/control", data_dir);
+	int64_t deadline_ns = clock_monotonic_ns() + DATABASE_WAIT_NS;
+	int64_t said_ns = 0;
+
+	for (;;) {
+		int r = sql_open(opts, &app->sql, err);
+		int64_t now_ns = clock_monotonic_ns();
+		if (r != -ERR_UNAVAILABLE || o->pause == NULL || now_ns >= deadline_ns)
+			return r;
+		if (said_ns == 0 || now_ns - said_ns >= SAY_AGAIN_NS) {
+			log_warn("waiting for the database", F("error", err),
+				 F("seconds_left", (deadline_ns - now_ns) / NS_PER_S));
+			said_ns = now_ns;
+		}
+		if (!o->pause(o->ctx, DATABASE_PAUSE_NS))
+			return APP_ENDED;
+	}
+}
+
+static int open_database(struct app *app, const struct app_opts *o, struct err *err)
+{
+	autofree char *folder = xasprintf("%s/control", o->data_dir);
 	autofree char *path = xasprintf("%s/control.db", folder);
 	const char *url = app->settings->database_url;
 	int r = dir_make(folder, 0700, err);
@@ -55,8 +80,8 @@ static int open_database(struct app *app, const char *data_dir, struct err *err)
 		.failed = role_disk_failed,
 	};
 	if (r == 0)
-		r = sql_open(&opts, &app->sql, err);
-	return r < 0 ? r : sql_migrate(app->sql, "control", err);
+		r = open_patiently(app, o, &opts, err);
+	return r != 0 ? r : sql_migrate(app->sql, "control", err);
 }
 
 static struct http_server *make_server(struct app *app)
@@ -105,6 +130,7 @@ static void app_free(struct app *app)
 	metrics_free(app->metrics);
 	told_free(app->told);
 	peers_free(app->peers);
+	outage_free(app->outage);
 	webhook_secrets_free(app->webhook_secrets);
 	free(app->assets_dir);
 	free(app->plane);
@@ -141,6 +167,7 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 	app->plane = plane_name(o);
 	app->metrics = metrics_new(control_metrics, CONTROL_METRIC_COUNT);
 	app->told = told_new();
+	app->outage = outage_new();
 	app->peers = peers_new(app, is_shared(o->settings->database_url));
 	app->peer_worker = worker_new(peers_pass, app);
 	app->webhook_secrets = webhook_secrets_new(o->settings);
@@ -154,10 +181,10 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 	app->command_waits = http_wait_list_new(app->server);
 	r = app_keys_open(app, o->data_dir, err);
 	if (r == 0)
-		r = open_database(app, o->data_dir, err);
+		r = open_database(app, o, err);
 	if (r == 0)
 		r = http_client_new(NULL, &app->client, err);
-	if (r < 0)
+	if (r != 0)
 		return r;
 	app->db = (struct control_db){.sql = app->sql,
 				      .sealer = app->sealer,

@@ -14,6 +14,7 @@
 #include "base/crypto.h"
 #include "base/err.h"
 #include "control/db/db.h"
+#include "control/outage.h"
 #include "control/peers.h"
 #include "control/told.h"
 #include "control/webhook_secrets.h"
@@ -46,6 +47,7 @@ struct app {
 	struct http_wait_list *lease_waits;   /* tags: struct lease_wait, of lease_api.c */
 	struct http_wait_list *command_waits; /* tags: the agent's id */
 	struct told *told;		      /* commands that agents got a moment ago */
+	struct outage *outage;		      /* of the database */
 	struct peers *peers;		      /* the other control planes on this database */
 	struct worker *peer_worker;
 	struct worker *processor; /* of deliveries */
@@ -65,10 +67,15 @@ struct app_opts {
 	const struct common_settings *common;
 	const char *data_dir;
 	struct role *role; /* whose SIGHUP is heard; NULL: nobody's */
+	/* How the start waits for a database that does not answer yet: false when it is to end. NULL: it does not. */
+	bool (*pause)(void *ctx, int64_t pause_ns);
+	void *ctx;
 };
 
-/* Opens the database, brings it up to date, loads the keys, binds the port and starts everything. The settings outlive
- * it. */
+enum { APP_ENDED = 1 }; /* the pause said so */
+
+/* Loads the keys, opens the database (for which it waits a minute, where there is a pause), brings it up to date, binds
+ * the port and starts everything. The settings outlive it. APP_ENDED. */
 int app_start(const struct app_opts *opts, struct app **ret, struct err *err) must_check;
 /* Takes nothing new, finishes what is under way for at most `drain_ns`, frees. */
 void app_stop(struct app *app, int64_t drain_ns);

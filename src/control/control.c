@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "control/app.h"
 #include "role/role.h"
@@ -34,14 +35,32 @@ static void wait_for_end(const sigset_t *set, struct role *role)
 	}
 }
 
+/* While it starts there is nothing to finish, so any of them ends it. */
+static bool pause_unless_ended(void *ctx, int64_t pause_ns)
+{
+	const sigset_t *signals = ctx;
+	struct timespec pause = {.tv_sec = pause_ns / NS_PER_S, .tv_nsec = pause_ns % NS_PER_S};
+	int number = sigtimedwait(signals, NULL, &pause);
+
+	return number < 0 || number == SIGHUP;
+}
+
 static int serve(const struct control_settings *settings, struct role *role, const sigset_t *signals, struct err *err)
 {
-	const struct app_opts opts = {.settings = settings, .common = &role->common, .data_dir = role->data_dir, .role = role};
+	sigset_t set = *signals;
+	const struct app_opts opts = {
+		.settings = settings,
+		.common = &role->common,
+		.data_dir = role->data_dir,
+		.role = role,
+		.pause = pause_unless_ended,
+		.ctx = &set,
+	};
 	struct app *app = NULL;
 	int r = app_start(&opts, &app, err);
 
-	if (r < 0)
-		return r;
+	if (r != 0)
+		return r < 0 ? r : 0;
 	role_on_reload(role, webhook_secrets_reload, app->webhook_secrets);
 	log_info("control plane ready", F("address", role->common.listen), F("port", http_server_port(app->server)),
 		 F("version", NIMBUS_VERSION));

@@ -30,4 +30,7 @@ const struct metric control_metrics[CONTROL_METRIC_COUNT] = {
 	[M_JOBS_REQUEUED] = {NAME("jobs_requeued_total"), METRIC_COUNTER, "jobs that went back into the queue"},
 	[M_SEALS_WAITING] = {NAME("log_seals_waiting"), METRIC_GAUGE, "log attempts that are to be sealed"},
 	[M_WAITING] = {NAME("waiting_requests"), METRIC_GAUGE, "calls that wait for work or commands"},
+	[M_PEER_NOTES] = {NAME("peer_notes_total"), METRIC_COUNTER,
+			  "jobs and commands that other control planes on the database told of"},
+	[M_DATABASE_UP] = {NAME("database_up"), METRIC_GAUGE, "1 while the database answers"},
 };

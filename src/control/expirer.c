@@ -22,10 +22,9 @@ static void sweep(struct app *app)
 
 	if (r == 0)
 		r = rate_limit_prune(&app->db, &rates, &err);
+	outage_note(app->outage, r, &err, "old nonces and rates");
 	if (r == 0)
 		atomic_store(&app->nonces, nonces);
-	else
-		log_warn("old nonces and rates stay: the database does not answer", F("error", &err));
 }
 
 int64_t expirer_pass(void *ctx)
@@ -34,11 +33,12 @@ int64_t expirer_pass(void *ctx)
 	struct err err = {0};
 	int64_t count = 0;
 
-	if (leases_db_expire(&app->db, &count, &err) < 0)
-		log_error("leases that are over stay: the database does not answer", F("error", &err));
-	else if (count > 0)
+	int r = leases_db_expire(&app->db, &count, &err);
+
+	outage_note(app->outage, r, &err, "leases that are over");
+	if (count > 0)
 		metrics_add(app->metrics, M_LEASES_EXPIRED, (uint64_t)count);
-	if (clock_monotonic_ns() >= app->sweep_due_ns) {
+	if (r == 0 && clock_monotonic_ns() >= app->sweep_due_ns) {
 		sweep(app);
 		app->sweep_due_ns = clock_monotonic_ns() + SWEEP_EVERY_NS;
 	}

@@ -10,6 +10,7 @@
 #include "base/crypto.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "control/control_metrics.h"
 #include "control/db/leases_db.h"
 #include "control/handlers.h"
 
@@ -125,8 +126,8 @@ static void send_pending(struct peers *p)
 	if (words.len == 0)
 		return;
 	struct sending s = {.sender = p->sender, .words = buf_str(&words)};
-	if (sql_write(p->app->sql, send_fn, &s, &err) < 0)
-		log_warn("other control planes were not told: they look by themselves", F("error", &err));
+	/* Where this fails the others look by themselves. */
+	outage_note(p->app->outage, sql_write(p->app->sql, send_fn, &s, &err), &err, "notes to other control planes");
 }
 
 /* --- hearing --- */
@@ -172,6 +173,7 @@ static void hear(void *ctx, const char *payload)
 	if (sender == NULL || strcmp(sender, p->sender) == 0)
 		return;
 	while ((word = strtok_r(NULL, " ", &rest)) != NULL) {
+		metrics_inc(p->app->metrics, M_PEER_NOTES);
 		if (word[0] == 'j')
 			hear_job(p->app, word + 1);
 		else if (word[0] == 'a')
@@ -218,9 +220,11 @@ static void look(struct app *app)
 {
 	autoptr(arena) a = arena_new();
 	struct err err = {0};
+	int r = look_for_jobs(app, a, &err);
 
-	if (look_for_jobs(app, a, &err) < 0 || look_for_commands(app, a, &err) < 0)
-		log_warn("waiting agents are not looked after: the database does not answer", F("error", &err));
+	if (r == 0)
+		r = look_for_commands(app, a, &err);
+	outage_note(app->outage, r, &err, "agents that wait");
 }
 
 int64_t peers_pass(void *ctx)

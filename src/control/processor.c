@@ -129,7 +129,7 @@ static bool settle(const struct app *app, const struct delivery_end *ends, size_
 	if (r >= 0)
 		return r != DELIVERIES_DB_ELSEWHERE;
 	if (err.code == ERR_UNAVAILABLE) {
-		log_warn("deliveries wait: the database is busy", F("deliveries", count), F("error", &err));
+		outage_note(app->outage, r, &err, "deliveries");
 		return false;
 	}
 	if (count == 1)
@@ -146,10 +146,10 @@ int64_t processing_pass(void *ctx)
 	size_t count = 0;
 	struct err err = {0};
 
-	if (deliveries_db_take(&app->db, BATCH, a, &list, &count, &err) < 0) {
-		log_error("deliveries wait: they cannot be read", F("error", &err));
+	int r = deliveries_db_take(&app->db, BATCH, a, &list, &count, &err);
+	outage_note(app->outage, r, &err, "deliveries");
+	if (r < 0)
 		return IDLE_NS;
-	}
 	for (size_t i = 0; i < count; i++)
 		ends[i] = decide(app, &list[i], a);
 	return count > 0 && settle(app, ends, count) ? 0 : IDLE_NS;

@@ -24,6 +24,7 @@ static int set_up(void **state)
 	w->f = own;
 	w->settings = (struct control_settings){.github_dry_run = true, .max_attempts = 3};
 	w->app = (struct app){.settings = &w->settings,
+			      .outage = outage_new(),
 			      .db = w->f->db,
 			      .metrics = metrics_new(control_metrics, CONTROL_METRIC_COUNT)};
 	*state = w;
@@ -36,6 +37,7 @@ static int tear_down(void **state)
 	void *own = w->f;
 
 	metrics_free(w->app.metrics);
+	outage_free(w->app.outage);
 	assert_int_equal(fixture_teardown(&own), 0);
 	free(w);
 	return 0;

@@ -30,7 +30,7 @@ const struct http_route control_routes[] = {
 	{"GET", "/api/agents/audit", HTTP_WORKER, ACCESS_ADMIN, .handle = agents_audit},
 
 	{"GET", "/api/status", HTTP_WORKER, ACCESS_READ, .handle = status_get},
-	{"GET", "/healthz", HTTP_WORKER, ACCESS_ALL, .handle = health},
+	{"GET", "/healthz", HTTP_INLINE, ACCESS_ALL, .handle = health},
 	{"GET", "/readyz", HTTP_WORKER, ACCESS_ALL, .handle = ready},
 	{"GET", "/metrics", HTTP_WORKER, ACCESS_METRICS, .handle = metrics_show},
 	{"GET", "/.well-known/jwks.json", HTTP_INLINE, ACCESS_ALL, .handle = jwks_get},

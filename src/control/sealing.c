@@ -81,7 +81,8 @@ int64_t sealing_pass(void *ctx)
 	size_t count = 0;
 	int r = seal_batch(app, &count, &err);
 
-	if (r < 0 && err.code != ERR_NONE)
-		log_error("seals wait: the database does not answer", F("error", &err));
+	/* Without one it was the pipeline that did not take a seal. */
+	if (r >= 0 || err.code != ERR_NONE)
+		outage_note(app->outage, r, &err, "seals");
 	return r == 0 && count == BATCH ? 0 : IDLE_NS;
 }

@@ -94,13 +94,15 @@ static int reply_health(struct http_request *req, bool healthy, const char *word
 	return http_reply_js(req, healthy ? 200 : 503, o);
 }
 
+/* That this process answers: starting it again would mend no database, so one that is away does not make it ill. What
+ * the workers have found is told, nobody is asked. */
 int health(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
-	int64_t one = 0;
-	bool good = sql_read(app->sql, ask_database, &one, err) >= 0 && one == 1;
+	bool away = outage_lasts_ns(app->outage) > 0;
 
-	return reply_health(req, good, good ? "healthy" : "unhealthy", good ? "ok" : "failed", NULL);
+	(void)err;
+	return reply_health(req, true, away ? "degraded" : "healthy", away ? "failed" : "ok", NULL);
 }
 
 /* Ready: healthy, with room, and not about to stop. */
@@ -130,10 +132,14 @@ int metrics_show(void *ctx, struct http_request *req, struct err *err)
 
 	if (r == 0)
 		r = seals_db_count(&app->db, &seals, err);
-	if (r < 0)
+	if (r < 0 && r != -ERR_UNAVAILABLE)
 		return r;
-	metrics_set(app->metrics, M_QUEUE_LENGTH, (double)jobs.queue_length);
-	metrics_set(app->metrics, M_SEALS_WAITING, (double)seals);
+	/* While the database is away, what it last said, and that it is. */
+	metrics_set(app->metrics, M_DATABASE_UP, r == 0);
+	if (r == 0) {
+		metrics_set(app->metrics, M_QUEUE_LENGTH, (double)jobs.queue_length);
+		metrics_set(app->metrics, M_SEALS_WAITING, (double)seals);
+	}
 	metrics_set(app->metrics, M_WAITING,
 		    (double)(http_wait_count(app->lease_waits) + http_wait_count(app->command_waits)));
 	metrics_write(app->metrics, &text);
