@@ -31,6 +31,7 @@ struct job_log {
 	struct shim_shipping counts; /* of a shipper that was let go of */
 	bool full;
 	bool lines_lost; /* the pipeline refused them while it was not sealed */
+	bool sync_failed;
 };
 
 static void tell_room(struct job_log *l)
@@ -197,11 +198,20 @@ bool job_log_durable(struct job_log *l)
 		return false;
 	if (job_log_is_shipped(l) && l->shipper != NULL)
 		return true;
+	if (l->sync_failed) {
+		try_later(l);
+		return false;
+	}
 	int rc = spool_sync(l->spool, &err);
+	/* A second sync would succeed and promise nothing: the kernel has forgotten what it could not write. What it
+	 * still shows is sent, and the job's end waits until the pipeline has all of it. */
+	l->sync_failed = rc == -ERR_IO;
 	if (rc == 0)
 		rc = keep_for_resume(l, &err);
 	if (rc < 0) {
-		log_warn("the log's end cannot be written: the job's end waits", F("error", &err));
+		log_warn(l->sync_failed ? "the disk failed: the job's end waits until its log has arrived"
+					: "the log's end cannot be written: the job's end waits",
+			 F("job", l->start->start.job_id), F("error", &err));
 		try_later(l);
 	}
 	return rc == 0;

@@ -1,11 +1,12 @@
 """A promise is made after fsync: seen from the kernel's side, and with disks that fill up or fail."""
 
 import concurrent.futures
+import signal
 
 import pytest
 import requests
 
-from pipeline import Pipeline, lines
+from pipeline import lines
 from system import System, alive, wait_until
 from test_webhooks import SECRET, payload, post
 from tracing import Strace, answers, syncs
@@ -118,3 +119,20 @@ def test_a_control_plane_whose_sync_fails_ends_and_loses_nothing(nimbus):
     wait_until(lambda: nimbus.cli("jobs", "status", check=False).returncode == 0, "the control plane to answer")
     print(f"{len(accepted)} webhooks were accepted before the sync failed")
     wait_until(lambda: set(accepted) <= github_ids(nimbus), "every accepted webhook to become a job")
+
+
+def test_a_job_whose_log_cannot_be_synced_ends_when_its_log_has_arrived(nimbus):
+    """The pipeline is away when the job ends, so that the spool is what the promise would rest on."""
+    job = nimbus.submit("sh", "-c", "seq 1 200; sleep 4; seq 201 400")
+    nimbus.wait_state(job, "running")
+    shim, = nimbus.shims()
+    with Strace(shim, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO"):
+        pipeline = nimbus.role_pid("logging-pipeline")
+        nimbus.signal_pid(pipeline, signal.SIGSTOP)
+        try:
+            wait_until(lambda: "the job's end waits until its log has arrived" in nimbus.log(), "the failed sync")
+            assert nimbus.job(job)["state"] == "running"
+        finally:
+            nimbus.signal_pid(pipeline, signal.SIGCONT)
+        assert nimbus.wait_final(job)["state"] == "succeeded"
+    assert nimbus.output(job) == "".join(f"{n}\n" for n in range(1, 401))
