@@ -3,7 +3,6 @@
 Every kill that counts has hit a running VM: fewer than WANTED of them for any role fail the test, for it has shown
 nothing then. On PostgreSQL the database is one of the roles."""
 
-import os
 import random
 import signal
 import threading
@@ -11,6 +10,7 @@ import time
 
 import pytest
 
+import database
 from chaos import (AGENT, CONTROL, PATIENCE, PIPELINE, Client, check_invariants, check_log, counting, needs_qemu_reason,
                    new_seed, report, size, wait_shipped, wait_until)
 from system import System, alive, cmdline, descendants
@@ -32,17 +32,10 @@ class Killer(threading.Thread):
         self.over = threading.Event()
         self.orphans = []
         self.error = None
-        self.database = self.find_database()
+        self.database = database.server() if database.kind() == "postgresql" else None
         self.roles = [CONTROL, AGENT, PIPELINE, "shim", "up"] + (["database"] if self.database else [])
         self.kills = dict.fromkeys(self.roles, 0)
         self.hits = dict.fromkeys(self.roles, 0)
-
-    def find_database(self):
-        if "postgres" not in self.system.env.get("NIMBUS_DATABASE_URL", ""):
-            return None
-        from postgresql import Postgresql
-
-        return Postgresql(os.environ["NIMBUS_TEST_POSTGRESQL_FOLDER"])
 
     @property
     def satisfied(self):

@@ -33,14 +33,12 @@ class Network:
 
         self.proxies = {way: proxy(("127.0.0.1", system.ports[role])) for way, role in WAYS.items()}
         system.reach |= {way: proxy.url for way, proxy in self.proxies.items()}
-        dsn = system.env.get("NIMBUS_DATABASE_URL", "")
-        if "postgres" in dsn:
-            where = urllib.parse.urlsplit(dsn)
-            database = proxy((where.hostname, where.port))
-            self.proxies["database"] = database
+        if system.database:
+            where = urllib.parse.urlsplit(system.database["NIMBUS_DATABASE_URL"])
+            before = self.proxies["database"] = proxy((where.hostname, where.port))
             user = where.netloc.rpartition("@")[0]
             system.more[CONTROL] = {"NIMBUS_DATABASE_URL": where._replace(
-                netloc=f"{user}@127.0.0.1:{database.port}").geturl()}
+                netloc=f"{user}@127.0.0.1:{before.port}").geturl()}
 
     def switch(self, on):
         for proxy in self.proxies.values():
