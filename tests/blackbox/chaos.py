@@ -46,7 +46,8 @@ def report(text):
 def check_invariants(system):
     """The checker of docs/architecture.md, as an operator would run it."""
     done = subprocess.run([sys.executable, ROOT / "tests" / "checker" / "check.py", "--data", system.data,
-                           "--nimbus", NIMBUS], capture_output=True, check=False, env=system.env, timeout=300)
+                           "--nimbus", NIMBUS, "--settle", "75"],  # a seal is tried again after a minute at most
+                          capture_output=True, check=False, env=system.env, timeout=600)
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     report("  " + done.stdout.decode().strip().splitlines()[-1])
 
