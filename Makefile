@@ -2,7 +2,7 @@
 BUILD ?= build
 PYTHON ?= /usr/bin/python3
 .DEFAULT_GOAL := help
-.PHONY: help deps build assets run test check test-asan test-tsan bench fuzz lint docs format clean
+.PHONY: help deps build assets bootstrap run test check test-asan test-tsan bench fuzz lint docs format clean
 # Two makes in one build folder would race.
 .NOTPARALLEL:
 
@@ -23,6 +23,9 @@ build: $(BUILD)/build.ninja ## build build/nimbus and build/nimbus-guest
 assets: build ## kernel, modules and demo rootfs into build/share
 	@scripts/deps.sh run
 	@scripts/assets.sh $(BUILD)
+
+bootstrap: build ## fresh secrets and tokens for roles that are started one by one (BOOTSTRAP_FLAGS='--output FILE ...')
+	@$(BUILD)/nimbus bootstrap $(or $(BOOTSTRAP_FLAGS),--output .env)
 
 run: assets ## start Nimbus here and run a sample job in a microVM (RUN_ONCE=1: then stop)
 	@scripts/run.sh $(BUILD)

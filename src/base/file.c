@@ -101,14 +101,31 @@ static int write_and_sync(int dirfd, const char *path, struct str bytes, mode_t 
 	return 0;
 }
 
-static int replace(int dirfd, const char *path, struct str bytes, mode_t mode, const struct stat *owner,
-		   struct err *err)
+/* A link, unlike a rename, does not replace. */
+static int put_in_place(int dirfd, const char *temp, const char *path, bool replace, struct err *err)
+{
+	if (replace)
+		return renameat(dirfd, temp, dirfd, path) == 0 ? 0 : err_sys(err, "rename %s", temp);
+	if (linkat(dirfd, temp, dirfd, path, 0) != 0)
+		return errno == EEXIST ? err_set(err, ERR_CONFLICT, "%s is there already", path)
+				       : err_sys(err, "create %s", path);
+	(void)unlinkat(dirfd, temp, 0);
+	return 0;
+}
+
+struct whole {
+	mode_t mode;
+	const struct stat *owner; /* whose it becomes; NULL: ours */
+	bool replace;
+};
+
+static int write_whole(int dirfd, const char *path, struct str bytes, const struct whole *how, struct err *err)
 {
 	autofree char *temp = xasprintf("%s.tmp-%016lx", path, (unsigned long)crypto_random_u64());
 
-	int rc = write_and_sync(dirfd, temp, bytes, mode, owner, err);
-	if (rc == 0 && renameat(dirfd, temp, dirfd, path) != 0)
-		rc = err_sys(err, "rename %s", temp);
+	int rc = write_and_sync(dirfd, temp, bytes, how->mode, how->owner, err);
+	if (rc == 0)
+		rc = put_in_place(dirfd, temp, path, how->replace, err);
 	if (rc < 0) {
 		(void)unlinkat(dirfd, temp, 0);
 		return rc;
@@ -118,7 +135,12 @@ static int replace(int dirfd, const char *path, struct str bytes, mode_t mode, c
 
 int file_write_atomic(int dirfd, const char *path, struct str bytes, mode_t mode, struct err *err)
 {
-	return replace(dirfd, path, bytes, mode, NULL, err);
+	return write_whole(dirfd, path, bytes, &(struct whole){.mode = mode, .replace = true}, err);
+}
+
+int file_write_new(int dirfd, const char *path, struct str bytes, mode_t mode, struct err *err)
+{
+	return write_whole(dirfd, path, bytes, &(struct whole){.mode = mode}, err);
 }
 
 int file_write_private(int dirfd, const char *name, struct str bytes, struct err *err)
@@ -127,7 +149,8 @@ int file_write_private(int dirfd, const char *name, struct str bytes, struct err
 
 	if (fstat(dirfd, &folder) != 0)
 		return err_sys(err, "look at the folder of %s", name);
-	return replace(dirfd, name, bytes, 0600, geteuid() == 0 ? &folder : NULL, err);
+	const struct whole how = {.mode = 0600, .owner = geteuid() == 0 ? &folder : NULL, .replace = true};
+	return write_whole(dirfd, name, bytes, &how, err);
 }
 
 int dir_make(const char *path, mode_t mode, struct err *err)

@@ -27,6 +27,8 @@ int file_write_fd(int fd, struct str bytes, struct err *err) must_check;
 int file_write_atomic(int dirfd, const char *path, struct str bytes, mode_t mode, struct err *err) must_check;
 /* The same for a secret: mode 0600, and made by root it belongs to whom the folder belongs. `name` has no slash. */
 int file_write_private(int dirfd, const char *name, struct str bytes, struct err *err) must_check;
+/* The same for one that must not be there yet: ERR_CONFLICT, and nothing is touched. */
+int file_write_new(int dirfd, const char *path, struct str bytes, mode_t mode, struct err *err) must_check;
 /* fsync of the folder that holds `path`, so that a new or renamed entry lasts. */
 int file_sync_parent(int dirfd, const char *path, struct err *err) must_check;
 

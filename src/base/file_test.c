@@ -59,6 +59,25 @@ static void a_file_is_written_whole_with_its_mode(void **state)
 	assert_string_equal(got.data, "second");
 }
 
+static void a_new_file_takes_nobodys_place(void **state)
+{
+	(void)state;
+	autovar(buf) got = {0};
+	struct err err = {0};
+	struct stat st;
+
+	assert_int_equal(file_write_new(at, "new", STR("first"), 0600, NULL), 0);
+	assert_int_equal(file_write_new(at, "new", STR("second"), 0600, &err), -ERR_CONFLICT);
+	assert_string_equal(err.msg, "new is there already");
+	assert_int_equal(symlinkat("nowhere", at, "dangling"), 0);
+	assert_int_equal(file_write_new(at, "dangling", STR("x"), 0600, NULL), -ERR_CONFLICT);
+	assert_int_equal(file_read(at, "new", 6, &got, NULL), 0);
+	assert_string_equal(got.data, "first");
+	assert_int_equal(fstatat(at, "new", &st, 0), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	assert_int_equal(st.st_nlink, 1);
+}
+
 static void a_write_that_fails_leaves_nothing(void **state)
 {
 	(void)state;
@@ -137,6 +156,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(descriptors_move_and_close),
 		cmocka_unit_test(a_file_is_written_whole_with_its_mode),
+		cmocka_unit_test(a_new_file_takes_nobodys_place),
 		cmocka_unit_test(a_write_that_fails_leaves_nothing),
 		cmocka_unit_test(reading_has_a_bound),
 		cmocka_unit_test(folders_are_made_and_removed_whole),

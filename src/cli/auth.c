@@ -24,7 +24,7 @@ static int find_key(struct command_call *call, struct secret **ret, struct err *
 	autovar(session) s = {0};
 
 	if (o->secret != NULL) {
-		warn_of_argument("--secret", "NIMBUS_AGENT_TOKEN_SECRET, with --offline,");
+		warn_of_argument("a secret", "NIMBUS_AGENT_TOKEN_SECRET, with --offline,");
 		return take_secret("--secret", o->secret, ret, err);
 	}
 	int rc = session_open(call, &s, err);
@@ -82,7 +82,7 @@ static int run(struct command_call *call, struct err *err)
 	int rc = name_check(str_c(o->agent_id), "--agent-id", err);
 	if (rc < 0)
 		return err_set(err, ERR_INVALID, "%s", err->msg);
-	rc = check_ttl(o->ttl_ns, err);
+	rc = check_ttl("--ttl", o->ttl_ns, err);
 	if (rc == 0)
 		rc = o->secret != NULL || o->offline ? mint_offline(call, &answer, err) : mint(call, &answer, err);
 	if (rc < 0)

@@ -50,7 +50,7 @@ static int check(const struct cache_options *o, struct err *err)
 				       " and the like, with commas between",
 				       STR_ARG(word), o->org_id);
 	}
-	return check_ttl(o->ttl_ns, err);
+	return check_ttl("--ttl", o->ttl_ns, err);
 }
 
 static int find_secret(const struct cache_options *o, struct secret **ret, struct err *err)
@@ -59,7 +59,7 @@ static int find_secret(const struct cache_options *o, struct secret **ret, struc
 	struct cli_settings settings = {0};
 
 	if (o->secret != NULL) {
-		warn_of_argument("--secret", "NIMBUS_CACHE_SHARED_SECRET or NIMBUS_CACHE_SHARED_SECRET_FILE");
+		warn_of_argument("a secret", "NIMBUS_CACHE_SHARED_SECRET or NIMBUS_CACHE_SHARED_SECRET_FILE");
 		return take_secret("--secret", o->secret, ret, err);
 	}
 	int rc = role_open(&o->role, true, &role, err);

@@ -9,9 +9,9 @@ static const struct command *const jobs[] = {
 const struct command_table jobs_commands = {"Jobs", jobs, ARRAY_LEN(jobs)};
 
 static const struct command *const tools[] = {
-	&db_status_command, &db_migrate_command,      &cache_command,	    &doctor_command,
-	&auth_command,	    &github_simulate_command, &config_show_command, &config_check_command,
-	&version_command,   &exit_codes_command,      &environment_command, &reference_command,
+	&db_status_command,  &db_migrate_command,      &cache_command,	     &bootstrap_command,    &doctor_command,
+	&auth_command,	     &github_simulate_command, &config_show_command, &config_check_command, &version_command,
+	&exit_codes_command, &environment_command,     &reference_command,
 };
 const struct command_table tool_commands = {"Tools", tools, ARRAY_LEN(tools)};
 

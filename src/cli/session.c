@@ -51,7 +51,7 @@ int session_open(struct command_call *call, struct session *ret, struct err *err
 	autovar(session) s = {.call = call};
 
 	if (flags->token != NULL)
-		warn_of_argument("--token", "NIMBUS_TOKEN or NIMBUS_TOKEN_FILE");
+		warn_of_argument("a token", "NIMBUS_TOKEN or NIMBUS_TOKEN_FILE");
 	int rc = role_open(&flags->role, true, &s.role, err);
 	if (rc == 0)
 		rc = config_load(s.role.source, &cli_config, &s.settings, err);
@@ -121,6 +121,8 @@ static int read_token(struct session *s, struct err *err)
 	autovar(buf) text = {0};
 
 	if (access(path, R_OK) != 0) {
+		if (s->settings.jwt_secret != NULL) /* that will do */
+			return -ERR_UNAUTH;
 		s->call->hint = "set NIMBUS_TOKEN or NIMBUS_TOKEN_FILE, or run this as the user who runs 'nimbus up'";
 		return err_set(err, ERR_UNAUTH, "no token: %s: %s", path, strerrordesc_np(errno));
 	}
@@ -160,8 +162,12 @@ static int find_token(struct session *s, struct err *err)
 	const struct cli_flags *flags = s->call->options;
 	autoptr(secret) given = NULL;
 
-	if (flags->token == NULL && s->settings.token == NULL)
-		return read_token(s, err);
+	if (flags->token == NULL && s->settings.token == NULL) {
+		int found = read_token(s, err);
+		if (found < 0 && s->settings.jwt_secret != NULL)
+			s->admin_secret = secret_dup(s->settings.jwt_secret);
+		return s->admin_secret != NULL ? 0 : found;
+	}
 	if (flags->token == NULL)
 		given = secret_dup(s->settings.token);
 	int rc = flags->token != NULL ? take_secret("--token", flags->token, &given, err) : 0;
@@ -184,10 +190,10 @@ int session_token(struct session *s, const struct secret **ret, struct err *err)
 	return rc;
 }
 
-void warn_of_argument(const char *flag, const char *variables)
+void warn_of_argument(const char *what, const char *variables)
 {
 	(void)fprintf(stderr, "warning: everybody on this machine can read %s in arguments; %s keeps it from them\n",
-		      flag, variables);
+		      what, variables);
 }
 
 int take_secret(const char *flag, const char *value, struct secret **ret, struct err *err)
@@ -198,10 +204,10 @@ int take_secret(const char *flag, const char *value, struct secret **ret, struct
 	return 0;
 }
 
-int check_ttl(int64_t ttl_ns, struct err *err)
+int check_ttl(const char *flag, int64_t ttl_ns, struct err *err)
 {
 	if (ttl_ns < NS_PER_S || ttl_ns > TTL_MAX_NS)
-		return err_set(err, ERR_INVALID, "--ttl: from 1 s to 10 years (3650d)");
+		return err_set(err, ERR_INVALID, "%s: from 1 s to 10 years (3650d)", flag);
 	return 0;
 }
 

@@ -56,11 +56,11 @@ void session_blame(struct session *s, const struct http_reply *reply, const stru
 void path_add(struct buf *path, const char *key, const char *value);
 
 /* One line on standard error: everybody on the machine can read arguments, but not these variables. */
-void warn_of_argument(const char *flag, const char *variables);
+void warn_of_argument(const char *what, const char *variables);
 /* The value of a flag as a secret; ERR_INVALID where it is empty. */
 int take_secret(const char *flag, const char *value, struct secret **ret, struct err *err) must_check;
 /* What a token made here may live: ERR_INVALID outside 1 s to 10 years. */
-int check_ttl(int64_t ttl_ns, struct err *err) must_check;
+int check_ttl(const char *flag, int64_t ttl_ns, struct err *err) must_check;
 
 /* Pretty JSON and a newline on standard output. */
 int print_js(const struct js *v, struct err *err) must_check;

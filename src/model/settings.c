@@ -311,6 +311,8 @@ static const struct config_key cli_keys[] = {
 	LIVE(cli_settings, "URL", CONFIG_URL, url, .help = "Base URL of the control plane for commands."),
 	LIVE(cli_settings, "LOGS_URL", CONFIG_URL, logs_url, .help = "Base URL of the logging pipeline for commands."),
 	LIVE(cli_settings, "TOKEN", CONFIG_SECRET, token, .help = "Token for commands."),
+	LIVE(cli_settings, "JWT_SECRET", CONFIG_SECRET, jwt_secret,
+	     .help = "What a command makes its token of, where it is given none."),
 	LIVE(cli_settings, "AGENT_TOKEN_SECRET", CONFIG_SECRET, agent_token_secret,
 	     .help = "What 'nimbus auth --offline' makes tokens of."),
 	LIVE(cli_settings, "CACHE_SHARED_SECRET", CONFIG_SECRET, cache_secret,

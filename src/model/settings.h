@@ -92,6 +92,7 @@ struct cli_settings {
 	char *logs_url;
 	struct secret *token;
 	/* What tokens are made of here, where no server is asked. */
+	struct secret *jwt_secret;
 	struct secret *agent_token_secret;
 	struct secret *cache_secret;
 	struct config_list admin_subjects; /* the first is who an admin's token is made for */
