@@ -233,7 +233,8 @@ static const struct http_route routes[] = {
 static int open_listener(struct host_agent *r, struct err *err)
 {
 	struct http_server_opts opts = {
-		.address = r->agent.settings->metrics_host,
+		.addresses = (const char *const *)&r->agent.settings->metrics_host,
+		.address_count = 1,
 		.port = (uint16_t)r->agent.settings->metrics_port,
 		.routes = routes,
 		.route_count = ARRAY_LEN(routes),

@@ -19,6 +19,7 @@
 	X(FORBIDDEN, "forbidden", 403, 4, "use a token with the needed audience and scope")                \
 	X(NOT_FOUND, "not_found", 404, 3, "check the name or id")                                          \
 	X(METHOD_NOT_ALLOWED, "method_not_allowed", 405, 2, "use a method from the Allow header")          \
+	X(TOO_SLOW, "too_slow", 408, 1, "send the request again, and faster")                              \
 	X(CONFLICT, "conflict", 409, 1, "read the current state, then decide")                             \
 	X(STALE_FENCE, "stale_fence", 409, 1, "this lease is over: stop the job's VM")                     \
 	X(SEALED, "sealed", 409, 1, "this log attempt is closed: send nothing more for it")                \

@@ -13,14 +13,13 @@
 #include "control/control_metrics.h"
 #include "control/handlers.h"
 #include "role/role.h"
+#include "role/serve.h"
 #include "store/dsn.h"
 #include "store/migrate.h"
 
 #define DATABASE_WAIT_NS (60 * NS_PER_S)
 #define DATABASE_PAUSE_NS (500 * NS_PER_MS)
 #define SAY_AGAIN_NS (10 * NS_PER_S)
-
-enum { CONNECTIONS_MAX = 12000 };
 
 int app_check_disk(const struct app *app, struct err *err)
 {
@@ -84,19 +83,17 @@ static int open_database(struct app *app, const struct app_opts *o, struct err *
 	return r != 0 ? r : sql_migrate(app->sql, "control", err);
 }
 
-static struct http_server *make_server(struct app *app)
+static struct http_server *make_server(struct app *app, const struct role_serving *serving)
 {
 	app->server_opts = (struct http_server_opts){
-		.address = app->common->listen,
 		.port = (uint16_t)app->settings->port,
 		.routes = control_routes,
 		.route_count = control_route_count,
 		.ctx = app,
 		.authorize = control_authorize,
 		.observe = control_observe,
-		.connections_max = CONNECTIONS_MAX,
 	};
-
+	role_serving_apply(serving, &app->server_opts);
 	return http_server_new(&app->server_opts);
 }
 
@@ -176,7 +173,7 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 	app->log_sealer = worker_new(sealing_pass, app);
 	app->admitter = worker_new(admitting_pass, app);
 	app->keeper = worker_new(keys_pass, app);
-	app->server = make_server(app);
+	app->server = make_server(app, o->serving);
 	app->lease_waits = http_wait_list_new(app->server);
 	app->command_waits = http_wait_list_new(app->server);
 	r = app_keys_open(app, o->data_dir, err);

@@ -26,6 +26,7 @@
 #include "store/sql.h"
 
 struct role;
+struct role_serving;
 
 struct app {
 	const struct control_settings *settings;
@@ -65,6 +66,7 @@ struct app {
 struct app_opts {
 	const struct control_settings *settings;
 	const struct common_settings *common;
+	const struct role_serving *serving; /* NULL: as nothing is configured */
 	const char *data_dir;
 	struct role *role; /* whose SIGHUP is heard; NULL: nobody's */
 	/* How the start waits for a database that does not answer yet: false when it is to end. NULL: it does not. */

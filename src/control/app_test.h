@@ -208,7 +208,7 @@ unused_fn static int start(void **state, change_fn *change)
 	assert_int_equal(mkdir(assets, 0700), 0);
 	assert_int_equal(file_write_atomic(AT_FDCWD, image, STR(""), 0600, NULL), 0);
 	start_pipeline(w);
-	w->common.listen = xstrdup("127.0.0.1");
+
 	w->settings = (struct control_settings){
 		.webhook_secret = secret_of("hook"),
 		.webhook_tolerance = 300 * NS_PER_S,
@@ -254,7 +254,7 @@ unused_fn static int tear_down(void **state)
 	secret_free(w->settings.agent_token_secret);
 	secret_free(w->settings.metrics_token);
 	free(w->sink_url);
-	free(w->common.listen);
+
 	assert_int_equal(dir_remove(AT_FDCWD, w->path, NULL), 0);
 	free(w);
 	return 0;

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "control/app.h"
 #include "role/role.h"
+#include "role/serve.h"
 
 /* Before any thread starts: all of them leave these signals to this one. */
 static sigset_t block_signals(void)
@@ -47,23 +48,27 @@ static bool pause_unless_ended(void *ctx, int64_t pause_ns)
 
 static int serve(const struct control_settings *settings, struct role *role, const sigset_t *signals, struct err *err)
 {
+	autovar(role_serving) serving = {0};
 	sigset_t set = *signals;
 	const struct app_opts opts = {
 		.settings = settings,
 		.common = &role->common,
+		.serving = &serving,
 		.data_dir = role->data_dir,
 		.role = role,
 		.pause = pause_unless_ended,
 		.ctx = &set,
 	};
 	struct app *app = NULL;
-	int r = app_start(&opts, &app, err);
+	int r = role_serving_init(&role->common, "control-plane", &serving, err);
 
+	if (r == 0)
+		r = app_start(&opts, &app, err);
 	if (r != 0)
 		return r < 0 ? r : 0;
 	role_on_reload(role, webhook_secrets_reload, app->webhook_secrets);
-	log_info("control plane ready", F("address", role->common.listen), F("port", http_server_port(app->server)),
-		 F("version", NIMBUS_VERSION));
+	log_info("control plane ready", F("address", role->common.listen.items[0]),
+		 F("port", http_server_port(app->server)), F("version", NIMBUS_VERSION));
 	wait_for_end(signals, role);
 	log_info("control plane stops: it finishes what it has begun");
 	/* A second signal ends it at once: nothing is lost by that, it only cuts answers short. */

@@ -42,7 +42,7 @@ static int authorize_metrics(const struct app *app, const struct http_request *r
 	const struct secret *token = app->settings->metrics_token;
 
 	if (token == NULL)
-		return http_peer_is_loopback(req)
+		return http_remote_is_loopback(req)
 			       ? 0
 			       : err_set(err, ERR_FORBIDDEN,
 					 "metrics are for this machine only: NIMBUS_METRICS_TOKEN is not set");

@@ -9,6 +9,7 @@
 #include "logs/handlers.h"
 #include "net/http_client.h"
 #include "role/role.h"
+#include "role/serve.h"
 
 static const double latency[] = {.05, .1, .25, .5, 1, 2, 5, 0};
 
@@ -109,7 +110,6 @@ static int reload_secrets(void *ctx, const struct common_settings *common, const
 static void make_server(struct app *app)
 {
 	app->server_opts = (struct http_server_opts){
-		.address = app->opts.common->listen,
 		.port = (uint16_t)app->opts.settings->port,
 		.routes = logs_routes,
 		.route_count = logs_route_count,
@@ -119,6 +119,7 @@ static void make_server(struct app *app)
 		/* A batch holds its worker while the disk syncs; all that wait share one sync, so many are cheap. */
 		.workers = 32,
 	};
+	role_serving_apply(app->opts.serving, &app->server_opts);
 	app->server = http_server_new(&app->server_opts);
 	app->followers = http_wait_list_new(app->server);
 }

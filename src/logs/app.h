@@ -58,10 +58,12 @@ extern const struct metric logs_metrics[LOGS_METRIC_COUNT];
 enum { LOGS_BODIES_MAX = 256 << 20 };
 
 struct role;
+struct role_serving;
 
 struct app_opts {
 	const struct logging_settings *settings; /* borrowed */
 	const struct common_settings *common;	 /* borrowed */
+	const struct role_serving *serving;	 /* NULL: as nothing is configured */
 	const char *data_dir;
 	struct role *role; /* whose SIGHUP is heard; NULL: nobody's */
 	/* The store has failed: the role should end. From any thread. */

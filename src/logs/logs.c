@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "logs/app.h"
 #include "role/role.h"
+#include "role/serve.h"
 
 /* What ends the role: a signal, or a store that failed. */
 struct stop {
@@ -89,22 +90,26 @@ static void let_signals_end_it(void)
 static int serve(struct role *role, const struct logging_settings *settings, struct err *err)
 {
 	autovar(stop) stop = {-1, -1};
+	autovar(role_serving) serving = {0};
 	struct app *app = NULL;
 	const struct app_opts opts = {
 		.settings = settings,
 		.common = &role->common,
+		.serving = &serving,
 		.data_dir = role->data_dir,
 		.role = role,
 		.failed = on_failed,
 		.ctx = &stop,
 	};
 
-	int rc = stop_init(&stop, err);
+	int rc = role_serving_init(&role->common, "logging-pipeline", &serving, err);
+	if (rc == 0)
+		rc = stop_init(&stop, err);
 	if (rc == 0)
 		rc = logs_app_start(&opts, &app, err);
 	if (rc < 0)
 		return rc;
-	log_info("ready", F("address", role->common.listen), F("port", http_server_port(app->server)));
+	log_info("ready", F("address", role->common.listen.items[0]), F("port", http_server_port(app->server)));
 	bool well = wait_for_end(&stop, role);
 	if (well) {
 		let_signals_end_it();

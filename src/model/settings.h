@@ -12,8 +12,11 @@
 #include "base/config.h"
 
 struct common_settings {
-	char *listen;	/* address, for every server */
-	char *data_dir; /* NULL: the role's own choice, see up */
+	struct config_list listen; /* addresses, for every server */
+	struct config_list proxies;
+	int64_t connections_max;
+	int64_t connections_per_address; /* 0: no limit */
+	char *data_dir;			 /* NULL: the role's own choice, see up */
 	char *log_level;
 	int64_t min_free_disk; /* bytes; below, writes are refused before they are accepted */
 	int64_t uid;	       /* service user where no user `nimbus` exists */
@@ -36,8 +39,10 @@ struct control_settings {
 	struct config_secrets agent_token_secret_fallbacks;
 	struct secret *sso_session_secret; /* HS256 user sessions of the seeds */
 	struct config_secrets sso_session_secret_fallbacks;
-	struct config_list admin_subjects; /* empty: all */
-	int64_t lease_ttl;		   /* ns */
+	struct config_list admin_subjects;  /* empty: all */
+	struct config_list admin_addresses; /* empty: all */
+	bool require_https;
+	int64_t lease_ttl; /* ns */
 	int64_t max_attempts;
 	struct secret *metrics_token; /* NULL: loopback peers only */
 	char *log_sink_url;	      /* where attempts are sealed; NULL: nowhere */

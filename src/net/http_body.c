@@ -6,22 +6,11 @@
 
 enum { DROP_MAX = 64 << 20 };
 
-/* Two ways to say how long the body is could be read differently by a proxy before us (RFC 9112, 6.3). */
 int http_body_find_length(struct http_request *req, struct err *err)
 {
-	const char *length = http_header(req, "Content-Length");
-	bool chunked = http_header(req, "Transfer-Encoding") != NULL;
-	size_t lengths = 0;
-
-	for (size_t i = 0; i < req->header_count; i++)
-		lengths += strcasecmp(req->headers[i].name, "Content-Length") == 0;
-	if (lengths > 1 || (chunked && length != NULL)) {
-		req->close = true;
-		return err_set(err, ERR_INVALID, "the request says twice how long its body is");
-	}
-	req->body_length = chunked ? -1 : 0;
-	if (length != NULL)
-		return str_to_i64(str_c(length), "Content-Length", 0, INT64_MAX, &req->body_length, err);
+	req->body_length = req->head.codings > 0 ? -1 : 0;
+	if (req->head.lengths > 0)
+		return str_to_i64(req->head.length, "Content-Length", 0, INT64_MAX, &req->body_length, err);
 	return 0;
 }
 

@@ -28,7 +28,7 @@ enum http_body_next {
 	HTTP_BODY_CUT,	  /* no answer: the connection ends */
 };
 
-/* What the headers say of its length, into req->body_length. Where they say it twice, the connection is to close. */
+/* What the headers say of its length, into req->body_length. */
 int http_body_find_length(struct http_request *req, struct err *err) must_check;
 /* The request is answered *err, as soon as its sender can see that. `begun`: its body has been taken from. */
 enum http_body_next http_body_refuse(struct http_bodies *b, struct http_request *req, bool begun, const struct err *err)

@@ -1,5 +1,6 @@
 #include "net/http_client.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/crypto.h"
+#include "base/encoding.h"
 #include "base/js.h"
 #include "base/mem.h"
 #include "net/loop.h"
@@ -78,6 +80,42 @@ static void curl_text_free(char **text)
 	curl_free(*text);
 }
 
+static const char unix_scheme[] = "http+unix://";
+
+char *http_unix_url(const char *path)
+{
+	struct buf url = {0};
+
+	buf_puts(&url, unix_scheme);
+	for (; *path != '\0'; path++) {
+		if (isalnum((unsigned char)*path) || strchr("._-", *path) != NULL)
+			buf_putc(&url, *path);
+		else
+			buf_printf(&url, "%%%02X", (unsigned char)*path);
+	}
+	return buf_take(&url);
+}
+
+/* "http+unix://%2Frun%2Fx.sock/rest" to "/run/x.sock" and "http://localhost/rest". Gives whether it is one. */
+static bool split_unix_url(const char *url, char **ret_path, char **ret_url)
+{
+	const char *at = url + sizeof(unix_scheme) - 1;
+	struct buf path = {0};
+
+	if (strncmp(url, unix_scheme, sizeof(unix_scheme) - 1) != 0)
+		return false;
+	for (; *at != '\0' && *at != '/'; at++) {
+		int high = *at == '%' ? decode_hex_digit(at[1]) : -1;
+		int low = high >= 0 ? decode_hex_digit(at[2]) : -1;
+		buf_putc(&path, low >= 0 ? (char)(high << 4 | low) : *at);
+		at += low >= 0 ? 2 : 0;
+	}
+	*ret_url = xasprintf("http://localhost%s", *at != '\0' ? at : "/");
+	buf_putc(&path, '\0');
+	*ret_path = buf_take(&path);
+	return true;
+}
+
 /* The host of an http or https URL, which the caller releases with curl_free(). */
 static int url_host(const char *url, const char *name, char **ret_host, struct err *err)
 {
@@ -98,6 +136,8 @@ int http_url_check(const char *url, const char *name, struct err *err)
 {
 	__attribute__((cleanup(curl_text_free))) char *host = NULL;
 
+	if (strncmp(url, unix_scheme, sizeof(unix_scheme) - 1) == 0)
+		return 0;
 	return url_host(url, name, &host, err);
 }
 
@@ -259,6 +299,8 @@ static int transfer_init(struct transfer *t, CURL *easy, const struct http_call 
 			 struct http_reply *reply, struct err *err)
 {
 	__attribute__((cleanup(curl_text_free))) char *host = NULL;
+	autofree char *socket_path = NULL;
+	autofree char *socket_url = NULL;
 
 	*t = (struct transfer){
 		.easy = easy,
@@ -267,10 +309,15 @@ static int transfer_init(struct transfer *t, CURL *easy, const struct http_call 
 		.on_line = call->on_line,
 		.line_ctx = call->line_ctx,
 	};
-	int rc = url_host(call->url, "the address", &host, err);
+	const char *url = split_unix_url(call->url, &socket_path, &socket_url) ? socket_url : call->url;
+	int rc = url_host(url, "the address", &host, err);
 	if (rc < 0)
 		return rc;
-	(void)curl_easy_setopt(easy, CURLOPT_URL, call->url);
+	(void)curl_easy_setopt(easy, CURLOPT_URL, url);
+	if (socket_path != NULL)
+		(void)curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, socket_path);
+	if (getenv("NIMBUS_CA_BUNDLE") != NULL)
+		(void)curl_easy_setopt(easy, CURLOPT_CAINFO, getenv("NIMBUS_CA_BUNDLE"));
 	(void)curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	(void)curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
 	(void)curl_easy_setopt(easy, CURLOPT_USERAGENT, "nimbus/" NIMBUS_VERSION);

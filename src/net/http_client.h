@@ -2,6 +2,7 @@
  * The HTTP client: the wrapper of libcurl. Two faces on one description of a call: http_client_do() blocks (workers,
  * commands; any thread), http_client_start() runs on a loop (agent, shim). http and https only, no redirects, no
  * proxy for loopback, nothing unbounded: every call has a deadline and every answer a largest size.
+ * Servers of https are checked against the CA file of the variable NIMBUS_CA_BUNDLE, or else the system's.
  *
  * An answer outside 2xx is an error. Our services' {"detail", "code", "hint"} become a struct err with that code and
  * text; the hint stays in the reply.
@@ -81,5 +82,7 @@ int64_t http_backoff(unsigned attempt, int64_t base_ns, int64_t max_ns);
 bool http_may_retry(const struct http_reply *reply);
 /* base + path with exactly one '/' between them, whatever both look like. */
 char *http_url(const char *base, const char *path) must_check;
-/* An http or https URL with a host; `name` is the variable that the message blames. */
+/* "http+unix://%2Frun%2Fx.sock": the service behind a unix socket, as a base for http_url(). The caller frees. */
+char *http_unix_url(const char *path) must_check;
+/* An http or https URL with a host, or the above; `name` is the variable that the message blames. */
 int http_url_check(const char *url, const char *name, struct err *err) must_check;

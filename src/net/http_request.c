@@ -1,9 +1,7 @@
 #include "net/http_request.h"
 
-#include <arpa/inet.h>
 #include <assert.h>
 #include <inttypes.h>
-#include <netinet/in.h>
 #include <strings.h>
 
 #include "base/clock.h"
@@ -72,11 +70,41 @@ static char *make_id(struct http_request *req)
 	return arena_printf(req->arena, "%016" PRIx64, crypto_random_u64());
 }
 
-int http_request_parse(struct http_request *req, struct err *err)
+/* The values of every header of that name. */
+static const char *const *header_lines(const struct http_request *req, const char *name, size_t *ret_count)
+{
+	const char **lines = arena_calloc(req->arena, req->header_count + 1, sizeof(*lines));
+
+	*ret_count = 0;
+	for (size_t i = 0; i < req->header_count; i++) {
+		if (strcasecmp(req->headers[i].name, name) == 0)
+			lines[(*ret_count)++] = req->headers[i].value;
+	}
+	return lines;
+}
+
+static int find_origin(struct http_request *req, struct err *err)
+{
+	struct http_forwarded f = {0};
+
+	req->origin = (struct http_origin){
+		.unix_peer = !address_of(&req->peer, &req->origin.address),
+		.https = req->link != NULL && http_connection_is_tls(req->link),
+	};
+	(void)address_of(&req->peer, &req->origin.address);
+	f.for_lines = header_lines(req, "X-Forwarded-For", &f.for_count);
+	f.proto_lines = header_lines(req, "X-Forwarded-Proto", &f.proto_count);
+	return http_forwarded_resolve(&f, req->proxies, &req->origin, err);
+}
+
+int http_request_parse(struct http_request *req, const struct cidr_list *proxies, struct err *err)
 {
 	req->id = make_id(req);
+	req->proxies = proxies;
 	req->target = arena_alloc(req->arena, sizeof(*req->target));
-	return http_target_parse(str_c(req->raw_target), req->arena, req->target, err);
+	int found = find_origin(req, err);
+	int rc = http_target_parse(str_c(req->raw_target), req->arena, req->target, found == 0 ? err : NULL);
+	return found < 0 ? found : rc;
 }
 
 struct arena *http_arena(struct http_request *req)
@@ -161,46 +189,69 @@ int http_body_decode(struct http_request *req, const struct js_shape *shape, voi
 	return rc < 0 ? rc : js_decode(body, shape, req->arena, ret, err);
 }
 
-/* Whoever asks through a proxy on this machine is somewhere else. */
-static bool is_forwarded(const struct http_request *req)
+static bool has_any(const struct http_request *req, const char *const *names, size_t count)
 {
-	static const char *const names[] = {"Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"};
-
-	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+	for (size_t i = 0; i < count; i++) {
 		if (http_header(req, names[i]) != NULL)
 			return true;
 	}
 	return false;
 }
 
-bool http_peer_is_loopback(const struct http_request *req)
+/* The peer itself, before any header was believed. */
+static bool peer_is_proxy(const struct http_request *req)
 {
-	static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
+	struct http_origin peer = {.unix_peer = req->peer.ss_family == AF_UNIX};
 
-	if (is_forwarded(req))
-		return false;
-	if (req->peer.ss_family == AF_INET) {
-		const struct sockaddr_in *in = (const void *)&req->peer;
-		return ntohl(in->sin_addr.s_addr) >> 24 == 127;
-	}
-	if (req->peer.ss_family != AF_INET6)
-		return false;
-	const struct sockaddr_in6 *in6 = (const void *)&req->peer;
-	if (memcmp(in6->sin6_addr.s6_addr, mapped, sizeof(mapped)) == 0)
-		return in6->sin6_addr.s6_addr[12] == 127;
-	return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+	(void)address_of(&req->peer, &peer.address);
+	return http_origin_is_proxy(&peer, req->proxies);
 }
 
-const char *http_peer(const struct http_request *req)
+/* Somebody speaks for somebody else, and is not believed. */
+static bool is_forwarded_by_a_stranger(const struct http_request *req)
 {
-	char *text = arena_alloc(req->arena, INET6_ADDRSTRLEN);
-	const void *address = &((const struct sockaddr_in *)(const void *)&req->peer)->sin_addr;
+	static const char *const names[] = {"Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"};
 
-	if (req->peer.ss_family == AF_INET6)
-		address = &((const struct sockaddr_in6 *)(const void *)&req->peer)->sin6_addr;
-	if (req->peer.ss_family == AF_UNSPEC || inet_ntop(req->peer.ss_family, address, text, INET6_ADDRSTRLEN) == NULL)
-		return "unknown";
+	return !peer_is_proxy(req) && has_any(req, names, ARRAY_LEN(names));
+}
+
+bool http_has_stray_forwarding(const struct http_request *req)
+{
+	static const char *const names[] = {"X-Forwarded-For", "X-Forwarded-Proto"};
+	bool none = req->proxies == NULL || (req->proxies->count == 0 && !req->proxies->unix_peers);
+
+	return none && has_any(req, names, ARRAY_LEN(names));
+}
+
+const struct address *http_remote(const struct http_request *req)
+{
+	return req->origin.unix_peer ? NULL : &req->origin.address;
+}
+
+const char *http_remote_addr(const struct http_request *req)
+{
+	char *text = arena_alloc(req->arena, ADDRESS_TEXT_MAX);
+
+	if (req->origin.unix_peer)
+		return "unix";
+	address_write(&req->origin.address, text);
 	return text;
+}
+
+const char *http_scheme(const struct http_request *req)
+{
+	return req->origin.https ? "https" : "http";
+}
+
+bool http_is_confidential(const struct http_request *req)
+{
+	return req->origin.https ||
+	       (req->peer.ss_family == AF_UNIX && !peer_is_proxy(req) && !is_forwarded_by_a_stranger(req));
+}
+
+bool http_remote_is_loopback(const struct http_request *req)
+{
+	return !req->origin.unix_peer && !is_forwarded_by_a_stranger(req) && address_is_loopback(&req->origin.address);
 }
 
 void http_set_claims(struct http_request *req, void *claims)

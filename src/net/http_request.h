@@ -14,6 +14,9 @@
 #include "base/buf.h"
 #include "base/compiler.h"
 #include "base/err.h"
+#include "net/http_connection.h"
+#include "net/http_forwarded.h"
+#include "net/http_head.h"
 #include "net/http_route.h"
 #include "net/http_server.h"
 #include "net/http_wait.h"
@@ -40,7 +43,8 @@ struct http_answer {
 
 struct http_request {
 	struct http_server *server;
-	void *connection; /* the library's */
+	void *connection;	      /* the library's */
+	struct http_connection *link; /* NULL before its headers are there */
 	int fd;
 	int64_t begun_ns;
 
@@ -49,6 +53,8 @@ struct http_request {
 
 	struct arena *arena;
 	const char *raw_target;
+	const char *line_target; /* where it lies in the library's memory; for its address only */
+	struct http_head head;	 /* borrows from there: only good while the headers are looked at */
 	const char *method;
 	char *id;
 	struct http_target *target;
@@ -56,6 +62,8 @@ struct http_request {
 	struct http_param *headers;
 	size_t header_count;
 	struct sockaddr_storage peer;
+	const struct cidr_list *proxies;
+	struct http_origin origin;
 	void *claims;
 	void *state;
 
@@ -92,8 +100,8 @@ void http_request_free(struct http_request *req);
 AUTOPTR_DEFINE(http_request)
 
 void http_request_add_header(struct http_request *req, struct str name, struct str value);
-/* The target and the id, once the headers are there. */
-int http_request_parse(struct http_request *req, struct err *err) must_check;
+/* The id, the target and who asks, once the headers are there. `proxies` may be NULL. */
+int http_request_parse(struct http_request *req, const struct cidr_list *proxies, struct err *err) must_check;
 
 /* The error as the answer, in place of any that was set. */
 void http_answer_error(struct http_request *req, const struct err *err);

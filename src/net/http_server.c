@@ -23,11 +23,13 @@
 #include <sys/socket.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/queue.h"
 #include "net/http_body.h"
+#include "net/http_connection.h"
+#include "net/http_forwarded.h"
+#include "net/http_head.h"
 #include "net/http_request.h"
 #include "net/http_wait.h"
 #include "net/listen.h"
@@ -46,7 +48,10 @@ enum {
 
 struct http_server {
 	struct http_server_opts opts;
-	struct MHD_Daemon *daemon;
+	struct MHD_Daemon *plain; /* NULL where nothing listens for it */
+	struct listener **listeners;
+	size_t listener_count;
+	struct http_connections *connections;
 	uint16_t port;
 	struct queue *queue; /* struct http_request *: to be run, or finished with `done` left */
 	pthread_t *workers;
@@ -54,7 +59,6 @@ struct http_server {
 	struct http_waits *waits;
 	atomic_bool stopping;
 	struct http_bodies bodies;
-	atomic_size_t connections;
 
 	pthread_mutex_t lock; /* guards active */
 	pthread_cond_t idle;  /* active became 0 */
@@ -148,7 +152,7 @@ static struct MHD_Response *make_response(struct http_request *req)
 		(void)MHD_add_response_header(response, "Content-Type", answer->content_type);
 	for (size_t i = 0; i < answer->header_count; i++)
 		(void)MHD_add_response_header(response, answer->headers[i].name, answer->headers[i].value);
-	if (req->close || atomic_load(&s->stopping) || atomic_load(&s->connections) > KEEP_ALIVE_MAX)
+	if (req->close || atomic_load(&s->stopping) || http_connections_counts(s->connections).current > KEEP_ALIVE_MAX)
 		(void)MHD_add_response_header(response, "Connection", "close");
 	return response;
 }
@@ -166,6 +170,8 @@ static enum MHD_Result send_answer(struct http_request *req)
 
 	/* Whoever asked to be told would be told wrongly: the kernel takes bytes for a peer that has closed. */
 	if (req->gone || (req->done != NULL && hung_up(req->fd)))
+		return MHD_NO;
+	if (!http_connection_use(req->link, HTTP_USE_SENDING))
 		return MHD_NO;
 	struct MHD_Response *response = make_response(req);
 	set_phase(req, HTTP_PHASE_SENDING);
@@ -296,6 +302,8 @@ static enum MHD_Result hand_to_worker(struct http_request *req)
 		err_set(&err, ERR_UNAVAILABLE, "the server has more requests than it can carry out");
 		return send_error(req, &err);
 	}
+	if (!http_connection_use(req->link, HTTP_USE_AWAY))
+		return MHD_NO;
 	set_phase(req, HTTP_PHASE_AWAY);
 	MHD_suspend_connection(req->connection);
 	if (queue_try_push(s->queue, req))
@@ -333,34 +341,46 @@ static enum MHD_Result follow(struct http_request *req, enum http_body_next next
 static enum MHD_Result collect_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_len,
 				      const char *value, size_t value_len)
 {
+	struct http_request *req = cls;
+
 	(void)kind;
-	http_request_add_header(cls, (struct str){name, name_len}, (struct str){value, value_len});
+	http_head_field(&req->head, (struct str){name, name_len}, (struct str){value, value_len});
+	http_request_add_header(req, (struct str){name, name_len}, (struct str){value, value_len});
 	return MHD_YES;
 }
 
 /* What the connection tells of the request. */
-static void adopt(struct http_request *req, struct MHD_Connection *connection, const char *method)
+static void adopt(struct http_request *req, struct MHD_Connection *connection, const char *method, const char *version)
 {
 	req->connection = connection;
 	req->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+	req->link = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 	req->method = arena_strdup(req->arena, method);
 	const struct sockaddr *peer =
 		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
-	if (peer != NULL && peer->sa_family == AF_INET)
+	req->peer.ss_family = peer != NULL ? peer->sa_family : AF_UNSPEC;
+	if (req->peer.ss_family == AF_INET)
 		memcpy(&req->peer, peer, sizeof(struct sockaddr_in));
-	if (peer != NULL && peer->sa_family == AF_INET6)
+	if (req->peer.ss_family == AF_INET6)
 		memcpy(&req->peer, peer, sizeof(struct sockaddr_in6));
+	http_head_line(&req->head, method, req->line_target, str_c(req->raw_target), version);
 	(void)MHD_get_connection_values_n(connection, MHD_HEADER_KIND, collect_header, req);
 }
 
-static int check_headers(struct http_request *req, struct err *err)
+/* After a head that could be read in two ways, what follows it could be anything. */
+static int check_head(struct http_request *req, struct err *err)
 {
 	const union MHD_ConnectionInfo *size =
 		MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+	size_t bytes = size != NULL ? size->header_size : 0;
 
-	if (size != NULL && size->header_size >= HEADERS_MAX)
-		return err_set(err, ERR_HEADERS_TOO_LARGE, "the headers are over %d bytes", HEADERS_MAX);
-	return 0;
+	int rc = http_head_check(&req->head, bytes, str_c(req->raw_target), err);
+	if (rc == 0 && bytes >= HEADERS_MAX)
+		rc = err_set(err, ERR_HEADERS_TOO_LARGE, "the headers are over %d bytes", HEADERS_MAX);
+	if (rc == 0)
+		rc = http_body_find_length(req, err);
+	req->close = req->close || rc < 0;
+	return rc;
 }
 
 static int find_route(struct http_request *req, struct err *err)
@@ -394,17 +414,18 @@ static int let_in(struct http_request *req, struct err *err)
 	return rc;
 }
 
-static enum MHD_Result begin(struct http_request *req, struct MHD_Connection *connection, const char *method)
+static enum MHD_Result begin(struct http_request *req, struct MHD_Connection *connection, const char *method,
+			     const char *version)
 {
 	struct err err = {0};
 
-	adopt(req, connection, method);
+	adopt(req, connection, method, version);
 	count_active(req->server, 1);
-	int rc = http_body_find_length(req, &err);
-	int parsed = http_request_parse(req, rc == 0 ? &err : NULL);
+	if (!http_connection_use(req->link, HTTP_USE_RECEIVING))
+		return MHD_NO;
+	int rc = check_head(req, &err);
+	int parsed = http_request_parse(req, req->server->opts.proxies, rc == 0 ? &err : NULL);
 	rc = rc < 0 ? rc : parsed;
-	if (rc == 0)
-		rc = check_headers(req, &err);
 	if (rc == 0)
 		rc = find_route(req, &err);
 	if (rc == 0)
@@ -419,7 +440,9 @@ static enum MHD_Result begin(struct http_request *req, struct MHD_Connection *co
 static void *on_target(void *cls, const char *target, struct MHD_Connection *connection)
 {
 	(void)connection;
-	return http_request_new(cls, target);
+	struct http_request *req = http_request_new(cls, target);
+	req->line_target = target;
+	return req;
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *url, const char *method,
@@ -430,16 +453,17 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 
 	(void)cls;
 	(void)url;
-	(void)version;
 	*upload_size = 0;
 	switch (get_phase(req)) {
 	case HTTP_PHASE_NEW:
-		return begin(req, connection, method);
+		return begin(req, connection, method, version);
 	case HTTP_PHASE_BODY:
+		http_connection_took(req->link, bytes.len);
 		if (bytes.len > 0)
 			return follow(req, http_body_take(&req->server->bodies, req, bytes));
 		return req->match.route->run == HTTP_INLINE ? run_inline(req) : hand_to_worker(req);
 	case HTTP_PHASE_DROP:
+		http_connection_took(req->link, bytes.len);
 		return follow(req, http_body_drop(req, bytes.len));
 	case HTTP_PHASE_READY:
 		return send_answer(req);
@@ -459,11 +483,13 @@ static void log_access(const struct http_request *req, int status, int64_t durat
 
 	log_info("request", F("method", req->method), F("path", path), F("status", status),
 		 F("ms", (double)duration_ns / (double)NS_PER_MS), F("received", req->received),
-		 F("delivered", req->delivered), F("peer", http_peer(req)), F("request_id", req->id));
+		 F("delivered", req->delivered), F("peer", http_remote_addr(req)), F("request_id", req->id));
 }
 
 static int sent_status(const struct http_request *req, struct MHD_Connection *connection)
 {
+	if (req->link != NULL && http_connection_cut(req->link) != HTTP_CUT_NOT && req->answer.status == 0)
+		return err_info(ERR_TOO_SLOW)->http_status;
 	if (req->answer.status != 0)
 		return req->answer.status;
 	/* The library's own page about a request that it could not read, or no answer at all. */
@@ -479,6 +505,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **sl
 	if (req == NULL)
 		return;
 	*slot = NULL;
+	if (req->link != NULL)
+		http_connection_rest(req->link);
 	enum http_phase phase = get_phase(req);
 	int status = sent_status(req, connection);
 	int64_t duration_ns = clock_monotonic_ns() - req->begun_ns;
@@ -504,12 +532,31 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **s
 {
 	struct http_server *s = cls;
 
-	(void)connection;
-	(void)slot;
 	if (what == MHD_CONNECTION_NOTIFY_STARTED)
-		atomic_fetch_add(&s->connections, 1);
+		*slot = http_connections_begun(
+			s->connections,
+			MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd);
 	else
-		atomic_fetch_sub(&s->connections, 1);
+		http_connections_ended(s->connections, *slot);
+}
+
+/* In the accepting thread. The library has the descriptor, also where it fails. */
+static bool take_connection(void *ctx, const struct listener *from, int fd, const struct sockaddr_storage *peer,
+			    size_t peer_len)
+{
+	struct http_server *s = ctx;
+
+	(void)from;
+	return MHD_add_connection(s->plain, fd, (const struct sockaddr *)peer, (socklen_t)peer_len) == MHD_YES;
+}
+
+static bool is_proxy(void *ctx, const struct sockaddr_storage *peer)
+{
+	const struct http_server *s = ctx;
+	struct http_origin origin = {.unix_peer = peer->ss_family == AF_UNIX};
+
+	(void)address_of(peer, &origin.address);
+	return http_origin_is_proxy(&origin, s->opts.proxies);
 }
 
 /* --- life --- */
@@ -523,14 +570,32 @@ static unsigned cores(void)
 
 static void set_defaults(struct http_server_opts *opts)
 {
-	opts->address = opts->address != NULL ? opts->address : "127.0.0.1";
 	opts->io_threads = opts->io_threads > 0 ? opts->io_threads : cores();
 	opts->workers = opts->workers > 0 ? opts->workers : 64;
 	opts->queue_max = opts->queue_max > 0 ? opts->queue_max : 1024;
 	opts->connections_max = opts->connections_max > 0 ? opts->connections_max : 12000;
 	opts->idle_timeout_ns = opts->idle_timeout_ns > 0 ? opts->idle_timeout_ns : 60 * NS_PER_S;
 	opts->body_timeout_ns = opts->body_timeout_ns > 0 ? opts->body_timeout_ns : 60 * NS_PER_S;
+	opts->slow_timeout_ns = opts->slow_timeout_ns > 0 ? opts->slow_timeout_ns : 15 * NS_PER_S;
 	opts->drop_timeout_ns = opts->drop_timeout_ns > 0 ? opts->drop_timeout_ns : 5 * NS_PER_S;
+}
+
+/* Each connection is a descriptor; what is left over is for files and the database. */
+static void fit_descriptor_limit(struct http_server_opts *opts)
+{
+	enum { OTHERS = 512 };
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+	if (limit.rlim_max >= opts->connections_max + OTHERS)
+		return;
+	unsigned fit = limit.rlim_max > 2 * OTHERS ? (unsigned)limit.rlim_max - OTHERS : (unsigned)limit.rlim_max / 2;
+	log_warn("fewer connections than configured: the limit of open files is low", F("connections", (uint64_t)fit),
+		 F("configured", (uint64_t)opts->connections_max), F("open_files", (uint64_t)limit.rlim_max));
+	opts->connections_max = fit;
 }
 
 struct http_server *http_server_new(const struct http_server_opts *opts)
@@ -540,6 +605,16 @@ struct http_server *http_server_new(const struct http_server_opts *opts)
 
 	s->opts = *opts;
 	set_defaults(&s->opts);
+	fit_descriptor_limit(&s->opts);
+	s->connections = http_connections_new(&(struct http_connections_opts){
+		.max = s->opts.connections_max,
+		.per_address_max = s->opts.connections_per_address,
+		.slow_ns = s->opts.slow_timeout_ns,
+		.stuck_ns = s->opts.idle_timeout_ns,
+		.exempt = is_proxy,
+		.take = take_connection,
+		.ctx = s,
+	});
 	/* A connection has at most one request that waits to be run, and few behind it that are only to be finished;
 	 * those beyond are finished where they are. */
 	s->bodies.timeout_ns = s->opts.body_timeout_ns;
@@ -559,26 +634,17 @@ struct http_wait_list *http_wait_list_new(struct http_server *s)
 	return http_waits_list_new(s->waits);
 }
 
-/* Each connection is a descriptor; what is left over is for files and the database. */
-static void raise_descriptor_limit(unsigned connections)
+static int start_daemon(struct http_server *s, struct MHD_Daemon **ret, struct err *err)
 {
-	enum { OTHERS = 512 };
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= connections + OTHERS)
-		return;
-	limit.rlim_cur = limit.rlim_max < connections + OTHERS ? limit.rlim_max : connections + OTHERS;
-	(void)setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-static int start_daemon(struct http_server *s, int listen_fd, struct err *err)
-{
+	/* Each of the library's threads gets a share of its limit, however connections fall: ours is the one that
+	 * counts. */
+	intptr_t never_reached = (intptr_t)(s->opts.connections_max + 1024) * s->opts.io_threads;
 	struct MHD_OptionItem options[] = {
-		{MHD_OPTION_LISTEN_SOCKET, listen_fd, NULL},
-		{MHD_OPTION_CONNECTION_LIMIT, (intptr_t)s->opts.connections_max, NULL},
+		{MHD_OPTION_CONNECTION_LIMIT, never_reached, NULL},
 		{MHD_OPTION_CONNECTION_MEMORY_LIMIT, CONNECTION_MEMORY, NULL},
 		{MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)((s->opts.idle_timeout_ns + NS_PER_S - 1) / NS_PER_S), NULL},
-		{MHD_OPTION_STRICT_FOR_CLIENT, 1, NULL},
+		/* http_head.c is stricter than the library at its strictest, and answers in our words. */
+		{MHD_OPTION_STRICT_FOR_CLIENT, 0, NULL},
 		{MHD_OPTION_URI_LOG_CALLBACK, (intptr_t)on_target, s},
 		{MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)on_completed, s},
 		{MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)on_connection, s},
@@ -588,12 +654,12 @@ static int start_daemon(struct http_server *s, int listen_fd, struct err *err)
 		{MHD_OPTION_END, 0, NULL},
 	};
 
-	s->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
-				     on_request, s, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
-	return s->daemon != NULL ? 0 : err_set(err, ERR_UNAVAILABLE, "the HTTP server's threads would not start");
+	*ret = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET, 0,
+				NULL, NULL, on_request, s, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
+	return *ret != NULL ? 0 : err_set(err, ERR_UNAVAILABLE, "the HTTP server's threads would not start");
 }
 
-static int start_threads(struct http_server *s, int listen_fd, struct err *err)
+static int start_threads(struct http_server *s, struct err *err)
 {
 	int rc = http_waits_start(s->waits, err);
 	if (rc < 0)
@@ -604,26 +670,44 @@ static int start_threads(struct http_server *s, int listen_fd, struct err *err)
 		if (errno != 0)
 			return err_sys(err, "start a worker thread");
 	}
-	return start_daemon(s, listen_fd, err);
+	rc = start_daemon(s, &s->plain, err);
+	return rc < 0 ? rc : http_connections_start(s->connections, s->listeners, s->listener_count, err);
+}
+
+/* All TCP addresses have the same port, also where the first got a free one. */
+static int open_listeners(struct http_server *s, struct err *err)
+{
+	static const char *const loopback[] = {"127.0.0.1"};
+	const struct http_server_opts *opts = &s->opts;
+	const char *const *addresses = opts->address_count > 0 ? opts->addresses : loopback;
+	size_t count = opts->address_count > 0 ? opts->address_count : 1;
+	uint16_t port = opts->port;
+
+	s->listeners = xcalloc(count, sizeof(struct listener *));
+	for (; s->listener_count < count; s->listener_count++) {
+		struct listener **l = &s->listeners[s->listener_count];
+		int rc = listener_open(addresses[s->listener_count], port, l, err);
+		if (rc < 0)
+			return rc;
+		if ((*l)->path == NULL)
+			port = s->port = (*l)->port;
+	}
+	return 0;
 }
 
 int http_server_start(struct http_server *s, struct err *err)
 {
-	autoclose fd = -1;
 	sigset_t all;
 	sigset_t before;
 
-	raise_descriptor_limit(s->opts.connections_max);
-	int rc = listen_tcp(s->opts.address, s->opts.port, &fd, &s->port, err);
+	int rc = open_listeners(s, err);
 	if (rc < 0)
 		return rc;
 	/* Signals are for the thread that the role has for them. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = start_threads(s, fd, err);
+	rc = start_threads(s, err);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (rc == 0)
-		(void)fd_take(&fd); /* the library's now */
 	return rc;
 }
 
@@ -639,7 +723,12 @@ bool http_server_stopping(const struct http_server *s)
 
 struct http_server_counts http_server_counts(struct http_server *s)
 {
-	struct http_server_counts counts = {.waiting = http_waits_count(s->waits), .queued = queue_len(s->queue)};
+	struct http_server_counts counts = {
+		.waiting = http_waits_count(s->waits),
+		.queued = queue_len(s->queue),
+		.body_bytes = atomic_load(&s->bodies.bytes),
+		.connections = http_connections_counts(s->connections),
+	};
 
 	pthread_mutex_lock(&s->lock);
 	counts.active = s->active;
@@ -663,17 +752,20 @@ void http_server_stop(struct http_server *s, int64_t deadline_ns)
 {
 	if (atomic_exchange(&s->stopping, true))
 		return;
-	if (s->daemon != NULL) {
-		autoclose listening = MHD_quiesce_daemon(s->daemon);
+	if (s->plain != NULL) {
+		http_connections_stop_accepting(s->connections);
 		http_waits_stop(s->waits);
 		await_requests(s, deadline_ns);
 	}
 	queue_close(s->queue);
 	for (unsigned i = 0; i < s->worker_count; i++)
 		(void)pthread_join(s->workers[i], NULL);
-	if (s->daemon != NULL)
-		MHD_stop_daemon(s->daemon);
-	s->daemon = NULL;
+	if (s->plain != NULL)
+		MHD_stop_daemon(s->plain);
+	s->plain = NULL;
+	for (size_t i = 0; i < s->listener_count; i++)
+		listener_free(s->listeners[i]);
+	s->listener_count = 0;
 }
 
 void http_server_free(struct http_server *s)
@@ -682,6 +774,8 @@ void http_server_free(struct http_server *s)
 		return;
 	http_server_stop(s, 0);
 	assert(s->active == 0);
+	http_connections_free(s->connections);
+	free(s->listeners);
 	http_waits_free(s->waits);
 	queue_free(s->queue);
 	pthread_mutex_destroy(&s->lock);

@@ -26,6 +26,8 @@
 #include "base/err.h"
 #include "base/js.h"
 #include "base/str.h"
+#include "net/cidr.h"
+#include "net/http_connection.h"
 #include "net/http_wait.h"
 
 struct http_server;
@@ -67,8 +69,9 @@ struct http_route {
 /* --- the server --- */
 
 struct http_server_opts {
-	const char *address; /* numeric, IPv4 or IPv6; NULL: 127.0.0.1 */
-	uint16_t port;	     /* 0: a free one */
+	const char *const *addresses; /* numeric, IPv4 or IPv6, or "unix:/path"; none: 127.0.0.1 */
+	size_t address_count;
+	uint16_t port; /* of all TCP addresses; 0: a free one */
 	const struct http_route *routes;
 	size_t route_count;
 	void *ctx; /* given to every callback of the role */
@@ -79,10 +82,13 @@ struct http_server_opts {
 	unsigned io_threads; /* 0: one per core */
 	unsigned workers;    /* 0: 64; they mostly wait for the disk, and those that wait together share a commit */
 	size_t queue_max;    /* requests waiting for a worker, beyond which new ones get 503; 0: 1,024 */
-	unsigned connections_max; /* 0: 12,000 */
-	int64_t idle_timeout_ns;  /* a connection on which nothing moves; 0: 60 s */
-	int64_t body_timeout_ns;  /* how long a request may take to bring a body that is kept in memory; 0: 60 s */
-	int64_t drop_timeout_ns;  /* how long a refused body is taken so that its sender sees the answer; 0: 5 s */
+	unsigned connections_max;	  /* 0: 12,000; fewer where the limit of open files is lower */
+	unsigned connections_per_address; /* 0: no limit */
+	const struct cidr_list *proxies;  /* whose X-Forwarded headers count; NULL: nobody's */
+	int64_t idle_timeout_ns;	  /* a connection on which nothing moves; 0: 60 s */
+	int64_t body_timeout_ns; /* how long a request may take to bring a body that is kept in memory; 0: 60 s */
+	int64_t slow_timeout_ns; /* how long a request may come in below 1 KB/s; 0: 15 s */
+	int64_t drop_timeout_ns; /* how long a refused body is taken so that its sender sees the answer; 0: 5 s */
 };
 
 /* The options, and the routes in them, must outlive the server. */
@@ -102,9 +108,11 @@ void http_server_free(struct http_server *s);
 AUTOPTR_DEFINE(http_server)
 
 struct http_server_counts {
-	size_t active;	/* requests begun and not finished, the waiting ones among them */
-	size_t waiting; /* parked requests and sleeping streams */
-	size_t queued;	/* waiting for a worker */
+	size_t active;	   /* requests begun and not finished, the waiting ones among them */
+	size_t waiting;	   /* parked requests and sleeping streams */
+	size_t queued;	   /* waiting for a worker */
+	size_t body_bytes; /* of bodies in memory */
+	struct http_connection_counts connections;
 };
 struct http_server_counts http_server_counts(struct http_server *s);
 
@@ -132,10 +140,22 @@ struct str http_body(const struct http_request *req);
 int http_body_js(struct http_request *req, const struct js **ret, struct err *err) must_check;
 /* ... decoded by a shape into *ret. */
 int http_body_decode(struct http_request *req, const struct js_shape *shape, void *ret, struct err *err) must_check;
-/* From this machine, and not through a proxy on it that speaks for somebody else. */
-bool http_peer_is_loopback(const struct http_request *req);
-/* The numeric address of the peer. */
-const char *http_peer(const struct http_request *req);
+/*
+ * Who asks: the peer, or the client that a trusted proxy names. The numeric address; "unix" for a peer over a unix
+ * socket of whom no proxy says more.
+ */
+const char *http_remote_addr(const struct http_request *req);
+/* NULL where it is "unix". */
+const struct address *http_remote(const struct http_request *req);
+/* How it asks: "https" or "http", of the client that a trusted proxy names. */
+const char *http_scheme(const struct http_request *req);
+/* HTTPS, or over a unix socket, and then not through a proxy: nobody on a network could read it. */
+bool http_is_confidential(const struct http_request *req);
+/* http_remote_addr() is this machine, and nobody says that it speaks for somebody else but trusted proxies. A unix
+ * socket's peer is not: a proxy may be behind it. */
+bool http_remote_is_loopback(const struct http_request *req);
+/* It carries X-Forwarded-For or -Proto, though no proxy is trusted. */
+bool http_has_stray_forwarding(const struct http_request *req);
 /* What authorize found; the server only carries it. */
 void http_set_claims(struct http_request *req, void *claims);
 void *http_claims(const struct http_request *req);

@@ -99,7 +99,7 @@ static int name(void *ctx, struct http_request *req, struct err *err)
 		return rc;
 	const char *text = arena_printf(http_arena(req), "%s %d %s %d", http_path_param(req, "name"), (int)number,
 					http_header(req, "x-thing") != NULL ? http_header(req, "X-THING") : "-",
-					(int)http_peer_is_loopback(req));
+					(int)http_remote_is_loopback(req));
 	return http_reply_text(req, 200, text);
 }
 
@@ -1284,7 +1284,8 @@ static void a_bad_address_is_refused(void **state)
 	struct err err = {0};
 
 	(void)state;
-	autoptr(http_server) server = http_server_new(&(struct http_server_opts){.address = "localhost"});
+	autoptr(http_server) server = http_server_new(
+		&(struct http_server_opts){.addresses = (const char *const[]){"localhost"}, .address_count = 1});
 	assert_int_equal(http_server_start(server, &err), -ERR_INVALID);
 	autoptr(http_server) unused = http_server_new(&(struct http_server_opts){0});
 	assert_non_null(unused);
@@ -1296,8 +1297,11 @@ static void ipv6_is_served(void **state)
 	struct err err = {0};
 
 	(void)state;
-	autoptr(http_server) server = http_server_new(
-		&(struct http_server_opts){.address = "::1", .routes = routes, .route_count = ARRAY_LEN(routes)});
+	autoptr(http_server) server =
+		http_server_new(&(struct http_server_opts){.addresses = (const char *const[]){"::1"},
+							   .address_count = 1,
+							   .routes = routes,
+							   .route_count = ARRAY_LEN(routes)});
 	if (http_server_start(server, &err) < 0)
 		skip(); /* no IPv6 on this machine */
 	autovar(client) client = {.fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0)};

@@ -7,14 +7,17 @@
 #include <inttypes.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "base/file.h"
+#include "base/mem.h"
 #include "base/str.h"
 
 enum { BACKLOG = 4096, TCP_STATE_LISTEN = 0x0a };
@@ -121,7 +124,7 @@ static int port_in_use(const char *address, uint16_t port, struct err *err)
 	return err_set(err, ERR_CONFLICT, "port %u on %s is in use%.*s", port, address, STR_ARG(buf_str(&holder)));
 }
 
-int listen_tcp(const char *address, uint16_t port, int *ret_fd, uint16_t *ret_port, struct err *err)
+static int open_tcp(const char *address, uint16_t port, struct listener *l, struct err *err)
 {
 	struct sockaddr_storage at = {0};
 	socklen_t len = 0;
@@ -130,18 +133,102 @@ int listen_tcp(const char *address, uint16_t port, int *ret_fd, uint16_t *ret_po
 	int rc = resolve(address, port, &at, &len, err);
 	if (rc < 0)
 		return rc;
-	autoclose fd = socket(at.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
+	l->fd = socket(at.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (l->fd < 0)
 		return err_sys(err, "listen on %s", address);
 	/* Connections of an earlier run that linger (TIME_WAIT) do not hold the port. */
-	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(fd, (struct sockaddr *)&at, len) != 0 || listen(fd, BACKLOG) != 0)
+	(void)setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(l->fd, (struct sockaddr *)&at, len) != 0 || listen(l->fd, BACKLOG) != 0)
 		return errno == EADDRINUSE ? port_in_use(address, port, err)
 					   : err_sys(err, "listen on port %u of %s", port, address);
-	if (getsockname(fd, (struct sockaddr *)&at, &len) != 0)
+	if (getsockname(l->fd, (struct sockaddr *)&at, &len) != 0)
 		return err_sys(err, "listen on port %u of %s", port, address);
-	*ret_port = ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
-						   : ((struct sockaddr_in *)&at)->sin_port);
+	l->port = ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
+						 : ((struct sockaddr_in *)&at)->sin_port);
+	return 0;
+}
+
+/* --- unix sockets --- */
+
+/* Beside the socket: the kernel would let a second role unlink and bind a path that is in use. */
+static int lock_path(const char *path, int *ret_fd, struct err *err)
+{
+	autofree char *lock = xasprintf("%s.lock", path);
+	autoclose fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	char holder[16] = "";
+
+	if (fd < 0)
+		return err_sys(err, "open %s", lock);
+	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+		ssize_t len = pread(fd, holder, sizeof(holder) - 1, 0);
+		return err_set(err, ERR_CONFLICT, "%s is in use by process %.*s", path, len > 0 ? (int)len : 1,
+			       len > 0 ? holder : "?");
+	}
+	int len = snprintf(holder, sizeof(holder), "%d", (int)getpid());
+	if (ftruncate(fd, 0) != 0 || pwrite(fd, holder, (size_t)len, 0) != len)
+		return err_sys(err, "write %s", lock);
 	*ret_fd = fd_take(&fd);
 	return 0;
+}
+
+static int remove_stale(const char *path, struct err *err)
+{
+	struct stat st;
+
+	if (lstat(path, &st) != 0)
+		return errno == ENOENT ? 0 : err_sys(err, "look at %s", path);
+	if (!S_ISSOCK(st.st_mode))
+		return err_set(err, ERR_CONFLICT, "%s is there and is no socket: remove it, or listen elsewhere", path);
+	return unlink(path) == 0 ? 0 : err_sys(err, "remove the old socket %s", path);
+}
+
+static int open_unix(const char *path, struct listener *l, struct err *err)
+{
+	struct sockaddr_un at = {.sun_family = AF_UNIX};
+
+	if (path[0] != '/' || strlen(path) >= sizeof(at.sun_path))
+		return err_set(err, ERR_INVALID,
+			       "'%s' is no path for a unix socket: it begins with '/' and has at most %zu bytes", path,
+			       sizeof(at.sun_path) - 1);
+	memcpy(at.sun_path, path, strlen(path));
+	int rc = lock_path(path, &l->lock_fd, err);
+	if (rc == 0)
+		rc = remove_stale(path, err);
+	if (rc < 0)
+		return rc;
+	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (l->fd < 0 || bind(l->fd, (struct sockaddr *)&at, sizeof(at)) != 0)
+		return err_sys(err, "listen on %s", path);
+	l->path = xstrdup(path);
+	/* Nobody can connect before listen(). */
+	if (chmod(path, 0660) != 0 || listen(l->fd, BACKLOG) != 0)
+		return err_sys(err, "listen on %s", path);
+	return 0;
+}
+
+int listener_open(const char *address, uint16_t port, struct listener **ret, struct err *err)
+{
+	autoptr(listener) l = xcalloc(1, sizeof(*l));
+	size_t prefix = strlen(LISTEN_UNIX);
+
+	l->fd = -1;
+	l->lock_fd = -1;
+	int rc = strncmp(address, LISTEN_UNIX, prefix) == 0 ? open_unix(address + prefix, l, err)
+							    : open_tcp(address, port, l, err);
+	if (rc < 0)
+		return rc;
+	*ret = TAKE(l);
+	return 0;
+}
+
+void listener_free(struct listener *l)
+{
+	if (l == NULL)
+		return;
+	if (l->path != NULL)
+		(void)unlink(l->path);
+	fd_close(&l->fd);
+	fd_close(&l->lock_fd);
+	free(l->path);
+	free(l);
 }

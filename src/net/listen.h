@@ -1,13 +1,31 @@
 /*
- * A listening TCP socket, and who holds the port when it cannot be had.
+ * A listening socket, TCP or unix, and who holds the place when it cannot be had.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
 #include "base/err.h"
 
-/* `address` is numeric; port 0 gives a free one, *ret_port says which. Non-blocking. ERR_CONFLICT: the port is in use,
- * by the process that the message names where this user may see it. */
-int listen_tcp(const char *address, uint16_t port, int *ret_fd, uint16_t *ret_port, struct err *err) must_check;
+struct listener {
+	int fd;
+	uint16_t port; /* TCP */
+	char *path;    /* unix socket; NULL: TCP */
+	int lock_fd;   /* ... whose lock it is: while it is held nobody else takes the path */
+	bool tls;      /* for the server; nothing here depends on it */
+};
+/* A unix socket's path is removed. NULL is fine. */
+void listener_free(struct listener *l);
+AUTOPTR_DEFINE(listener)
+
+/* What an address begins with that is the path of a unix socket. */
+#define LISTEN_UNIX "unix:"
+
+/*
+ * `address` is numeric, or "unix:/path". Non-blocking. Port 0 gives a free one. ERR_CONFLICT: it is in use, by the
+ * process that the message names where this user may see it. A unix socket that its role left behind is replaced; its
+ * mode is 0660.
+ */
+int listener_open(const char *address, uint16_t port, struct listener **ret, struct err *err) must_check;

@@ -11,7 +11,9 @@
 #include "base/crypto.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "net/http_client.h"
 #include "net/listen.h"
+#include "role/serve.h"
 #include "up/secrets.h"
 #include "vm/assets.h"
 
@@ -75,12 +77,22 @@ int layout_make_folders(const struct layout *l, struct err *err)
 
 /* --- ports --- */
 
+static bool is_unix(const char *address)
+{
+	return strncmp(address, LISTEN_UNIX, strlen(LISTEN_UNIX)) == 0;
+}
+
 static int try_port(const struct layout *l, uint16_t port, struct err *err)
 {
-	autoclose fd = -1;
-	uint16_t got = 0;
+	const struct config_list *listen = &l->role.common.listen;
+	int rc = 0;
 
-	return listen_tcp(l->role.common.listen, port, &fd, &got, err);
+	for (size_t i = 0; i < listen->count && rc == 0; i++) {
+		autoptr(listener) listener = NULL;
+		if (!is_unix(listen->items[i]))
+			rc = listener_open(listen->items[i], port, &listener, err);
+	}
+	return rc;
 }
 
 /* From below the range that the kernel gives to outgoing connections, so that a role which is started again does not
@@ -147,14 +159,44 @@ static int choose_free(const struct layout *l, struct ports *ports, struct err *
 	return check_or_choose(l, ports, err);
 }
 
-static const char *base_url(const struct layout *l, uint16_t port)
+/* The first address of its kind; NULL where there is none. */
+static const char *listen_address(const struct layout *l, bool wants_unix)
 {
-	const char *listen = l->role.common.listen;
-	bool any = strcmp(listen, "0.0.0.0") == 0 || strcmp(listen, "::") == 0;
+	const struct config_list *listen = &l->role.common.listen;
 
-	if (strchr(listen, ':') != NULL && !any)
-		return arena_printf(l->arena, "http://[%s]:%u", listen, port);
-	return arena_printf(l->arena, "http://%s:%u", any ? "127.0.0.1" : listen, port);
+	for (size_t i = 0; i < listen->count; i++) {
+		if (is_unix(listen->items[i]) == wants_unix)
+			return listen->items[i];
+	}
+	return NULL;
+}
+
+static const char *tcp_url(const struct layout *l, const char *address, uint16_t port)
+{
+	bool any = strcmp(address, "0.0.0.0") == 0 || strcmp(address, "::") == 0;
+
+	if (strchr(address, ':') != NULL && !any)
+		return arena_printf(l->arena, "http://[%s]:%u", address, port);
+	return arena_printf(l->arena, "http://%s:%u", any ? "127.0.0.1" : address, port);
+}
+
+/* The agent's metrics have a variable of their own for their address. */
+static const char *metrics_url(const struct layout *l, uint16_t port)
+{
+	return tcp_url(l, l->agent.metrics_host, port);
+}
+
+/* Where the roles of this machine, and its people, find a role. */
+static const char *base_url(const struct layout *l, const char *role, uint16_t port)
+{
+	const char *address = listen_address(l, false);
+
+	if (address == NULL) {
+		autofree char *socket = role_socket_address(listen_address(l, true), role);
+		autofree char *url = http_unix_url(socket + strlen(LISTEN_UNIX));
+		return arena_strdup(l->arena, url);
+	}
+	return tcp_url(l, address, port);
 }
 
 int layout_choose_ports(struct layout *l, int64_t port_base, bool fallback, struct err *err)
@@ -177,9 +219,9 @@ int layout_choose_ports(struct layout *l, int64_t port_base, bool fallback, stru
 		return rc;
 	l->ports = ports;
 	l->endpoints = (struct endpoints){
-		.control_plane = base_url(l, ports.control),
-		.logging_pipeline = base_url(l, ports.logging),
-		.agent_metrics = base_url(l, ports.metrics),
+		.control_plane = base_url(l, "control-plane", ports.control),
+		.logging_pipeline = base_url(l, "logging-pipeline", ports.logging),
+		.agent_metrics = metrics_url(l, ports.metrics),
 		.pid = getpid(),
 		.version = NIMBUS_VERSION,
 	};

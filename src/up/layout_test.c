@@ -122,7 +122,7 @@ static void ports_by_base_and_free_ones(void **state)
 	(void)state;
 	autovar(layout) l = {0};
 	autovar(layout) again = {0};
-	autoclose taken = -1;
+	autoptr(listener) taken = NULL;
 	struct err err = {0};
 
 	open_layout(&l);
@@ -132,8 +132,7 @@ static void ports_by_base_and_free_ones(void **state)
 	assert_int_equal(layout_choose_ports(&again, 0, false, NULL), 0);
 	assert_int_equal(again.ports.logging, l.ports.logging);
 
-	uint16_t port = 0;
-	assert_int_equal(listen_tcp("127.0.0.1", l.ports.control, &taken, &port, NULL), 0);
+	assert_int_equal(listener_open("127.0.0.1", l.ports.control, &taken, NULL), 0);
 	assert_int_equal(layout_choose_ports(&again, l.ports.control, false, &err), -ERR_CONFLICT);
 	autofree char *number = xasprintf("port %u", l.ports.control);
 	assert_non_null(strstr(err.msg, number));

@@ -18,7 +18,7 @@ MAY_INCLUDE = {
     "proto": {"base", "model", "proto"},
     "store": {"base", "model", "net", "store"},
     "auth": {"base", "model", "net", "auth"},
-    "role": {"base", "model", "role"},
+    "role": {"base", "model", "net", "role"},
     "vm": LOW | {"vm"},
     "guest": {"base", "proto", "guest"},
 }

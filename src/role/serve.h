@@ -1,0 +1,32 @@
+/*
+ * How a role serves HTTP: what the variables that all roles share say of addresses, limits and proxies.
+ */
+#pragma once
+
+#include <stddef.h>
+
+#include "base/compiler.h"
+#include "base/err.h"
+#include "model/settings.h"
+#include "net/cidr.h"
+#include "net/http_server.h"
+
+struct role_serving {
+	const struct common_settings *common;
+	char **addresses;
+	size_t address_count;
+	struct cidr_list proxies;
+};
+
+/* `role` names its unix socket: "unix:/run/nimbus" becomes /run/nimbus/ROLE.sock; a path that ends in .sock is taken as
+ * it is. The settings outlive it. */
+int role_serving_init(const struct common_settings *common, const char *role, struct role_serving *ret, struct err *err)
+	must_check;
+void role_serving_fini(struct role_serving *s);
+AUTOVAR_DEFINE(role_serving)
+
+/* Into the options of the role's server; it outlives that. NULL: nothing is configured. */
+void role_serving_apply(const struct role_serving *s, struct http_server_opts *opts);
+
+/* Where a unix address of the list has the role's socket; the caller frees. */
+char *role_socket_address(const char *address, const char *role) must_check;
