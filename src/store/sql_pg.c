@@ -91,7 +91,10 @@ struct request {
 /* --- the pool --- */
 
 /* statement_timeout ends what takes too long, the other ends a transaction whose program was stopped in the middle of
- * it: its locks must not hold up the others. A database that would answer before the disk has it is told not to. */
+ * it: its locks must not hold up the others. A database that would answer before the disk has it is told not to. The
+ * enable_* say what all our statements are: few rows by an index, however many there are and whatever the server
+ * believes of tables that fill and empty within a minute; a plan for the table of a moment ago must not become a scan.
+ */
 static char *settings_text(const struct pg *p, bool of_transaction)
 {
 	long long ms = p->timeout_ns / NS_PER_MS > 0 ? p->timeout_ns / NS_PER_MS : 1;
@@ -102,8 +105,11 @@ static char *settings_text(const struct pg *p, bool of_transaction)
 		" set_config('idle_in_transaction_session_timeout', '%lld', %s),"
 		" set_config('bytea_output', 'hex', %s),"
 		" set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'"
-		" ELSE current_setting('synchronous_commit') END, %s)",
-		ms, local, ms, local, local, local);
+		" ELSE current_setting('synchronous_commit') END, %s),"
+		" set_config('enable_seqscan', 'off', %s), set_config('enable_bitmapscan', 'off', %s),"
+		" set_config('enable_hashjoin', 'off', %s), set_config('enable_mergejoin', 'off', %s),"
+		" set_config('jit', 'off', %s)",
+		ms, local, ms, local, local, local, local, local, local, local, local);
 }
 
 static int connect_one(struct pg *p, struct pg_client **ret, struct err *err)
