@@ -4,8 +4,9 @@
  *	log_ingest [FOLDER [LINES [JOBS [LINES_PER_BATCH]]]]
  *
  * JOBS senders, each with a job of its own and the next batch after the answer to the last, as shims do. "store" begins
- * with lines in memory, "body" with the NDJSON of a request. The floor packs and writes the messages alone, one batch
- * after the other. One object of JSON on standard output.
+ * with lines in memory, "body" with the NDJSON of a request, "packed" with the same as a zstd body, of which "packing"
+ *is the sender's part. The floor packs and writes the messages alone, one batch after the other. One object of JSON on
+ *standard output.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,10 +22,11 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/unpack.h"
+#include "base/zstd.h"
+#include "bench_lines.h"
 #include "logs/store.h"
 #include "proto/log_line.h"
-
-enum { LINE_SIZE = 120 };
 
 struct settings {
 	const char *folder;
@@ -39,32 +41,16 @@ static noreturn_fn void die(const struct err *err)
 	exit(1);
 }
 
-/* What a build prints: mostly words that were there before, some figures that were not. */
-static void make_text(char text[static LINE_SIZE], int64_t job, int64_t seq)
-{
-	static const char *const words[] = {"Compiling", "Linking", "warning: unused", "ok", "PASS", "Downloading"};
-	uint64_t noise =
-		((uint64_t)job * UINT64_C(0x9e3779b97f4a7c15)) ^ ((uint64_t)seq * UINT64_C(0xd1342543de82ef95));
-	char full[256];
-
-	int len = snprintf(full, sizeof(full),
-			   "[%5" PRId64 "] %s src/module_%03u/file_%04u.c -> build/obj/%016" PRIx64
-			   ".o in %u ms (worker %u, cache %s) %s",
-			   seq, words[noise % 6], (unsigned)(noise >> 8 & 127), (unsigned)(noise >> 16 & 4095), noise,
-			   (unsigned)(noise >> 32 & 1023), (unsigned)(noise >> 5 & 7), noise & 64 ? "hit" : "miss",
-			   "........................................................");
-	if (len < LINE_SIZE)
-		abort();
-	memcpy(text, full, LINE_SIZE);
-}
+enum form { FORM_LINES, FORM_BODY, FORM_PACKED };
 
 struct sender {
 	const struct settings *set;
 	struct log_store *store;
 	int64_t job_id;
-	bool from_body;
+	enum form form;
 	char *texts;
 	struct buf *bodies; /* one a batch */
+	struct buf *packed;
 	pthread_t thread;
 };
 
@@ -75,15 +61,7 @@ static int64_t lines_of_job(const struct settings *set)
 
 static struct log_line line_of(const struct sender *s, int64_t seq)
 {
-	return (struct log_line){
-		.org_id = 1,
-		.job_id = s->job_id,
-		.attempt = 1,
-		.seq = seq,
-		.timestamp = INT64_C(1795264800000000000) + seq * 100000,
-		.agent_id = STR("host-1"),
-		.message = {s->texts + (seq - 1) * LINE_SIZE, LINE_SIZE},
-	};
+	return bench_log_line(s->texts + (seq - 1) * BENCH_LINE_SIZE, s->job_id, seq);
 }
 
 static void send_batch(struct sender *s, int64_t first, int64_t last)
@@ -91,11 +69,18 @@ static void send_batch(struct sender *s, int64_t first, int64_t last)
 	struct log_append done;
 	struct err err = {0};
 	autoptr(arena) arena = arena_new();
+	autovar(buf) unpacked = {0};
+	size_t number = (size_t)((first - 1) / s->set->per_batch);
 	struct log_batch batch = {.count = (size_t)(last - first + 1)};
 	int rc = 0;
 
-	if (s->from_body) {
-		rc = log_batch_decode(buf_str(&s->bodies[(first - 1) / s->set->per_batch]), arena, &batch, &err);
+	if (s->form == FORM_PACKED) {
+		autoptr(unpack) u = unpack_new(STR("zstd"), 16 << 20);
+		rc = unpack_feed(u, buf_str(&s->packed[number]), &unpacked, &err);
+		if (rc == 0)
+			rc = log_batch_decode(buf_str(&unpacked), arena, &batch, &err);
+	} else if (s->form == FORM_BODY) {
+		rc = log_batch_decode(buf_str(&s->bodies[number]), arena, &batch, &err);
 	} else {
 		batch.lines = arena_calloc(arena, batch.count, sizeof(*batch.lines));
 		for (int64_t seq = first; seq <= last; seq++)
@@ -125,13 +110,14 @@ static void prepare(struct sender *s, const struct settings *set, int64_t job_id
 	int64_t batches = (count + set->per_batch - 1) / set->per_batch;
 
 	*s = (struct sender){.set = set, .job_id = job_id};
-	s->texts = xreallocarray(NULL, (size_t)count, LINE_SIZE);
+	s->texts = xreallocarray(NULL, (size_t)count, BENCH_LINE_SIZE);
 	s->bodies = xcalloc((size_t)batches, sizeof(*s->bodies));
 	for (int64_t seq = 1; seq <= count; seq++) {
-		make_text(s->texts + (seq - 1) * LINE_SIZE, job_id, seq);
+		bench_line(s->texts + (seq - 1) * BENCH_LINE_SIZE, job_id, seq);
 		struct log_line line = line_of(s, seq);
 		log_line_encode(&line, &s->bodies[(seq - 1) / set->per_batch]);
 	}
+	s->packed = xcalloc((size_t)batches, sizeof(*s->packed));
 }
 
 static int64_t cpu_ns(void)
@@ -149,7 +135,7 @@ static void report(const char *name, int64_t lines, int64_t wall_ns, int64_t use
 		     (double)lines * 1e9 / (double)wall_ns, (double)lines * 1e9 / (double)used_ns, end);
 }
 
-static void run_store(const struct settings *set, struct sender *senders, const char *name, bool from_body)
+static void run_store(const struct settings *set, struct sender *senders, const char *name, enum form form)
 {
 	autofree char *path = xasprintf("%s/%s", set->folder, name);
 	const struct log_store_opts opts = {.path = path};
@@ -163,7 +149,7 @@ static void run_store(const struct settings *set, struct sender *senders, const 
 	int64_t cpu = cpu_ns();
 	for (int64_t i = 0; i < set->jobs; i++) {
 		senders[i].store = store;
-		senders[i].from_body = from_body;
+		senders[i].form = form;
 		if (pthread_create(&senders[i].thread, NULL, send_all, &senders[i]) != 0)
 			abort();
 	}
@@ -174,12 +160,26 @@ static void run_store(const struct settings *set, struct sender *senders, const 
 		die(&err);
 }
 
+static void run_packing(const struct settings *set, struct sender *senders)
+{
+	int64_t batches = (lines_of_job(set) + set->per_batch - 1) / set->per_batch;
+	autoptr(zstd) z = zstd_new(1);
+	int64_t wall = clock_monotonic_ns();
+	int64_t cpu = cpu_ns();
+
+	for (int64_t i = 0; i < set->jobs; i++) {
+		for (int64_t batch = 0; batch < batches; batch++)
+			(void)zstd_pack(z, buf_str(&senders[i].bodies[batch]), &senders[i].packed[batch]);
+	}
+	report("packing", lines_of_job(set) * set->jobs, clock_monotonic_ns() - wall, cpu_ns() - cpu, ", ");
+}
+
 static void run_floor(const struct settings *set, const struct sender *senders)
 {
 	autofree char *path = xasprintf("%s/floor", set->folder);
 	autoclose fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	int64_t count = lines_of_job(set);
-	size_t batch = (size_t)set->per_batch * LINE_SIZE;
+	size_t batch = (size_t)set->per_batch * BENCH_LINE_SIZE;
 	autofree char *packed = xmalloc(ZSTD_compressBound(batch));
 	ZSTD_CCtx *zstd = xcheck(ZSTD_createCCtx());
 	struct err err = {0};
@@ -193,9 +193,9 @@ static void run_floor(const struct settings *set, const struct sender *senders)
 	for (int64_t first = 0; first < count; first += set->per_batch) {
 		for (int64_t i = 0; i < set->jobs; i++) {
 			int64_t lines = count - first < set->per_batch ? count - first : set->per_batch;
-			size_t len =
-				ZSTD_compressCCtx(zstd, packed, ZSTD_compressBound(batch),
-						  senders[i].texts + first * LINE_SIZE, (size_t)lines * LINE_SIZE, 1);
+			size_t len = ZSTD_compressCCtx(zstd, packed, ZSTD_compressBound(batch),
+						       senders[i].texts + first * BENCH_LINE_SIZE,
+						       (size_t)lines * BENCH_LINE_SIZE, 1);
 			if (ZSTD_isError(len))
 				abort();
 			if (file_write_fd(fd, (struct str){packed, len}, &err) < 0)
@@ -241,8 +241,10 @@ int main(int argc, char **argv)
 		prepare(&senders[i], &set, i + 1);
 	(void)printf("{\"lines\": %" PRId64 ", \"jobs\": %" PRId64 ", \"lines_per_batch\": %" PRId64 ", ", set.lines,
 		     set.jobs, set.per_batch);
-	run_store(&set, senders, "store", false);
-	run_store(&set, senders, "body", true);
+	run_store(&set, senders, "store", FORM_LINES);
+	run_store(&set, senders, "body", FORM_BODY);
+	run_packing(&set, senders);
+	run_store(&set, senders, "packed", FORM_PACKED);
 	run_floor(&set, senders);
 	(void)puts("}");
 	if (argc <= 1)

@@ -24,6 +24,7 @@
 	X(STALE_FENCE, "stale_fence", 409, 1, "this lease is over: stop the job's VM")                     \
 	X(SEALED, "sealed", 409, 1, "this log attempt is closed: send nothing more for it")                \
 	X(TOO_LARGE, "too_large", 413, 2, "send less at once")                                             \
+	X(CODING, "unsupported_coding", 415, 2, "send it plain, or in a coding of Accept-Encoding")        \
 	X(LIMIT, "limit_reached", 429, 1, "wait as long as Retry-After says")                              \
 	X(HEADERS_TOO_LARGE, "headers_too_large", 431, 2, "send fewer or shorter headers")                 \
 	X(IO, "io_error", 500, 1, "the server's log has the cause, under the same request id")             \

@@ -3,11 +3,13 @@
  */
 #include <inttypes.h>
 #include <stdlib.h>
+#include <strings.h>
 
 #include "base/clock.h"
 #include "base/js.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/unpack.h"
 #include "logs/handlers.h"
 #include "model/limits.h"
 #include "proto/log_line.h"
@@ -16,9 +18,34 @@
 
 struct ingest {
 	struct app *app;
+	struct unpack *unpack; /* NULL: the body comes as it is */
 	struct buf body;
 	size_t counted; /* of app->body_bytes */
 };
+
+static int open_coding(struct ingest *in, struct http_request *req, struct err *err)
+{
+	const char *coding = http_header(req, "Content-Encoding");
+
+	if (coding == NULL || strcasecmp(coding, "identity") == 0)
+		return 0;
+	in->unpack = unpack_new(str_trim(str_c(coding)), http_request_route(req)->body_max);
+	if (in->unpack != NULL)
+		return 0;
+	http_reply_header(req, "Accept-Encoding", UNPACK_CODINGS);
+	return err_set(err, ERR_CODING,
+		       "Content-Encoding: '%.64s' is none that is taken (" UNPACK_CODINGS ")", coding);
+}
+
+static void ingest_free(void *state)
+{
+	struct ingest *in = state;
+
+	atomic_fetch_sub(&in->app->body_bytes, in->counted);
+	unpack_free(in->unpack);
+	buf_fini(&in->body);
+	free(in);
+}
 
 static int ingest_begin(void *ctx, struct http_request *req, void **ret_state, struct err *err)
 {
@@ -35,7 +62,22 @@ static int ingest_begin(void *ctx, struct http_request *req, void **ret_state, s
 	}
 	struct ingest *in = xcalloc(1, sizeof(*in));
 	in->app = app;
-	*ret_state = in;
+	int rc = open_coding(in, req, err);
+	if (rc < 0)
+		ingest_free(in);
+	else
+		*ret_state = in;
+	return rc;
+}
+
+/* What all requests hold together has a bound. */
+static int count(struct ingest *in, size_t holds, struct err *err)
+{
+	size_t others = atomic_fetch_add(&in->app->body_bytes, holds - in->counted) - in->counted;
+
+	in->counted = holds;
+	if (others + holds > LOGS_BODIES_MAX)
+		return err_set(err, ERR_UNAVAILABLE, "too many log lines at once: send this batch again");
 	return 0;
 }
 
@@ -43,22 +85,14 @@ static int ingest_chunk(void *state, struct str bytes, struct err *err)
 {
 	struct ingest *in = state;
 
-	if (atomic_fetch_add(&in->app->body_bytes, bytes.len) + bytes.len > LOGS_BODIES_MAX) {
-		atomic_fetch_sub(&in->app->body_bytes, bytes.len);
-		return err_set(err, ERR_UNAVAILABLE, "too many log lines at once: send this batch again");
+	if (in->unpack == NULL) {
+		int rc = count(in, in->body.len + bytes.len, err);
+		if (rc == 0)
+			buf_append_str(&in->body, bytes);
+		return rc;
 	}
-	in->counted += bytes.len;
-	buf_append_str(&in->body, bytes);
-	return 0;
-}
-
-static void ingest_free(void *state)
-{
-	struct ingest *in = state;
-
-	atomic_fetch_sub(&in->app->body_bytes, in->counted);
-	buf_fini(&in->body);
-	free(in);
+	int rc = unpack_feed(in->unpack, bytes, &in->body, err);
+	return rc < 0 ? rc : count(in, in->body.len + unpack_memory(in->unpack), err);
 }
 
 /* Whose the lines are: one organisation, the token's; one job and attempt, where the token names them. */
@@ -108,7 +142,9 @@ static int ingest_end(void *state, struct http_request *req, struct err *err)
 	struct log_append done = {0};
 	int64_t begun_ns = clock_monotonic_ns();
 
-	int rc = log_batch_decode(buf_str(&in->body), http_arena(req), &batch, err);
+	int rc = in->unpack != NULL ? unpack_end(in->unpack, err) : 0;
+	if (rc == 0)
+		rc = log_batch_decode(buf_str(&in->body), http_arena(req), &batch, err);
 	if (rc == 0)
 		rc = store_batch(app, req, &batch, &done, err);
 	if (rc < 0)

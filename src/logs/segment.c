@@ -3,10 +3,9 @@
 #include <assert.h>
 #include <inttypes.h>
 
-#include <zstd.h>
-
 #include "base/crc32c.h"
 #include "base/mem.h"
+#include "base/zstd.h"
 
 /*
  * The header, little-endian:
@@ -26,8 +25,7 @@ _Static_assert(SEGMENT_RAW_TARGET + LOG_LINE_MAX + LOG_AGENT_ID_MAX + LINE_OVERH
 	       "a block and its last line fit");
 
 struct segment_codec {
-	ZSTD_CCtx *pack;
-	ZSTD_DCtx *unpack;
+	struct zstd *zstd;
 	struct buf raw; /* of the block being encoded */
 };
 
@@ -45,12 +43,10 @@ struct segment_codec *segment_codec_new(void)
 {
 	struct segment_codec *c = xcalloc(1, sizeof(*c));
 
-	/* Level 1: a block must cost less than the line's way here; level 3 is a third slower for 5 % of the space. */
-	c->pack = xcheck(ZSTD_createCCtx());
-	c->unpack = xcheck(ZSTD_createDCtx());
-	size_t rc = ZSTD_CCtx_setParameter(c->pack, ZSTD_c_compressionLevel, ZSTD_LEVEL);
-	assert(!ZSTD_isError(rc));
-	(void)rc;
+	/* Level 1, measured on build output: level 3 unpacks 8 % quicker and packs a third slower, level 6 saves 1 % of
+	 * space, level -1 takes half as much again. Blocks of 64 KiB unpack 10 % slower than of 256; larger ones gain
+	 * nothing, and a line in them is further away. */
+	c->zstd = zstd_new(ZSTD_LEVEL);
 	return c;
 }
 
@@ -58,8 +54,7 @@ void segment_codec_free(struct segment_codec *c)
 {
 	if (c == NULL)
 		return;
-	(void)ZSTD_freeCCtx(c->pack);
-	(void)ZSTD_freeDCtx(c->unpack);
+	zstd_free(c->zstd);
 	buf_fini(&c->raw);
 	free(c);
 }
@@ -178,17 +173,12 @@ size_t segment_encode_lines(struct segment_codec *c, const struct segment_key *k
 	h.last_seq = first_seq + (int64_t)taken - 1;
 	h.raw_len = (uint32_t)c->raw.len;
 
-	size_t bound = ZSTD_compressBound(c->raw.len);
-	char *to = buf_reserve(out, SEGMENT_HEADER_SIZE + bound);
-	size_t packed = ZSTD_compress2(c->pack, to + SEGMENT_HEADER_SIZE, bound, c->raw.data, c->raw.len);
-	/* It has the room that it asked for, so all that can fail is memory. */
-	if (ZSTD_isError(packed))
-		out_of_memory();
-	h.payload_len = (uint32_t)packed;
-	h.payload_crc = crc32c(0, to + SEGMENT_HEADER_SIZE, packed);
-	put_header(to, &h);
-	to[segment_block_len(&h)] = '\0';
-	out->len += segment_block_len(&h);
+	size_t start = out->len;
+	(void)buf_reserve(out, SEGMENT_HEADER_SIZE);
+	out->len += SEGMENT_HEADER_SIZE;
+	h.payload_len = (uint32_t)zstd_pack(c->zstd, buf_str(&c->raw), out);
+	h.payload_crc = crc32c(0, out->data + start + SEGMENT_HEADER_SIZE, h.payload_len);
+	put_header(out->data + start, &h);
 	*ret = h;
 	return taken;
 }
@@ -327,11 +317,10 @@ static int unpack(struct segment_codec *c, const struct segment_header *h, struc
 		return err_set(err, ERR_INVALID, "a block's payload is damaged");
 	buf_clear(raw);
 	char *to = buf_reserve(raw, h->raw_len);
-	size_t got = ZSTD_decompressDCtx(c->unpack, to, h->raw_len, payload.data, payload.len);
-	if (ZSTD_isError(got) || got != h->raw_len)
+	if (!zstd_unpack(c->zstd, payload, to, h->raw_len))
 		return err_set(err, ERR_INVALID, "a block's payload does not unpack");
-	to[got] = '\0';
-	raw->len = got;
+	to[h->raw_len] = '\0';
+	raw->len = h->raw_len;
 	return 0;
 }
 

@@ -1,5 +1,6 @@
 """The logging pipeline over HTTP: what it takes, from whom, what it gives back, and what a kill leaves of it."""
 
+import gzip
 import json
 import os
 import random
@@ -369,6 +370,56 @@ def test_bad_seals_are_named(pipeline, body, name):
     answer = pipeline.request("POST", "/logs/seal", pipeline.issuer.seal_token(), json=body)
     assert answer.status_code == 422
     assert name in answer.json()["detail"]
+
+
+# --- packed bodies ---
+
+
+def by_zstd(data):
+    return subprocess.run(["zstd", "-qc"], input=data, capture_output=True, check=True).stdout
+
+
+@pytest.mark.parametrize("coding, pack", [("gzip", gzip.compress), ("zstd", by_zstd), ("X-GZip", gzip.compress),
+                                          ("identity", bytes)])
+def test_packed_bodies(pipeline, coding, pack):
+    token, reader = pipeline.issuer.job_token(ORG, 1), pipeline.issuer.reader_token(ORG)
+    body = "\n".join(map(json.dumps, lines(1, 1, 5000))).encode()
+
+    def post(data):
+        return pipeline.request("POST", "/logs", token, data=data, headers={"Content-Encoding": coding})
+
+    if pack is not bytes:
+        # Nothing of a body that breaks off is stored, although its first lines were whole.
+        whole = pack(body)
+        for cut in (whole[:-1], whole[:len(whole) // 2], whole[:5], body[:100], whole + b"more"):
+            answer = post(cut)
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), answer.text
+        assert pipeline.query(reader, job_id=1) == []
+    # Two members or frames are one body; chunks of a request are none of their business.
+    half = body.index(b"\n", len(body) // 2) + 1
+    data = pack(body[:half]) + pack(body[half:])
+    assert post(data[i:i + 1000] for i in range(0, len(data), 1000)).status_code == 202
+    assert seqs(pipeline.tail_lines(reader, job_id=1, follow="false")[:-1]) == list(range(1, 5001))
+    assert "nimbus_logging_body_bytes 0" in pipeline.request("GET", "/metrics").text
+
+
+@pytest.mark.parametrize("coding, pack", [("gzip", gzip.compress), ("zstd", by_zstd)])
+def test_a_bomb(pipeline, coding, pack):
+    entry = json.dumps(lines(1, 1, 1)[0]).encode() + b"\n"
+    for data in (pack(b" " * (200 << 20)), pack(entry + b"\n" * (17 << 20))):
+        answer = pipeline.request("POST", "/logs", pipeline.issuer.job_token(ORG, 1), data=data,
+                                  headers={"Content-Encoding": coding})
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+        assert "unpacks to more than" in answer.json()["detail"]
+    assert pipeline.query(pipeline.issuer.reader_token(ORG), job_id=1) == []
+
+
+@pytest.mark.parametrize("coding", ["br", "deflate", "gzip, zstd", "", "gzip;q=1"])
+def test_other_codings(pipeline, coding):
+    answer = pipeline.request("POST", "/logs", pipeline.issuer.job_token(ORG, 1), data=b"x",
+                              headers={"Content-Encoding": coding})
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_coding")
+    assert answer.headers["Accept-Encoding"] == "gzip, zstd"
 
 
 # --- seals and following ---

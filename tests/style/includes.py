@@ -36,7 +36,8 @@ WRAPPERS = {
     r"libpq": {"store/pg_client.c"},
     r"cjose/": {"auth/jwt.c"},
     r"lz4": {"vm/kernel.c"},
-    r"zstd\.h": {"logs/segment.c"},
+    r"zstd(_errors)?\.h": {"base/zstd.c"},
+    r"zlib\.h": {"base/gzip.c"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.M)
 
