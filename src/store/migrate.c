@@ -242,3 +242,10 @@ int sql_schema_status(struct sql *sql, const char *set, struct arena *arena, str
 	*ret = l.status;
 	return 0;
 }
+
+int64_t sql_schema_newest(const char *set)
+{
+	const struct upgrade up = {.set = set, .table = migrations, .count = migration_count};
+
+	return newest(&up);
+}

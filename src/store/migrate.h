@@ -29,6 +29,9 @@ int sql_migrate(struct sql *sql, const char *set, struct err *err) must_check;
 int sql_migrate_table(struct sql *sql, const char *set, const struct migration *table, size_t count, struct err *err)
 	must_check;
 
+/* The newest version of the set that this program knows. */
+int64_t sql_schema_newest(const char *set);
+
 struct schema_step {
 	int64_t version;
 	const char *name;

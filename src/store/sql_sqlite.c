@@ -19,11 +19,13 @@
 #include <sqlite3.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/queue.h"
+#include "store/backup.h"
 
 enum {
 	CACHE_SLOTS = 256, /* prepared statements per connection; a power of two */
@@ -993,3 +995,48 @@ const struct sql_ops sql_sqlite_ops = {
 	.col_text = col_text,
 	.col_blob = col_blob,
 };
+
+/* --- a copy while others write --- */
+
+/* All pages under one read lock: in WAL mode that holds up no writer. */
+static int copy_pages(sqlite3 *from, sqlite3 *to, int64_t deadline_ns, struct err *err)
+{
+	sqlite3_backup *backup = sqlite3_backup_init(to, "main", from, "main");
+	int step = SQLITE_BUSY;
+
+	if (backup == NULL)
+		return err_set(err, ERR_IO, "%s", sqlite3_errmsg(to));
+	while ((step == SQLITE_BUSY || step == SQLITE_LOCKED) && clock_monotonic_ns() < deadline_ns) {
+		step = sqlite3_backup_step(backup, -1) & 0xff;
+		if (step != SQLITE_DONE)
+			(void)sqlite3_sleep(10);
+	}
+	(void)sqlite3_backup_finish(backup);
+	if (step == SQLITE_DONE)
+		return 0;
+	return err_set(err,
+		       step == SQLITE_FULL   ? ERR_DISK_FULL
+		       : step == SQLITE_BUSY ? ERR_UNAVAILABLE
+					     : ERR_IO,
+		       "%s", sqlite3_errstr(step));
+}
+
+int sql_backup(const char *from, const char *to, int64_t timeout_ns, struct err *err)
+{
+	struct connection source = {0};
+	struct connection target = {0};
+	int r;
+
+	if (access(from, F_OK) != 0)
+		return err_sys(err, "open %s", from);
+	r = connection_open(&source, from, timeout_ns, "", err);
+	/* One file without a log beside it, synced when it is whole. */
+	if (r == 0)
+		r = connection_open(&target, to, timeout_ns, "PRAGMA journal_mode=MEMORY; PRAGMA synchronous=FULL;",
+				    err);
+	if (r == 0)
+		r = copy_pages(source.db, target.db, clock_monotonic_ns() + timeout_ns, err);
+	connection_close(&target);
+	connection_close(&source);
+	return r < 0 ? err_wrap(err, "copy %s", from) : 0;
+}

@@ -261,6 +261,29 @@ static const char *agent_id(const struct layout *l)
 	return gethostname(host, HOST_NAME_MAX) == 0 && host[0] != '\0' ? host : "local";
 }
 
+/* Where `nimbus admin keys rotate` puts older ones; the roles read it, so it is there, if empty. */
+static int make_fallbacks(const struct layout *l, const char *name, struct err *err)
+{
+	autofree char *path = xasprintf("%s/secrets/%s-fallbacks", l->role.data_dir, name);
+	autoptr(secret) none = secret_new("\n", 1);
+	autofree char *file = xasprintf("%s-fallbacks", name);
+
+	if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return 0;
+	return secrets_put(l->role.data_dir, file, &l->user, none, err);
+}
+
+static const char *secret_file(const struct layout *l, const char *variable, const char *name);
+
+int layout_renew_secrets(struct layout *l, struct err *err)
+{
+	if (secret_file(l, "NIMBUS_JWT_SECRET", "jwt-secret") != NULL)
+		secret_free(TAKE(l->control.jwt_secret));
+	if (secret_file(l, "NIMBUS_AGENT_TOKEN_SECRET", "agent-token-secret") != NULL)
+		secret_free(TAKE(l->control.agent_token_secret));
+	return layout_make_secrets(l, err);
+}
+
 int layout_make_secrets(struct layout *l, struct err *err)
 {
 	const struct config_list *subjects = &l->control.admin_subjects;
@@ -270,6 +293,10 @@ int layout_make_secrets(struct layout *l, struct err *err)
 		rc = complete(l, "agent-token-secret", &l->control.agent_token_secret, err);
 	if (rc == 0)
 		rc = complete(l, "github-webhook-secret", &l->control.webhook_secret, err);
+	if (rc == 0)
+		rc = make_fallbacks(l, "jwt-secret", err);
+	if (rc == 0)
+		rc = make_fallbacks(l, "agent-token-secret", err);
 	if (rc == 0)
 		rc = write_token(l, "admin-token", l->control.jwt_secret, TOKEN_ADMIN,
 				 subjects->count > 0 ? subjects->items[0] : "local", err);
@@ -380,6 +407,12 @@ static const char *secret_file(const struct layout *l, const char *variable, con
 	return given ? NULL : arena_printf(l->arena, "%s/secrets/%s", l->role.data_dir, name);
 }
 
+/* Ours are older values of our own secret; whoever gives the one gives the other. */
+static const char *fallbacks_file(const struct layout *l, const char *of, const char *variable, const char *name)
+{
+	return secret_file(l, of, name) != NULL ? secret_file(l, variable, name) : NULL;
+}
+
 const char *const *layout_environment(const struct layout *l)
 {
 	const struct variable variables[] = {
@@ -392,6 +425,11 @@ const char *const *layout_environment(const struct layout *l)
 		{"NIMBUS_AGENT_ID", agent_id(l)},
 		{"NIMBUS_JWT_SECRET_FILE", secret_file(l, "NIMBUS_JWT_SECRET", "jwt-secret")},
 		{"NIMBUS_AGENT_TOKEN_SECRET_FILE", secret_file(l, "NIMBUS_AGENT_TOKEN_SECRET", "agent-token-secret")},
+		{"NIMBUS_JWT_SECRET_FALLBACKS_FILE",
+		 fallbacks_file(l, "NIMBUS_JWT_SECRET", "NIMBUS_JWT_SECRET_FALLBACKS", "jwt-secret-fallbacks")},
+		{"NIMBUS_AGENT_TOKEN_SECRET_FALLBACKS_FILE",
+		 fallbacks_file(l, "NIMBUS_AGENT_TOKEN_SECRET", "NIMBUS_AGENT_TOKEN_SECRET_FALLBACKS",
+				"agent-token-secret-fallbacks")},
 		{"NIMBUS_GITHUB_WEBHOOK_SECRET_FILE",
 		 secret_file(l, "NIMBUS_GITHUB_WEBHOOK_SECRET", "github-webhook-secret")},
 		{"NIMBUS_CONTROL_PLANE_TOKEN_FILE", secret_file(l, "NIMBUS_CONTROL_PLANE_TOKEN", "agent-token")},

@@ -46,6 +46,8 @@ int layout_make_folders(const struct layout *l, struct err *err) must_check;
 int layout_choose_ports(struct layout *l, int64_t port_base, bool fallback, struct err *err) must_check;
 /* Makes what is missing in DIR/secrets, and the tokens of the CLI and of the agent. */
 int layout_make_secrets(struct layout *l, struct err *err) must_check;
+/* The same after somebody changed the files. */
+int layout_renew_secrets(struct layout *l, struct err *err) must_check;
 /* Puts kernel and images into DIR/assets. */
 int layout_install_assets(const struct layout *l, struct err *err) must_check;
 /* This process's environment with what the roles must know put in; NULL-terminated, in the arena. */

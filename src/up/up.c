@@ -182,6 +182,7 @@ static void on_signal(void *ctx)
 static void on_hangup(void *ctx)
 {
 	struct up *u = ctx;
+	struct err err = {0};
 
 	if (u->has_terminal && isatty(STDIN_FILENO) == 0) {
 		stop(u);
@@ -190,6 +191,9 @@ static void on_hangup(void *ctx)
 	log_info("the roles read their configuration and keys again");
 	for (size_t i = 0; i < CHILD_COUNT; i++)
 		child_reload(u->children[i]);
+	/* Behind them: what is signed with a new secret should not come before they know it. */
+	if (layout_renew_secrets(&u->layout, &err) < 0)
+		log_error("the tokens of DIR/secrets are not made again", F("error", &err));
 }
 
 static void fail(struct up *u, const struct err *err)

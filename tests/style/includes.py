@@ -8,7 +8,7 @@ import pathlib
 import re
 import sys
 
-ROLES = {"control", "agent", "shim", "logs", "cli", "up"}
+ROLES = {"control", "agent", "shim", "logs", "cli", "up", "admin"}
 LOW = {"base", "net", "store", "auth", "trust", "model", "proto"}
 MAY_INCLUDE = {
     "base": {"base"},
