@@ -340,7 +340,13 @@ static void reverse(struct entry *entries, size_t count)
 
 static int take_named_file(struct config_source *s, struct err *err)
 {
-	return s->opts.env_file != NULL ? take_file(s, s->opts.env_file, err) : 0;
+	const char *path = s->opts.env_file;
+
+	if (path == NULL)
+		return 0;
+	if (access(path, F_OK) != 0)
+		return err_set(err, ERR_INVALID, "--env-file: there is no file '%s'", path);
+	return take_file(s, path, err);
 }
 
 static int take_system_file(struct config_source *s, struct err *err)
@@ -681,7 +687,8 @@ static int check_private(const char *path, struct err *err)
 	struct stat st;
 
 	if (stat(path, &st) != 0)
-		return err_sys(err, "open '%s'", path);
+		return errno == ENOENT ? err_set(err, ERR_INVALID, "there is no file '%s'", path)
+				       : err_sys(err, "open '%s'", path);
 	if (S_ISREG(st.st_mode) && (st.st_mode & S_IRWXO) != 0)
 		return err_set(err, ERR_INVALID, "everybody may read '%s' (mode %04o): chmod o= it", path,
 			       (unsigned)st.st_mode & 07777);
@@ -834,6 +841,18 @@ void config_check(const struct config_source *s, const struct config_table *tabl
 		else
 			config_unload(&one, &value);
 	}
+}
+
+const char *config_type_name(enum config_type type)
+{
+	static const char *const names_of_types[] = {
+		[CONFIG_TEXT] = "text",	   [CONFIG_SECRET] = "secret",	  [CONFIG_INT] = "integer",
+		[CONFIG_BOOL] = "boolean", [CONFIG_DURATION] = "seconds", [CONFIG_SIZE] = "bytes",
+		[CONFIG_REAL] = "number",  [CONFIG_LIST] = "list",	  [CONFIG_SECRETS] = "secrets",
+		[CONFIG_URL] = "url",	   [CONFIG_DSN] = "database",
+	};
+
+	return names_of_types[type];
 }
 
 static bool looks_secret(struct str option)

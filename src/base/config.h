@@ -106,6 +106,9 @@ void config_reserved(const struct config_source *s, const struct config_table *t
 void config_check(const struct config_source *s, const struct config_table *table, config_problem_fn *problem,
 		  void *ctx);
 
+/* "text", "list", "seconds": what config show calls the type. */
+const char *config_type_name(enum config_type type);
+
 /* A value as it may be shown: without secrets, and without the passwords of addresses. */
 struct config_item {
 	const char *origin; /* "environment", "FILE:LINE", "default", "unset" */

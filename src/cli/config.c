@@ -80,6 +80,7 @@ static struct js *item_as_js(const struct config_source *s, const struct config_
 	js_set(o, "name", js_new_text(key->name));
 	js_set(o, "value", any ? js_new_str(buf_str(&value)) : js_new_null());
 	js_set(o, "default", key->fallback != NULL ? js_new_text(key->fallback) : js_new_null());
+	js_set(o, "type", js_new_text(config_type_name(key->type)));
 	js_set(o, "origin", js_new_text(item.origin));
 	js_set(o, "secret", js_new_bool(item.secret));
 	js_set(o, "later", js_new_bool((key->flags & CONFIG_RESERVED) != 0));

@@ -99,7 +99,7 @@ def test_show_says_where_each_value_comes_from_and_no_secret(tmp_path):
     items = json.loads(nimbus("config", "show", "--json", *words, env=env).stdout)
     found = {item["name"]: item for item in items if item["role"] in (None, "control-plane")}
     assert found["NIMBUS_JWT_SECRET"] == {"role": "control-plane", "name": "NIMBUS_JWT_SECRET", "value": "(set)",
-                                          "default": None, "origin": f"{path}:2", "secret": True, "later": False}
+                                          "default": None, "type": "secret", "origin": f"{path}:2", "secret": True, "later": False}
     assert found["NIMBUS_REDIS_URL"]["later"] and SECRET not in json.dumps(items)
 
 
