@@ -158,11 +158,14 @@ def counting(n, lines, then=""):
 
 def check_log(system, job_id, expected):
     """Followed until it says that it is whole."""
-    def whole():
+    until = time.monotonic() + PATIENCE
+    while True:
         done = system.cli("logs", "-f", str(job_id), check=False)
-        return done.stdout.decode() if done.returncode in (0, 5) else None
-
-    got = wait_until(whole, f"the log of job {job_id}")
+        if done.returncode in (0, 5):
+            break
+        assert time.monotonic() < until, f"the log of job {job_id}: exit {done.returncode}, {done.stderr.decode()}"
+        time.sleep(0.2)
+    got = done.stdout.decode()
     assert got == expected, f"job {job_id}: {got[:2000]!r}"
 
 
