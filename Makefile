@@ -2,7 +2,7 @@
 BUILD ?= build
 PYTHON ?= /usr/bin/python3
 .DEFAULT_GOAL := help
-.PHONY: help deps build assets bootstrap run test check test-asan test-tsan bench fuzz lint docs format clean
+.PHONY: help deps build assets bootstrap run test check test-asan test-tsan bench fuzz chaos lint docs format clean
 # Two makes in one build folder would race.
 .NOTPARALLEL:
 
@@ -57,6 +57,13 @@ bench: assets ## measure, beside a floor in the same run
 fuzz: ## build the fuzzers and run each for FUZZ_SECONDS (60)
 	@scripts/deps.sh build test fuzz
 	@scripts/fuzz.sh $(or $(FUZZ_SECONDS),60)
+
+chaos: assets ## faults at full size on both databases (an hour); NIMBUS_TEST_SEED=N repeats a run
+	@scripts/deps.sh build run test
+	@NIMBUS_SCHEDULES=10000 $(BUILD)/src/test_control_db_lease_schedules
+	@for database in sqlite postgresql; do \
+		NIMBUS_CHAOS=full NIMBUS_BUILD=$(BUILD) $(PYTHON) -m pytest -q -s -p no:cacheprovider \
+			--database $$database tests/blackbox/test_faults_*.py || exit 1; done
 
 lint: ## clang-format, clang-tidy, cppcheck, the include table
 	@scripts/deps.sh build test lint

@@ -17,7 +17,7 @@ from system import System, alive, cmdline, descendants
 
 pytestmark = pytest.mark.skipif(needs_qemu_reason is not None, reason=str(needs_qemu_reason))
 
-JOBS = size(6, 60)
+JOBS = size(5, 60)
 WANTED = size(1, 5)
 LINES = 60
 

@@ -121,7 +121,7 @@ def deliveries_waiting(system, session):
 
 
 def test_webhooks_leave_nothing_in_the_control_plane(nimbus):
-    count = size(3000, 100000)
+    count = size(1500, 100000)
     session = admin_session(nimbus)
     meter = Meter(CONTROL, nimbus.role_pid(CONTROL))
     webhooks(nimbus, count // 3, 10**12)
@@ -146,7 +146,7 @@ def write_lines(agent, lease, first, count):
 
 
 def test_log_lines_leave_nothing_in_the_pipeline(nimbus):
-    lines, jobs = size(60000, 1000000), 4
+    lines, jobs = size(30000, 1000000), 4
     agent, session = PythonAgent(nimbus, "leak-lines"), admin_session(nimbus)
     meter = Meter(PIPELINE, nimbus.role_pid(PIPELINE))
     leases = []
@@ -168,7 +168,7 @@ def test_log_lines_leave_nothing_in_the_pipeline(nimbus):
 
 @pytest.mark.skipif(needs_qemu_reason is not None, reason=str(needs_qemu_reason))
 def test_vms_leave_nothing_in_the_agent(nimbus):
-    count = size(3, 40)
+    count = size(2, 40)
     client = Client(nimbus)
     meter = Meter(AGENT, nimbus.role_pid(AGENT))
 

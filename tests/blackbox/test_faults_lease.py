@@ -363,7 +363,7 @@ def test_random_calls_agree_with_the_model(by_hand):
     LeaseMachine.system = by_hand
     LeaseMachine.made = {}
     LeaseMachine.calls = 0
-    examples = size(26, 250)
+    examples = size(22, 250)
     run_state_machine_as_test(
         hypothesis.seed(seed)(LeaseMachine),
         settings=hypothesis.settings(max_examples=examples, stateful_step_count=size(20, 40), deadline=None, database=None,

@@ -15,7 +15,7 @@ from proxy import FAULTS, Proxy
 
 pytestmark = pytest.mark.skipif(needs_qemu_reason is not None, reason=str(needs_qemu_reason))
 
-JOBS = size(4, 12)
+JOBS = size(3, 12)
 LINES = size(300, 2000)
 # Who asks whom, as Parts.reach calls the way.
 WAYS = {"agent-control": CONTROL, "shim": PIPELINE, "seal": PIPELINE, "jwks": CONTROL, "cli-control": CONTROL,

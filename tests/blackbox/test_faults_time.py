@@ -36,7 +36,7 @@ def shim_of(vm):
 
 
 # Who is stopped, and in which attempt the job succeeds: where nobody renews, the VM ends on time and another one runs.
-STOPS = [(CONTROL, 2), ("shim", 1)] + ([(AGENT, 2), (PIPELINE, 1), ("up", 1), ("database", 2)] if FULL else [])
+STOPS = [(CONTROL, 2)] + ([(AGENT, 2), ("shim", 1), (PIPELINE, 1), ("up", 1), ("database", 2)] if FULL else [])
 
 
 @pytest.mark.parametrize("role,attempt", STOPS)
