@@ -14,6 +14,8 @@
 
 #define LOOK_FIRST_NS (50 * NS_PER_MS)
 #define LOOK_LAST_NS NS_PER_S
+/* Where the caller's rate of calls is used up, by many that look at once. */
+#define LOOK_LIMITED_NS (8 * NS_PER_S)
 #define RETRY_BASE_NS (50 * NS_PER_MS)
 #define RETRY_MAX_NS (2 * NS_PER_S)
 #define LOOK_TIMEOUT_NS (10 * NS_PER_S)
@@ -175,6 +177,18 @@ static void look_failed(struct follower *f, struct http_reply *reply, const stru
 	fail(f, err);
 }
 
+/* Seldomer from look to look; over our rate of calls much seldomer, and slowly back. */
+static int64_t next_pause(int64_t pause_ns, bool limited)
+{
+	int64_t longer_ns = pause_ns * 2;
+
+	if (limited)
+		return longer_ns < LOOK_LIMITED_NS ? longer_ns : LOOK_LIMITED_NS;
+	if (pause_ns > LOOK_LAST_NS)
+		return pause_ns - LOOK_LAST_NS / 2;
+	return longer_ns < LOOK_LAST_NS ? longer_ns : LOOK_LAST_NS;
+}
+
 static void on_look(void *ctx, struct http_reply *reply, const struct err *err)
 {
 	struct follower *f = ctx;
@@ -191,7 +205,7 @@ static void on_look(void *ctx, struct http_reply *reply, const struct err *err)
 		take_job(f, job);
 		check(f);
 	}
-	f->look_pause_ns = f->look_pause_ns * 2 < LOOK_LAST_NS ? f->look_pause_ns * 2 : LOOK_LAST_NS;
+	f->look_pause_ns = next_pause(f->look_pause_ns, err != NULL && err->code == ERR_LIMIT);
 	loop_timer_set(f->look_timer, after(f->look_pause_ns));
 }
 

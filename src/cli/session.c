@@ -265,7 +265,7 @@ int session_ask(struct session *s, const char *method, const char *path, const s
 				     .body = buf_str(&text),
 				     .timeout_ns = ASK_TIMEOUT_NS,
 				     .max_reply = 64 << 20,
-				     .retries = 2,
+				     .retries = 5,
 			     },
 			     ret, err);
 	secret_wipe(text.data, text.len); /* secret environment may be in it */

@@ -39,6 +39,23 @@ static int mint(struct app *app, const struct token_request *q, int64_t version,
 	return token_mint(app->keyring, &c, now_at, q->ttl_s * NS_PER_S, ret, err);
 }
 
+static int rotate(struct app *app, struct http_request *req, const struct token_request *q, int64_t *ret_version,
+		  struct err *err)
+{
+	const struct agent_rotation rotation = {
+		.agent_id = q->agent_id,
+		.rotated_by = caller(req)->subject,
+		.ttl_s = q->ttl_s,
+		.limit = {.limit = app->settings->mint_limit, .interval_ns = app->settings->mint_interval},
+	};
+	int64_t wait_ns = 0;
+	int r = agents_db_rotate(&app->db, &rotation, ret_version, &wait_ns, err);
+
+	if (r == AGENTS_DB_LIMITED)
+		return refuse_for(app, req, wait_ns, "Agent token rotation rate limited", err);
+	return r;
+}
+
 int agent_token(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
@@ -55,7 +72,7 @@ int agent_token(void *ctx, struct http_request *req, struct err *err)
 		return r;
 	if (q.ttl_s == 0)
 		q.ttl_s = TTL_DEFAULT_S;
-	r = agents_db_rotate(&app->db, q.agent_id, caller(req)->subject, q.ttl_s, &version, err);
+	r = rotate(app, req, &q, &version, err);
 	if (r == 0)
 		r = mint(app, &q, version, now_at, &token, err);
 	if (r < 0)

@@ -2,6 +2,7 @@
 #include "control/app.h"
 
 #include "control/app_test.h"
+#include "control/control_metrics.h"
 
 static void list_other_admins(struct world *w)
 {
@@ -167,6 +168,53 @@ static void admins_may_be_limited_to_a_list(void **state)
 	assert_int_equal(listed.status, 200);
 }
 
+static void limit_admins(struct world *w)
+{
+	w->settings.admin_limit = 5;
+	w->settings.admin_interval = 3600 * NS_PER_S;
+	w->settings.mint_limit = 2;
+	w->settings.mint_interval = 3600 * NS_PER_S;
+}
+
+static int set_up_with_limits(void **state)
+{
+	return start(state, limit_admins);
+}
+
+/* The first token was made by the set-up. */
+static void admins_have_a_rate_and_so_have_tokens(void **state)
+{
+	struct world *w = *state;
+	autovar(answer) second = post(w, w->admin, "/api/agents/token", "{\"agent_id\":\"a2\"}");
+	autovar(answer) third = post(w, w->admin, "/api/agents/token", "{\"agent_id\":\"a3\"}");
+	autovar(answer) fourth = get(w, w->admin, "/api/agents");
+	autovar(answer) fifth = get(w, w->admin, "/api/jobs/1");
+	autovar(answer) over = get(w, w->admin, "/api/agents");
+	autovar(answer) post_over = post(w, w->admin, "/api/jobs", "{\"argv\":[\"true\"]}");
+
+	assert_int_equal(second.status, 200);
+	assert_int_equal(third.status, 429);
+	assert_non_null(strstr(text(&third, "detail"), "Agent token rotation rate limited"));
+	assert_string_equal(text(&third, "code"), "limit_reached");
+	assert_int_equal(fourth.status, 200);
+	assert_int_equal(fifth.status, 404);
+	assert_int_equal(over.status, 429);
+	assert_int_equal(over.retry_after_s, 720);
+	assert_non_null(strstr(text(&over, "detail"), "Admin rate limit exceeded"));
+	assert_int_equal(post_over.status, 429);
+	/* Agents are not admins, and another admin has his own. */
+	for (int i = 0; i < 10; i++) {
+		autovar(answer) agent = get(w, w->agent, "/api/status");
+		assert_int_equal(agent.status, 200);
+	}
+	autoptr(secret) ops = NULL;
+	const struct claims claims = {.audience = TOKEN_ADMIN, .subject = "ops"};
+	assert_int_equal(token_mint(w->app->keyring, &claims, clock_unix_ns(), 60 * NS_PER_S, &ops, NULL), 0);
+	autovar(answer) other = get(w, ops, "/api/agents");
+	assert_int_equal(other.status, 200);
+	assert_int_equal((int)metrics_get(w->app->metrics, M_CALL_LIMITS), 3);
+}
+
 static void metrics_want_their_token_where_there_is_one(void **state)
 {
 	struct world *w = *state;
@@ -187,6 +235,7 @@ int main(void)
 		WORLD(tokens_open_their_own_doors_only),
 		WORLD(users_read_their_organisation_and_agents_their_own_jobs),
 		WORLD_WITH(with_other_admins, admins_may_be_limited_to_a_list),
+		WORLD_WITH(with_limits, admins_have_a_rate_and_so_have_tokens),
 		WORLD_WITH(with_metrics_token, metrics_want_their_token_where_there_is_one),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

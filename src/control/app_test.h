@@ -81,6 +81,7 @@ unused_fn static void start_pipeline(struct world *w)
 struct answer {
 	int status;
 	struct js *body; /* NULL: no JSON */
+	int64_t retry_after_s;
 };
 
 unused_fn static void answer_fini(struct answer *a)
@@ -117,6 +118,7 @@ unused_fn static struct answer send_call(struct world *w, const struct sent *s)
 	if (http_client_do(w->client, &call, &reply, &err) < 0 && reply.status == 0)
 		fail_msg("%s %s: %s", s->method, s->path, err.msg);
 	a.status = reply.status;
+	a.retry_after_s = reply.retry_after_ns / NS_PER_S;
 	if (reply.body.len > 0)
 		(void)!js_parse(buf_str(&reply.body), &a.body, NULL);
 	return a;

@@ -13,6 +13,8 @@ const struct metric control_metrics[CONTROL_METRIC_COUNT] = {
 	[M_QUEUE_LENGTH] = {NAME("queue_length"), METRIC_GAUGE, "jobs that are ready to be leased"},
 	[M_WEBHOOK_REPLAYS] = {NAME("webhook_replays_blocked"), METRIC_COUNTER, "deliveries that had come before"},
 	[M_ORG_LIMITS] = {NAME("org_rate_limits_hit"), METRIC_COUNTER, "jobs held back by their organisation's limit"},
+	[M_CALL_LIMITS] = {NAME("call_rate_limits_hit_total"), METRIC_COUNTER,
+			   "admin calls and tokens refused with 429"},
 	[M_REQUEST_LATENCY] = {NAME("request_latency_seconds"), METRIC_HISTOGRAM,
 			       "time to answer; waiting calls are left out", .buckets = latency},
 	[M_WEBHOOKS] = {NAME("webhooks_accepted_total"), METRIC_COUNTER, "deliveries that are durable"},

@@ -33,6 +33,9 @@ int require_valid(struct app *app, const struct http_request *req, struct err *e
 /* Whose jobs the caller may read: all (0), which admins, tokens of a shared secret and agents ask for, or a user's own
  * organisation. ERR_FORBIDDEN. */
 int readable_org(const struct http_request *req, int64_t *ret, struct err *err) must_check;
+/* ERR_LIMIT with Retry-After: there is room again in `wait_ns`. */
+int refuse_for(struct app *app, struct http_request *req, int64_t wait_ns, const char *what, struct err *err)
+	must_check;
 /* ERR_INVALID_FIELD. */
 int path_id(const struct http_request *req, int64_t *ret, struct err *err) must_check;
 

@@ -1,3 +1,4 @@
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -5,31 +6,80 @@
 #include "base/mem.h"
 #include "control/control_metrics.h"
 #include "control/db/agents_db.h"
+#include "control/db/rate_limit.h"
 #include "control/handlers.h"
 #include "model/limits.h"
 
 enum { WEBHOOK_MAX = 25 << 20, SUBMIT_MAX = 1 << 20, AGENT_MAX = 64 << 10 };
 
+int refuse_for(struct app *app, struct http_request *req, int64_t wait_ns, const char *what, struct err *err)
+{
+	int64_t seconds = (wait_ns + NS_PER_S - 1) / NS_PER_S;
+
+	metrics_inc(app->metrics, M_CALL_LIMITS);
+	http_retry_after(req, (unsigned)(seconds > 1 ? seconds : 1));
+	return err_set(err, ERR_LIMIT, "%s: there is room again in %" PRId64 " s", what, seconds > 1 ? seconds : 1);
+}
+
+/* The last of the checks that an admin's call passes. On a worker, since what it counts is durable: that costs a commit
+ * for each call that is let through, so at most the rate itself; a call over it costs a read. */
+static int pass_admin(struct app *app, struct http_request *req, struct err *err)
+{
+	const struct gcra limit = {.limit = app->settings->admin_limit, .interval_ns = app->settings->admin_interval};
+	const struct claims *c = caller(req);
+	struct gcra_verdict verdict = {.allowed = true};
+	int r = 0;
+
+	if (limit.limit <= 0 || c->audience != TOKEN_ADMIN)
+		return 0;
+	r = rate_limit_pass(&app->db, arena_printf(http_arena(req), "admin:%s", c->subject), &limit, &verdict, err);
+	/* Who looks for the reason of a full disk must see it. */
+	if (r == -ERR_DISK_FULL)
+		return 0;
+	if (r < 0 || verdict.allowed)
+		return r;
+	return refuse_for(app, req, verdict.wait_ns, "Admin rate limit exceeded", err);
+}
+
+#define ADMIN_CALL(handler)                                                                \
+	static int limited_##handler(void *ctx, struct http_request *req, struct err *err) \
+	{                                                                                  \
+		int r = pass_admin(ctx, req, err);                                         \
+                                                                                           \
+		return r < 0 ? r : handler(ctx, req, err);                                 \
+	}
+
+ADMIN_CALL(job_submit)
+ADMIN_CALL(jobs_recent)
+ADMIN_CALL(job_get)
+ADMIN_CALL(job_why)
+ADMIN_CALL(job_history)
+ADMIN_CALL(job_cancel)
+ADMIN_CALL(agent_token)
+ADMIN_CALL(agents_list)
+ADMIN_CALL(agents_audit)
+ADMIN_CALL(status_get)
+
 const struct http_route control_routes[] = {
 	{"POST", "/webhooks/github", HTTP_WORKER, ACCESS_ALL, WEBHOOK_MAX, webhook_post},
 
-	{"POST", "/api/jobs", HTTP_WORKER, ACCESS_ADMIN, SUBMIT_MAX, job_submit},
-	{"GET", "/api/jobs/recent", HTTP_WORKER, ACCESS_READ, .handle = jobs_recent},
-	{"GET", "/api/jobs/{id}", HTTP_WORKER, ACCESS_READ, .handle = job_get},
-	{"GET", "/api/jobs/{id}/why", HTTP_WORKER, ACCESS_READ, .handle = job_why},
-	{"GET", "/api/jobs/{id}/history", HTTP_WORKER, ACCESS_ADMIN, .handle = job_history},
-	{"POST", "/api/jobs/{id}/cancel", HTTP_WORKER, ACCESS_ADMIN, AGENT_MAX, job_cancel},
+	{"POST", "/api/jobs", HTTP_WORKER, ACCESS_ADMIN, SUBMIT_MAX, limited_job_submit},
+	{"GET", "/api/jobs/recent", HTTP_WORKER, ACCESS_READ, .handle = limited_jobs_recent},
+	{"GET", "/api/jobs/{id}", HTTP_WORKER, ACCESS_READ, .handle = limited_job_get},
+	{"GET", "/api/jobs/{id}/why", HTTP_WORKER, ACCESS_READ, .handle = limited_job_why},
+	{"GET", "/api/jobs/{id}/history", HTTP_WORKER, ACCESS_ADMIN, .handle = limited_job_history},
+	{"POST", "/api/jobs/{id}/cancel", HTTP_WORKER, ACCESS_ADMIN, AGENT_MAX, limited_job_cancel},
 
 	{"POST", "/api/jobs/lease", HTTP_WORKER, ACCESS_AGENT, AGENT_MAX, lease_post},
 	{"POST", "/api/jobs/lease/renew", HTTP_WORKER, ACCESS_AGENT, AGENT_MAX, renew_post},
 	{"POST", "/api/jobs/status", HTTP_WORKER, ACCESS_AGENT, AGENT_MAX, status_post},
 	{"POST", "/api/agents/commands", HTTP_WORKER, ACCESS_AGENT, AGENT_MAX, commands_post},
 
-	{"POST", "/api/agents/token", HTTP_WORKER, ACCESS_ADMIN, AGENT_MAX, agent_token},
-	{"GET", "/api/agents", HTTP_WORKER, ACCESS_ADMIN, .handle = agents_list},
-	{"GET", "/api/agents/audit", HTTP_WORKER, ACCESS_ADMIN, .handle = agents_audit},
+	{"POST", "/api/agents/token", HTTP_WORKER, ACCESS_ADMIN, AGENT_MAX, limited_agent_token},
+	{"GET", "/api/agents", HTTP_WORKER, ACCESS_ADMIN, .handle = limited_agents_list},
+	{"GET", "/api/agents/audit", HTTP_WORKER, ACCESS_ADMIN, .handle = limited_agents_audit},
 
-	{"GET", "/api/status", HTTP_WORKER, ACCESS_READ, .handle = status_get},
+	{"GET", "/api/status", HTTP_WORKER, ACCESS_READ, .handle = limited_status_get},
 	{"GET", "/healthz", HTTP_INLINE, ACCESS_ALL, .handle = health},
 	{"GET", "/readyz", HTTP_WORKER, ACCESS_ALL, .handle = ready},
 	{"GET", "/metrics", HTTP_WORKER, ACCESS_METRICS, .handle = metrics_show},

@@ -20,14 +20,13 @@ struct gcra_verdict gcra_take(const struct gcra *g, int64_t tat, int64_t cost, i
 	int64_t burst_ns = step * g->limit;
 	/* Further ahead than all permits together: the clock jumped back, or the interval was shortened. Begin anew. */
 	int64_t from = tat < now || tat - now > burst_ns ? now : tat;
-	if (cost > g->limit)
-		return (struct gcra_verdict){
-			.tat = tat, .retry_at = INT64_MAX, .remaining = (burst_ns - (from - now)) / step};
-	int64_t next = from + step * cost;
-	int64_t allow_at = next - burst_ns;
+	int64_t next = cost > g->limit ? INT64_MAX : from + step * cost;
+	int64_t allow_at = next == INT64_MAX ? INT64_MAX : next - burst_ns;
 	if (allow_at > now)
-		return (struct gcra_verdict){
-			.tat = tat, .retry_at = allow_at, .remaining = (burst_ns - (from - now)) / step};
+		return (struct gcra_verdict){.tat = tat,
+					     .wait_ns = allow_at - now,
+					     .retry_at = allow_at,
+					     .remaining = (burst_ns - (from - now)) / step};
 	return (struct gcra_verdict){
 		.allowed = true, .tat = next, .retry_at = now, .remaining = (burst_ns - (next - now)) / step};
 }

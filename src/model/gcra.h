@@ -15,6 +15,7 @@ struct gcra {
 struct gcra_verdict {
 	bool allowed;
 	int64_t tat;	   /* to be kept; as it was when it is not allowed */
+	int64_t wait_ns;   /* until retry_at; 0 when it is allowed */
 	int64_t retry_at;  /* when the same call will be allowed; `now` when it is. INT64_MAX: never */
 	int64_t remaining; /* permits left after this call; INT64_MAX without a limit */
 };

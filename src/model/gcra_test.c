@@ -30,6 +30,7 @@ static void a_burst_passes_then_permits_come_back_one_by_one(void **state)
 	assert_int_equal(over.tat, tat);
 	assert_int_equal(over.remaining, 0);
 	assert_int_equal(over.retry_at, START + SECOND / 4);
+	assert_int_equal(over.wait_ns, SECOND / 4);
 	/* Not a nanosecond before it was said. */
 	assert_false(gcra_take(&four_a_second, tat, 1, over.retry_at - 1).allowed);
 	struct gcra_verdict later = gcra_take(&four_a_second, tat, 1, over.retry_at);

@@ -47,6 +47,10 @@ struct control_settings {
 	struct secret *metrics_token; /* NULL: loopback peers only */
 	char *log_sink_url;	      /* where attempts are sealed; NULL: nowhere */
 	char *assets_dir;	      /* names the rootfs images; NULL: DATA/assets */
+	int64_t mint_limit;	      /* agent tokens an interval and subject; 0: any number */
+	int64_t mint_interval;	      /* ns */
+	int64_t admin_limit;	      /* admin calls an interval and subject; 0: any number */
+	int64_t admin_interval;	      /* ns */
 	int64_t org_job_limit;	      /* new jobs an interval and organisation; 0: any number */
 	int64_t org_interval;	      /* ns */
 	int64_t org_job_interval;     /* ns; another name of org_interval; 0: unset */

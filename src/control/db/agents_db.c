@@ -1,26 +1,44 @@
 #include "control/db/agents_db.h"
 
 #include "base/clock.h"
+#include "control/db/rate_limit.h"
 
 #define SEEN_EVERY_NS (10 * NS_PER_S)
 
 struct rotate {
-	const char *agent_id;
-	const char *rotated_by;
-	int64_t ttl_s;
+	const struct agent_rotation *in;
 	int64_t version;
+	int64_t wait_ns;
 };
+
+/* AGENTS_DB_LIMITED. */
+static int take_permit(struct control_tx *t, struct rotate *r, struct err *err)
+{
+	const struct gcra *limit = &r->in->limit;
+	const char *key = arena_printf(t->arena, "mint:%s", r->in->rotated_by);
+	struct gcra_verdict verdict = {.allowed = true};
+	int rc = rate_limit_take(t->tx, key, limit->limit, limit->interval_ns, 1, t->now, &verdict, err);
+
+	if (rc < 0 || verdict.allowed)
+		return rc;
+	r->wait_ns = verdict.wait_ns;
+	return AGENTS_DB_LIMITED;
+}
 
 static int rotate_fn(struct control_tx *t, void *ctx, struct err *err)
 {
 	struct rotate *r = ctx;
+	const struct agent_rotation *in = r->in;
 	int64_t audit_id = 0;
-	int rc = sql_get_i64(t->tx,
-			     "INSERT INTO agent (agent_id, token_version, rotated_at, ttl_s) VALUES ($1, 1, $2, $3)"
-			     " ON CONFLICT (agent_id) DO UPDATE SET token_version = agent.token_version + 1,"
-			     " rotated_at = excluded.rotated_at, ttl_s = excluded.ttl_s RETURNING token_version",
-			     SQL_ARGS(sql_text(r->agent_id), sql_i64(t->now), sql_i64(r->ttl_s)), &r->version, err);
+	int rc = take_permit(t, r, err);
 
+	if (rc != 0)
+		return rc;
+	rc = sql_get_i64(t->tx,
+			 "INSERT INTO agent (agent_id, token_version, rotated_at, ttl_s) VALUES ($1, 1, $2, $3)"
+			 " ON CONFLICT (agent_id) DO UPDATE SET token_version = agent.token_version + 1,"
+			 " rotated_at = excluded.rotated_at, ttl_s = excluded.ttl_s RETURNING token_version",
+			 SQL_ARGS(sql_text(in->agent_id), sql_i64(t->now), sql_i64(in->ttl_s)), &r->version, err);
 	if (rc >= 0)
 		rc = control_next_id(t, "agent_token_audit", &audit_id, err);
 	if (rc < 0)
@@ -28,19 +46,21 @@ static int rotate_fn(struct control_tx *t, void *ctx, struct err *err)
 	return sql_exec(t->tx,
 			"INSERT INTO agent_token_audit (id, agent_id, rotated_by, token_version, rotated_at, ttl_s)"
 			" VALUES ($1, $2, $3, $4, $5, $6)",
-			SQL_ARGS(sql_i64(audit_id), sql_text(r->agent_id), sql_text(r->rotated_by), sql_i64(r->version),
-				 sql_i64(t->now), sql_i64(r->ttl_s)),
+			SQL_ARGS(sql_i64(audit_id), sql_text(in->agent_id), sql_text(in->rotated_by),
+				 sql_i64(r->version), sql_i64(t->now), sql_i64(in->ttl_s)),
 			NULL, err);
 }
 
-int agents_db_rotate(const struct control_db *db, const char *agent_id, const char *rotated_by, int64_t ttl_s,
-		     int64_t *ret_version, struct err *err)
+int agents_db_rotate(const struct control_db *db, const struct agent_rotation *rotation, int64_t *ret_version,
+		     int64_t *ret_wait_ns, struct err *err)
 {
-	struct rotate r = {.agent_id = agent_id, .rotated_by = rotated_by, .ttl_s = ttl_s};
+	struct rotate r = {.in = rotation};
 	int rc = control_write(db, rotate_fn, &r, err);
 
 	if (rc == 0)
 		*ret_version = r.version;
+	if (rc == AGENTS_DB_LIMITED)
+		*ret_wait_ns = r.wait_ns;
 	return rc;
 }
 

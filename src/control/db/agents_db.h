@@ -20,9 +20,18 @@ struct agent {
 	int64_t memory_mb;
 };
 
-/* A new version, from 1; older tokens of that agent are void. Writes the audit row. */
-int agents_db_rotate(const struct control_db *db, const char *agent_id, const char *rotated_by, int64_t ttl_s,
-		     int64_t *ret_version, struct err *err) must_check;
+enum { AGENTS_DB_LIMITED = 1 };
+
+struct agent_rotation {
+	const char *agent_id;
+	const char *rotated_by; /* the admin's subject, whose rate it counts against */
+	int64_t ttl_s;
+	struct gcra limit;
+};
+/* A new version, from 1; older tokens of that agent are void. Writes the audit row. AGENTS_DB_LIMITED: too many of that
+ * subject; there is room again in *ret_wait_ns, and nothing was changed. */
+int agents_db_rotate(const struct control_db *db, const struct agent_rotation *rotation, int64_t *ret_version,
+		     int64_t *ret_wait_ns, struct err *err) must_check;
 /* 0 for an agent that has none. A local read: cheap enough for each request. */
 int agents_db_token_version(const struct control_db *db, const char *agent_id, int64_t *ret, struct err *err)
 	must_check;

@@ -10,6 +10,41 @@ static int64_t version_of(struct fixture *f, const char *agent)
 	return version;
 }
 
+static int rotate(struct fixture *f, const char *agent_id, const char *by, int64_t ttl_s, int64_t *ret_version)
+{
+	const struct agent_rotation rotation = {.agent_id = agent_id,
+						.rotated_by = by,
+						.ttl_s = ttl_s,
+						.limit = {.limit = 2, .interval_ns = 60 * NS_PER_S}};
+	int64_t wait_ns = 0;
+	int rc = agents_db_rotate(&f->db, &rotation, ret_version, &wait_ns, &f->err);
+
+	if (rc == AGENTS_DB_LIMITED)
+		*ret_version = -wait_ns;
+	return rc;
+}
+
+/* Each admin has a rate of his own, and what is over it leaves no trace. */
+static void test_rotations_are_limited_by_subject(void **state)
+{
+	struct fixture *f = *state;
+	int64_t version = 0;
+
+	must(rotate(f, "a", "root", 60, &version));
+	must(rotate(f, "a", "root", 60, &version));
+	must_be(rotate(f, "a", "root", 60, &version), AGENTS_DB_LIMITED);
+	assert_int_equal(version, -30 * NS_PER_S);
+	must_be(rotate(f, "b", "root", 60, &version), AGENTS_DB_LIMITED);
+	assert_int_equal(fixture_number(f, "SELECT COUNT(*) FROM agent_token_audit"), 2);
+	assert_int_equal(fixture_number(f, "SELECT token_version FROM agent WHERE agent_id = 'a'"), 2);
+	assert_int_equal(fixture_number(f, "SELECT COUNT(*) FROM agent"), 1);
+	must(rotate(f, "b", "ops", 60, &version));
+	assert_int_equal(version, 1);
+	pass_time(f, 30 * NS_PER_S);
+	must(rotate(f, "a", "root", 60, &version));
+	assert_int_equal(version, 3);
+}
+
 static void test_each_rotation_is_a_version_and_an_audit_row(void **state)
 {
 	struct fixture *f = *state;
@@ -19,11 +54,11 @@ static void test_each_rotation_is_a_version_and_an_audit_row(void **state)
 	int64_t version = 0;
 
 	assert_int_equal(version_of(f, "a"), 0);
-	must(agents_db_rotate(&f->db, "a", "root", 3600, &version, &f->err));
+	must(rotate(f, "a", "root", 3600, &version));
 	assert_int_equal(version, 1);
-	must(agents_db_rotate(&f->db, "b", "root", 60, &version, &f->err));
+	must(rotate(f, "b", "root", 60, &version));
 	pass_time(f, NS_PER_S);
-	must(agents_db_rotate(&f->db, "a", "ops", 7200, &version, &f->err));
+	must(rotate(f, "a", "ops", 7200, &version));
 	assert_int_equal(version, 2);
 	assert_int_equal(version_of(f, "a"), 2);
 	assert_int_equal(version_of(f, "b"), 1);
@@ -72,7 +107,7 @@ static void test_seen_is_written_when_it_is_news(void **state)
 	assert_string_equal(agent.labels, "linux");
 	assert_int_equal(agent.token_version, 0);
 	/* Being seen gives no credential, and a credential forgets no offer. */
-	must(agents_db_rotate(&f->db, "a", "root", 3600, &version, &f->err));
+	must(rotate(f, "a", "root", 3600, &version));
 	assert_int_equal(version, 1);
 	assert_string_equal(seen(f, 4).labels, "linux");
 }
@@ -82,6 +117,7 @@ static void test_seen_is_written_when_it_is_news(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(test_rotations_are_limited_by_subject),
 		TEST(test_each_rotation_is_a_version_and_an_audit_row),
 		TEST(test_seen_is_written_when_it_is_news),
 	};
