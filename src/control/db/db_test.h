@@ -1,6 +1,6 @@
 /*
- * For tests only: a control plane's database in a temporary folder, with a clock that stands still until it is moved,
- * and a record of what it told.
+ * For tests only: a control plane's database, on SQLite or PostgreSQL (store/sql_test.h), with a clock that stands
+ * still until it is moved, and a record of what it told.
  */
 #pragma once
 
@@ -23,6 +23,7 @@
 #include "control/db/leases_db.h"
 #include "control/db/seals_db.h"
 #include "store/migrate.h"
+#include "store/sql_test.h"
 
 enum { TOLD_MAX = 64 };
 
@@ -40,16 +41,6 @@ struct fixture {
 		enum job_state from, to;
 	} told[TOLD_MAX];
 };
-
-/* Fails the test with the message. */
-#define must(call) assert_int_equal_said((call), 0, &f->err)
-#define must_be(call, outcome) assert_int_equal_said((call), (outcome), &f->err)
-
-unused_fn static inline void assert_int_equal_said(int rc, int wanted, const struct err *err)
-{
-	if (rc != wanted)
-		fail_msg("gave %d instead of %d: %s", rc, wanted, rc < 0 ? err->msg : "");
-}
 
 unused_fn static int64_t fixture_now(void *ctx)
 {
@@ -80,7 +71,7 @@ unused_fn static int fixture_setup(void **state)
 	f->now = 1000 * NS_PER_S;
 	f->arena = arena_new();
 	f->db = (struct control_db){.plane = "test", .now = fixture_now, .on_event = fixture_told, .ctx = f};
-	dsn = xasprintf("sqlite:///%s/control.db", f->folder);
+	dsn = test_database(f->folder);
 	must(sql_open(&(struct sql_opts){.dsn = dsn}, &f->db.sql, &f->err));
 	must(sql_migrate(f->db.sql, "control", &f->err));
 	must(sealer_new(f->folder, &f->sealer, &f->err));
