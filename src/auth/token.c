@@ -428,6 +428,16 @@ int verifier_set_secrets(struct verifier *v, const struct verifier_secrets *shar
 	return changed ? 1 : 0;
 }
 
+void verifier_each_shared(struct verifier *v, enum token_audience audience, void (*fn)(void *ctx, const char *kid),
+			  void *ctx)
+{
+	(void)pthread_rwlock_rdlock(&v->shared_lock);
+	for (size_t i = 0; i < v->shared.count; i++)
+		if (v->shared.items[i].audience == audience && v->shared.items[i].key != NULL)
+			fn(ctx, jwt_key_kid(v->shared.items[i].key));
+	(void)pthread_rwlock_unlock(&v->shared_lock);
+}
+
 /* Each part only grows, so that the sum changes with any of them. */
 static uint64_t generation_of(struct verifier *v)
 {

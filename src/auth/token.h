@@ -108,6 +108,9 @@ struct verifier;
 int verifier_new(const struct verifier_opts *opts, struct verifier **ret, struct err *err) must_check;
 /* Other shared secrets, while it is in use. 1: they are others. */
 int verifier_set_secrets(struct verifier *v, const struct verifier_secrets *shared, struct err *err) must_check;
+/* Calls fn for the kid of each shared secret of that audience, the current one first. */
+void verifier_each_shared(struct verifier *v, enum token_audience audience, void (*fn)(void *ctx, const char *kid),
+			  void *ctx);
 void verifier_free(struct verifier *v);
 AUTOPTR_DEFINE(verifier)
 

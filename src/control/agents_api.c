@@ -1,5 +1,5 @@
 /*
- * Agents' tokens, and the list of agents. For admins.
+ * Agents' tokens, the list of agents, and what keys there are. For admins.
  */
 #include <string.h>
 
@@ -159,4 +159,41 @@ int agents_audit(void *ctx, struct http_request *req, struct err *err)
 	for (size_t i = 0; i < count; i++)
 		js_push(list, audit_row(&rows[i]));
 	return http_reply_js(req, 200, TAKE(list));
+}
+
+static void add_kid(void *ctx, const char *kid)
+{
+	js_push(ctx, js_new_text(kid));
+}
+
+static struct js *shared_kids(struct app *app, enum token_audience audience)
+{
+	struct js *list = js_new_array();
+
+	verifier_each_shared(app->verifier, audience, add_kid, list);
+	return list;
+}
+
+/* The Python Nimbus's two lists, and our own keys with their times. */
+int keys_list(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	struct key_info keys[KEYRING_MAX];
+	size_t count = keyring_list(app->keyring, clock_unix_ns(), keys);
+	struct js *signing = js_new_array();
+	struct js *o = js_new_object();
+
+	(void)err;
+	for (size_t i = 0; i < count; i++) {
+		struct js *key = js_new_object();
+		js_set(key, "kid", js_new_text(keys[i].kid));
+		js_set(key, "state", js_new_text(key_state_name(keys[i].state)));
+		js_set_time(key, "from", keys[i].from_at);
+		js_set_time(key, "until", keys[i].until_at);
+		js_push(signing, key);
+	}
+	js_set(o, "agent_token_keys", shared_kids(app, TOKEN_AGENT));
+	js_set(o, "admin_token_keys", shared_kids(app, TOKEN_ADMIN));
+	js_set(o, "signing_keys", signing);
+	return http_reply_js(req, 200, o);
 }

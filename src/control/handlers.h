@@ -44,7 +44,7 @@ http_handle_fn job_submit, job_cancel;				  /* submit_api.c */
 http_handle_fn jobs_recent, job_get, job_why, job_history;	  /* jobs_api.c */
 http_handle_fn lease_post;					  /* lease_api.c */
 http_handle_fn renew_post, status_post, commands_post;		  /* agent_api.c */
-http_handle_fn agent_token, agents_list, agents_audit;		  /* agents_api.c */
+http_handle_fn agent_token, agents_list, agents_audit, keys_list; /* agents_api.c */
 http_handle_fn status_get, health, ready, metrics_show, jwks_get; /* status_api.c */
 
 /* Tells waiting calls and counters what has happened; `ctx` is the app. */

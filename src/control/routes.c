@@ -58,6 +58,7 @@ ADMIN_CALL(job_cancel)
 ADMIN_CALL(agent_token)
 ADMIN_CALL(agents_list)
 ADMIN_CALL(agents_audit)
+ADMIN_CALL(keys_list)
 ADMIN_CALL(status_get)
 
 const struct http_route control_routes[] = {
@@ -78,6 +79,7 @@ const struct http_route control_routes[] = {
 	{"POST", "/api/agents/token", HTTP_WORKER, ACCESS_ADMIN, AGENT_MAX, limited_agent_token},
 	{"GET", "/api/agents", HTTP_WORKER, ACCESS_ADMIN, .handle = limited_agents_list},
 	{"GET", "/api/agents/audit", HTTP_WORKER, ACCESS_ADMIN, .handle = limited_agents_audit},
+	{"GET", "/api/keys", HTTP_WORKER, ACCESS_ADMIN, .handle = limited_keys_list},
 
 	{"GET", "/api/status", HTTP_WORKER, ACCESS_READ, .handle = limited_status_get},
 	{"GET", "/healthz", HTTP_INLINE, ACCESS_ALL, .handle = health},
