@@ -1,6 +1,8 @@
 # A thin front: Meson builds, scripts/ set up. `make` alone prints the goals.
 BUILD ?= build
 PYTHON ?= /usr/bin/python3
+# What the control planes of the black-box tests keep their state in: the whole suite, once for each.
+DATABASES ?= sqlite postgresql
 .DEFAULT_GOAL := help
 .PHONY: help deps build assets bootstrap run test check test-asan test-tsan bench fuzz chaos lint docs format clean
 # Two makes in one build folder would race.
@@ -39,7 +41,9 @@ check: # the tests alone, on what is built
 	@$(PYTHON) tests/style/includes.py
 	@$(PYTHON) tests/style/symbols.py $(BUILD)
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --quiet
-	@NIMBUS_BUILD=$(BUILD) $(PYTHON) -m pytest -q -p no:cacheprovider tests/blackbox
+	@for database in $(DATABASES); do \
+		NIMBUS_BUILD=$(BUILD) $(PYTHON) -m pytest -q -p no:cacheprovider tests/blackbox --database $$database || exit 1; \
+	done
 
 test-asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory test BUILD=$(BUILD)-asan \

@@ -5,8 +5,9 @@ import pytest
 import database
 from pipeline import Issuer, Pipeline
 
-# What never starts a control plane is the same whatever its database: it runs once.
-WITHOUT_DATABASE = {"test_config", "test_logs"}
+# What never starts a control plane is the same whatever its database, and what watches SQLite's own file is of no other:
+# both run once.
+WITHOUT_DATABASE = {"test_cli_logs", "test_config", "test_logs", "test_disk_full", "test_durability"}
 
 
 def pytest_addoption(parser):

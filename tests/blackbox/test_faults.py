@@ -92,6 +92,7 @@ def test_a_stale_fence_changes_nothing_anywhere(by_hand):
     assert second.log(fresh, 1, ["a", "b"]).status_code == 202, "a retried batch is taken, and stored once"
     assert second.status(fresh, "succeeded", exit_code=0, last_seq=3).status_code == 202
     assert second.log(fresh, 3, ["c"]).status_code == 202, "up to last_seq lines are still taken"
+    wait_until(lambda: by_hand.cli_json("jobs", "status")["log_seals_waiting"] == 0, "the attempt to be sealed")
     assert second.log(fresh, 4, ["d"]).status_code == 409
     assert by_hand.job(job_id)["state"] == "succeeded"
     assert by_hand.output(job_id) == "a\nb\nc\n"
