@@ -215,10 +215,10 @@ int vm_folder_revive(const struct vm_host *host, const char *name, struct vm_shi
 
 bool vm_folder_has_spool(int vms_fd, const char *name)
 {
-	autofree char *spool = xasprintf("%s/" SHIM_SPOOL, name);
+	autofree char *order = xasprintf("%s/" SHIM_SHIP_FILE, name);
 	struct stat st;
 
-	return fstatat(vms_fd, spool, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	return fstatat(vms_fd, order, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 static void dir_close(DIR **dir)

@@ -53,7 +53,7 @@ int vm_folder_start(const struct vm_host *host, const struct vm_order *order, st
 	must_check;
 /* Another shim on a folder whose own has died: it waits for a resume message, which brings no descriptors. */
 int vm_folder_revive(const struct vm_host *host, const char *name, struct vm_shim *ret, struct err *err) must_check;
-/* There are log lines in it that were not shipped. */
+/* A shim left log lines in it that may not have arrived, and what another needs to ship them. */
 bool vm_folder_has_spool(int vms_fd, const char *name);
 enum { VM_FOLDER_BUSY = 1 };
 /* Connects to the folder's shim. ERR_NOT_FOUND: it has none; VM_FOLDER_BUSY: it has one that does not listen yet. */

@@ -20,9 +20,9 @@
  * destroy ends the VM at once at any point: nothing more is sent to the pipeline, exited says lease_lost.
  * A shim that was not given `start`, or whose lease is lost, ends when it has no agent.
  *
- * A shim that ends after `shipped` has removed VMDIR/spool. Where its process is gone, its exit was acknowledged and
- * VMDIR/spool is still there (it was killed, the host was restarted), the agent starts another on the same VMDIR and
- * sends `resume` in place of `start`: no VM, it ships the rest, says shipped and ends.
+ * A shim that ends after `shipped` has removed VMDIR/spool and VMDIR/ship. Where its process is gone, its exit was
+ * acknowledged and VMDIR/ship is still there (it was killed, the host was restarted), the agent starts another on the
+ *same VMDIR and sends `resume` in place of `start`: no VM, it ships the rest, says shipped and ends.
  *
  * On the wire, little-endian: u16 type, then fields: u16 tag, u32 length, bytes. Unknown tags are skipped, so an agent
  * can be newer or older than the shims it adopts.

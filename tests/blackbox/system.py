@@ -139,7 +139,7 @@ class System:
         finally:
             self.kill()
             if kind is not None:
-                print(self.log()[-20000:])
+                print(self.log()[-int(os.environ.get("NIMBUS_TEST_LOG_BYTES", "20000")):])
             database.drop(self.database)
             if self.temporary is not None:
                 self.temporary.cleanup()

@@ -16,6 +16,8 @@
 
 enum { REVIVALS_MAX = 3 };
 
+static const int64_t crowded_ns = NS_PER_S; /* until the worker has room again */
+
 void job_write_row(struct agent_job *j, enum state_stage stage, state_done_fn done)
 {
 	struct state_job row = {
@@ -123,16 +125,22 @@ void job_lost(struct agent_job *j, const char *why)
 
 /* --- closing --- */
 
+static void forget(struct agent_job *j)
+{
+	struct agent *a = j->agent;
+
+	job_free(j);
+	a->changed(a);
+}
+
 static void on_row_deleted(void *ctx, const struct err *err)
 {
 	struct agent_job *j = ctx;
-	struct agent *a = j->agent;
 
 	/* Then the next agent finds it, reports it once more and is told that it is old. */
 	if (err != NULL)
 		log_warn("a job's row could not be deleted", F("job", j->job_id), F("error", err));
-	job_free(j);
-	a->changed(a);
+	forget(j);
 }
 
 /* Nothing of an acknowledged log is lost with the shim that should have shipped it. */
@@ -167,10 +175,19 @@ static void on_folder_closed(void *ctx)
 			job_shim_send(j, SHIM_RESUME);
 		return;
 	}
-	if (j->work_err.code != 0)
-		log_warn("a VM's folder could not be removed: the next start tries again", F("job", j->job_id),
-			 F("error", &j->work_err));
-	state_delete(j->agent->state, j->job_id, j->attempt, on_row_deleted, j);
+	if (j->work_err.code == 0) {
+		state_delete(j->agent->state, j->job_id, j->attempt, on_row_deleted, j);
+		return;
+	}
+	/* The row stays with the folder: only it says that there are lines to be shipped. */
+	log_warn("a VM's folder could not be removed: the next start tries again", F("job", j->job_id),
+		 F("error", &j->work_err));
+	forget(j);
+}
+
+static void close_again(void *ctx)
+{
+	job_close_further(ctx);
 }
 
 /* Folder, row, record, in this order. */
@@ -181,8 +198,10 @@ void job_close_further(struct agent_job *j)
 	j->busy = true;
 	j->work_err = (struct err){0};
 	loop_source_free(TAKE(j->guard));
-	if (!chores_give(j->agent->chores, close_folder, on_folder_closed, j))
-		on_folder_closed(j);
+	if (chores_give(j->agent->chores, close_folder, on_folder_closed, j))
+		return;
+	j->busy = false;
+	job_shim_guard(j, close_again, crowded_ns);
 }
 
 void job_close(struct agent_job *j)

@@ -106,10 +106,21 @@ static void leave(struct fake_shim *f)
 {
 	struct err err = {0};
 
-	if (strcmp(f->behaviour, "dies-shipping") == 0)
-		_exit(file_write_atomic(SHIM_FD_VMDIR, SHIM_SPOOL, STR("lines"), 0600, &err) == 0 ? 9 : 1);
+	if (strncmp(f->behaviour, "dies-", 5) == 0)
+		_exit(file_write_atomic(SHIM_FD_VMDIR, SHIM_SHIP_FILE, str_c(f->behaviour), 0600, &err) == 0 ? 9 : 1);
 	say(f, &(struct shim_msg){.type = SHIM_SHIPPED, .shipped = {.batches = 3, .errors = 1}});
 	_exit(0);
+}
+
+/* The order to ship says by what its shim had died: some causes stay. */
+static void ship_the_rest(void)
+{
+	autovar(buf) text = {0};
+	struct err err = {0};
+
+	if (file_read(SHIM_FD_VMDIR, SHIM_SHIP_FILE, 64, &text, &err) == 0 && str_eq(buf_str(&text), STR("dies-each-time")))
+		_exit(9);
+	_exit(unlinkat(SHIM_FD_VMDIR, SHIM_SHIP_FILE, 0) == 0 ? 0 : 1);
 }
 
 static void on_order(struct fake_shim *f, const struct shim_msg *m)
@@ -125,7 +136,7 @@ static void on_order(struct fake_shim *f, const struct shim_msg *m)
 	else if (m->type == SHIM_EXIT_ACK)
 		leave(f);
 	else if (m->type == SHIM_RESUME)
-		_exit(unlinkat(SHIM_FD_VMDIR, SHIM_SPOOL, 0) == 0 ? 0 : 1);
+		ship_the_rest();
 }
 
 static void listen_to_agent(struct fake_shim *f)
@@ -550,6 +561,25 @@ static void lines_that_a_dead_shim_left_are_shipped_by_another(void **state)
 	run_to_end(w);
 }
 
+static void resume_from_row(struct world *w);
+
+static void lines_that_cannot_be_shipped_are_left_to_the_next_agent(void **state)
+{
+	struct world *w = *state;
+
+	struct agent_job *j = lease(w, "dies-each-time", "demo");
+	run_to(w, j, LIFE_RUNNING);
+	assert_true(jobs_command(&w->agent, &(struct agent_command){.type = "cancel", .job_id = 1, .fence_token = 9}));
+	while (w->agent.jobs != NULL)
+		step(w);
+	/* What it died of is mended. */
+	assert_int_equal(file_write_atomic(w->agent.host.vms_fd, "1-1/" SHIM_SHIP_FILE, STR("lines"), 0600, &w->err), 0);
+	stop_agent(w);
+	start_agent(w);
+	resume_from_row(w);
+	run_to_end(w);
+}
+
 static void a_refused_renewal_destroys_a_running_vm(void **state)
 {
 	struct world *w = *state;
@@ -699,6 +729,7 @@ int main(int argc, char **argv)
 		WORLD_TEST(an_image_that_is_not_here_fails_the_job),
 		WORLD_TEST(a_booting_job_is_cancelled),
 		WORLD_TEST(lines_that_a_dead_shim_left_are_shipped_by_another),
+		WORLD_TEST(lines_that_cannot_be_shipped_are_left_to_the_next_agent),
 		WORLD_TEST(a_refused_renewal_destroys_a_running_vm),
 		WORLD_TEST(the_end_is_told_until_it_is_heard),
 		WORLD_TEST(given_back_is_lost),
