@@ -17,6 +17,7 @@ enum {
 	CACHE_SLOTS = 512, /* prepared statements per connection; a power of two */
 	CACHE_MAX = 384,
 	NUMBER_SIZE = 32,
+	STEPS_MAX = 64, /* that the server has not answered */
 	KEYWORDS_MAX = DSN_OPTIONS_MAX + 16,
 };
 
@@ -24,13 +25,21 @@ enum {
 enum { OID_BOOL = 16, OID_BYTEA = 17, OID_INT8 = 20, OID_INT2 = 21, OID_INT4 = 23, OID_TEXT = 25 };
 enum { OID_FLOAT4 = 700, OID_FLOAT8 = 701, OID_NUMERIC = 1700 };
 
+/* What is sent to the server, and what it answers in the same order. */
+enum step { STEP_BEGIN, STEP_SETTINGS, STEP_FORGET, STEP_PREPARE, STEP_RUN, STEP_COUNT };
+
 struct pg_client {
-	PGconn *conn;
+	PGconn *conn; /* always in pipeline mode, but for scripts */
 	const struct dsn *dsn;
 	enum pg_trouble trouble;
 	bool lost;
-	const char *begin, *settings; /* not sent yet: they go with the next statement */
-	unsigned names;		      /* given so far */
+	bool undone; /* the last failure was the server's word before the last step, which it then skipped */
+	const char *begin, *settings;  /* not sent yet: they go with the next statement */
+	enum step expected[STEPS_MAX]; /* sent, not answered */
+	size_t expected_count;
+	bool owed;	/* all of them are waited for by nobody: read before the next call */
+	bool forget;	/* a statement of the cache was not prepared after all */
+	unsigned names; /* given so far */
 	unsigned prepared;
 	struct prepared {
 		char *text;
@@ -144,6 +153,7 @@ static int fail_result(struct pg_client *c, const PGresult *result, const char *
 	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
 	const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
 
+	c->undone = state != NULL;
 	return fail(c, state, doing, primary != NULL ? primary : PQresultErrorMessage(result), err);
 }
 
@@ -200,7 +210,10 @@ static int collect(struct pg_client *c, const char *doing, int64_t deadline_ns, 
 		if (result == NULL)
 			break;
 		ExecStatusType status = PQresultStatus(result);
-		if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK && status != PGRES_EMPTY_QUERY && rc == 0)
+		if (status == PGRES_PIPELINE_ABORTED)
+			rc = -ERR_INTERNAL; /* skipped, after a failure that was seen */
+		else if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK && status != PGRES_EMPTY_QUERY &&
+			 rc == 0)
 			rc = fail_result(c, result, doing, err);
 		PQclear(last);
 		last = result;
@@ -309,6 +322,7 @@ int pg_client_open(const struct dsn *dsn, int64_t deadline_ns, struct pg_client 
 		return rc;
 	(void)PQsetErrorVerbosity(c->conn, PQERRORS_TERSE);
 	(void)PQsetnonblocking(c->conn, 1);
+	(void)PQenterPipelineMode(c->conn);
 	*ret = TAKE(c);
 	return 0;
 }
@@ -330,23 +344,6 @@ void pg_client_free(struct pg_client *c)
 }
 
 /* --- statements --- */
-
-/* Begins a call: false when the connection is gone since an earlier one. */
-static bool begin(struct pg_client *c)
-{
-	c->trouble = PG_FINE;
-	return !c->lost;
-}
-
-int pg_client_script(struct pg_client *c, const char *text, int64_t deadline_ns, struct pg_result **ret,
-		     struct err *err)
-{
-	if (!begin(c))
-		return lost(c, "the connection to the database is gone", err);
-	if (PQsendQuery(c->conn, text) == 0)
-		return fail(c, NULL, "run SQL", PQerrorMessage(c->conn), err);
-	return collect(c, "run SQL", deadline_ns, ret, err);
-}
 
 /* Numbers in text form, so that they fit whatever integer or float type the server has inferred; text and bytes in
  * binary, which for them is the bytes. NULL has no type of its own. */
@@ -417,113 +414,131 @@ static struct prepared *find(struct pg_client *c, const char *text)
 	return &c->cache[at];
 }
 
-/* What one call sends at once, in this order; the answers come back in it too. */
-enum step { STEP_BEGIN, STEP_SETTINGS, STEP_FORGET, STEP_PREPARE, STEP_RUN, STEP_COUNT };
+/* --- sending and receiving --- */
 
-struct call {
-	const char *text;
-	struct parameters p;
-	bool steps[STEP_COUNT];
-	struct prepared *slot; /* NULL: not prepared at all */
-	unsigned name;
-};
-
-static void plan(struct pg_client *c, struct call *call)
+static bool send_step(struct pg_client *c, enum step step, int sent)
 {
-	call->steps[STEP_BEGIN] = c->begin != NULL;
-	call->steps[STEP_SETTINGS] = c->begin != NULL && c->settings != NULL;
-	call->steps[STEP_RUN] = true;
-	if (c->dsn->no_prepare)
-		return;
-	call->slot = find(c, call->text);
-	call->name = call->slot->name;
-	if (call->slot->text != NULL)
-		return;
-	call->steps[STEP_FORGET] = c->prepared == CACHE_MAX;
-	call->steps[STEP_PREPARE] = true;
-	call->name = c->names++;
+	assert(c->expected_count < STEPS_MAX);
+	c->expected[c->expected_count++] = step;
+	return sent != 0;
 }
 
-static int send_plain(struct pg_client *c, const char *text)
+static bool send_plain(struct pg_client *c, enum step step, const char *text)
 {
-	return PQsendQueryParams(c->conn, text, 0, NULL, NULL, NULL, NULL, 0);
+	return send_step(c, step, PQsendQueryParams(c->conn, text, 0, NULL, NULL, NULL, NULL, 0));
 }
 
-static int send_step(struct pg_client *c, enum step step, const struct call *call)
+/* What has to come before a statement. */
+static bool send_beginning(struct pg_client *c)
 {
-	const struct parameters *p = &call->p;
+	const char *text = TAKE(c->begin);
+
+	return text == NULL ||
+	       (send_plain(c, STEP_BEGIN, text) && (c->settings == NULL || send_plain(c, STEP_SETTINGS, c->settings)));
+}
+
+static bool send_prepared(struct pg_client *c, const char *text, const struct parameters *p)
+{
 	char name[NUMBER_SIZE];
+	bool sent = true;
 
-	(void)snprintf(name, sizeof(name), "nimbus_%u", call->name);
-	switch (step) {
-	case STEP_BEGIN:
-		return send_plain(c, c->begin);
-	case STEP_SETTINGS:
-		return send_plain(c, c->settings);
-	case STEP_FORGET:
-		return send_plain(c, "DEALLOCATE ALL");
-	case STEP_PREPARE:
-		return PQsendPrepare(c->conn, name, call->text, p->count, p->types);
-	case STEP_RUN:
-		if (call->slot == NULL)
-			return PQsendQueryParams(c->conn, call->text, p->count, p->types, p->values, p->lengths,
-						 p->formats, 0);
-		return PQsendQueryPrepared(c->conn, name, p->count, p->values, p->lengths, p->formats, 0);
-	case STEP_COUNT:
-		break;
-	}
-	return 0;
-}
-
-static void step_done(struct pg_client *c, enum step step, struct call *call)
-{
-	if (step == STEP_BEGIN) {
-		c->begin = NULL;
-	} else if (step == STEP_FORGET) {
+	if (c->forget || c->prepared == CACHE_MAX) {
+		c->forget = false;
 		forget_prepared(c);
-		call->slot = find(c, call->text);
-	} else if (step == STEP_PREPARE) {
-		*call->slot = (struct prepared){.text = xstrdup(call->text), .name = call->name};
+		sent = send_plain(c, STEP_FORGET, "DEALLOCATE ALL");
+	}
+	struct prepared *slot = find(c, text);
+	bool known = slot->text != NULL;
+	if (!known) {
+		*slot = (struct prepared){.text = xstrdup(text), .name = c->names++};
 		c->prepared++;
 	}
+	(void)snprintf(name, sizeof(name), "nimbus_%u", slot->name);
+	sent = sent && (known || send_step(c, STEP_PREPARE, PQsendPrepare(c->conn, name, text, p->count, p->types)));
+	return sent && send_step(c, STEP_RUN,
+				 PQsendQueryPrepared(c->conn, name, p->count, p->values, p->lengths, p->formats, 0));
 }
 
-static int send_all(struct pg_client *c, const struct call *call, struct err *err)
+static bool send_statement(struct pg_client *c, const char *text, const struct parameters *p)
 {
-	bool sent = PQenterPipelineMode(c->conn) != 0;
+	if (!send_beginning(c))
+		return false;
+	if (c->dsn->no_prepare)
+		return send_step(
+			c, STEP_RUN,
+			PQsendQueryParams(c->conn, text, p->count, p->types, p->values, p->lengths, p->formats, 0));
+	return send_prepared(c, text, p);
+}
 
-	for (enum step step = 0; step < STEP_COUNT; step++)
-		sent = sent && (!call->steps[step] || send_step(c, step, call) != 0);
-	sent = sent && PQpipelineSync(c->conn) != 0;
-	if (sent)
-		return 0;
+static int not_sent(struct pg_client *c, struct err *err)
+{
 	c->lost = true;
 	return fail(c, NULL, "send to the database", PQerrorMessage(c->conn), err);
 }
 
-/* Reads all answers: the last one's result, or the first failure. */
-static int receive_all(struct pg_client *c, struct call *call, int64_t deadline_ns, PGresult **ret, struct err *err)
+/* Reads the answers to all that was sent: the last one's result (ret may be NULL), or the first failure. */
+static int receive(struct pg_client *c, int64_t deadline_ns, PGresult **ret, struct err *err)
 {
 	int rc = 0;
 
-	for (enum step step = 0; step < STEP_COUNT; step++) {
-		if (!call->steps[step])
-			continue;
-		int got = collect(c, "run SQL", deadline_ns, step == STEP_RUN ? ret : NULL, rc == 0 ? err : NULL);
-		if (rc == 0)
+	for (size_t i = 0; i < c->expected_count; i++) {
+		bool last = i + 1 == c->expected_count;
+		int got = collect(c, "run SQL", deadline_ns, last ? ret : NULL, rc == 0 ? err : NULL);
+		if (rc == 0) {
 			rc = got;
+			c->undone &= !last;
+		}
 		if (c->lost)
 			return rc;
-		if (rc == 0)
-			step_done(c, step, call);
+		/* Also those that were skipped. */
+		if (rc < 0 && (c->expected[i] == STEP_FORGET || c->expected[i] == STEP_PREPARE))
+			c->forget = true;
 	}
+	c->expected_count = 0;
+	c->owed = false;
 	PGresult *sync = NULL;
 	int got = next_result(c, deadline_ns, &sync, rc == 0 ? err : NULL);
-	bool in_step = got == 0 && PQresultStatus(sync) == PGRES_PIPELINE_SYNC && PQexitPipelineMode(c->conn) != 0;
+	bool in_step = got == 0 && PQresultStatus(sync) == PGRES_PIPELINE_SYNC;
 	PQclear(sync);
 	if (got == 0 && !in_step)
 		got = lost(c, "the database's answers are out of step", rc == 0 ? err : NULL);
 	return rc == 0 ? got : rc;
+}
+
+static int sync(struct pg_client *c, int64_t deadline_ns, PGresult **ret, struct err *err)
+{
+	return PQpipelineSync(c->conn) != 0 ? receive(c, deadline_ns, ret, err) : not_sent(c, err);
+}
+
+/* Begins a call: what was not waited for is read first. */
+static int begin(struct pg_client *c, int64_t deadline_ns, struct err *err)
+{
+	struct err ignored;
+
+	c->undone = false;
+	if (!c->lost && c->owed)
+		(void)!receive(c, deadline_ns, NULL, &ignored);
+	c->trouble = PG_FINE;
+	return c->lost ? lost(c, "the connection to the database is gone", err) : 0;
+}
+
+int pg_client_script(struct pg_client *c, const char *text, int64_t deadline_ns, struct pg_result **ret,
+		     struct err *err)
+{
+	int rc = begin(c, deadline_ns, err);
+
+	if (rc == 0 && c->begin != NULL && !send_beginning(c))
+		rc = not_sent(c, err);
+	if (rc == 0 && c->expected_count > 0)
+		rc = sync(c, deadline_ns, NULL, err);
+	if (rc < 0)
+		return rc;
+	if (PQexitPipelineMode(c->conn) == 0 || PQsendQuery(c->conn, text) == 0)
+		return not_sent(c, err);
+	rc = collect(c, "run SQL", deadline_ns, ret, err);
+	if (!c->lost)
+		(void)PQenterPipelineMode(c->conn);
+	return rc;
 }
 
 /* A sum of BIGINTs is NUMERIC, and may be more than we can hold. */
@@ -546,23 +561,71 @@ static int check_numbers(struct pg_client *c, const PGresult *result, struct err
 int pg_client_exec(struct pg_client *c, const char *text, const struct sql_args *args, int64_t deadline_ns,
 		   struct pg_result **ret, struct err *err)
 {
-	struct call call = {.text = text};
+	struct parameters p;
 	autoptr(pg_result) result = NULL;
+	int rc = begin(c, deadline_ns, err);
 
-	if (!begin(c))
-		return lost(c, "the connection to the database is gone", err);
-	int rc = bind_all(c, args, &call.p, err);
-	if (rc < 0)
-		return rc;
-	plan(c, &call);
-	rc = send_all(c, &call, err);
 	if (rc == 0)
-		rc = receive_all(c, &call, deadline_ns, &result, err);
+		rc = bind_all(c, args, &p, err);
+	if (rc == 0 && !send_statement(c, text, &p))
+		rc = not_sent(c, err);
+	if (rc == 0)
+		rc = sync(c, deadline_ns, &result, err);
 	if (rc == 0)
 		rc = check_numbers(c, result, err);
 	if (rc == 0)
 		*ret = TAKE(result);
 	return rc;
+}
+
+int pg_client_defer(struct pg_client *c, const char *text, const struct sql_args *args, int64_t deadline_ns,
+		    struct err *err)
+{
+	struct parameters p;
+	int rc = begin(c, deadline_ns, err);
+
+	if (rc == 0)
+		rc = bind_all(c, args, &p, err);
+	if (rc == 0 && !send_statement(c, text, &p))
+		rc = not_sent(c, err);
+	if (rc == 0 && c->expected_count > STEPS_MAX / 2)
+		rc = sync(c, deadline_ns, NULL, err);
+	return rc;
+}
+
+int pg_client_commit(struct pg_client *c, int64_t deadline_ns, struct err *err)
+{
+	autoptr(pg_result) result = NULL;
+	int rc = begin(c, deadline_ns, err);
+
+	if (rc == 0 && !send_plain(c, STEP_RUN, "COMMIT"))
+		rc = not_sent(c, err);
+	if (rc == 0)
+		rc = sync(c, deadline_ns, &result, err);
+	if (rc == 0 && strcmp(PQcmdStatus(result), "COMMIT") != 0) {
+		c->undone = true;
+		c->trouble = PG_REFUSED;
+		rc = err_set(err, ERR_INTERNAL, "the database did not commit");
+	}
+	return rc;
+}
+
+bool pg_client_has_undone(const struct pg_client *c)
+{
+	return c->undone;
+}
+
+void pg_client_roll_back(struct pg_client *c, int64_t deadline_ns)
+{
+	struct err ignored;
+
+	if (begin(c, deadline_ns, &ignored) < 0)
+		return;
+	/* What was not sent yet need not be; but it may hold what later ones count on. */
+	if (c->expected_count > 0 && sync(c, deadline_ns, NULL, &ignored) < 0 && c->lost)
+		return;
+	c->owed = send_plain(c, STEP_RUN, "ROLLBACK") && PQpipelineSync(c->conn) != 0 && PQflush(c->conn) >= 0;
+	c->lost |= !c->owed;
 }
 
 void pg_client_begin(struct pg_client *c, const char *text, const char *settings)
@@ -583,7 +646,7 @@ enum pg_trouble pg_client_trouble(const struct pg_client *c)
 
 bool pg_client_is_free(const struct pg_client *c)
 {
-	return !c->lost && PQtransactionStatus(c->conn) == PQTRANS_IDLE;
+	return !c->lost && (c->owed || (c->expected_count == 0 && PQtransactionStatus(c->conn) == PQTRANS_IDLE));
 }
 
 /* --- notes --- */
@@ -595,8 +658,7 @@ int pg_client_fd(const struct pg_client *c)
 
 int pg_client_consume(struct pg_client *c, struct err *err)
 {
-	if (!begin(c))
-		return lost(c, "the connection to the database is gone", err);
+	c->trouble = PG_FINE;
 	if (PQconsumeInput(c->conn) == 0)
 		return fail(c, NULL, "the connection to the database broke", PQerrorMessage(c->conn), err);
 	return 0;
@@ -638,11 +700,6 @@ int64_t pg_result_changed(struct pg_result *r)
 	if (str_to_i64(text, "rows", 0, INT64_MAX, &changed, NULL) < 0)
 		return 0;
 	return changed;
-}
-
-const char *pg_result_tag(struct pg_result *r)
-{
-	return PQcmdStatus(r);
 }
 
 enum sql_type pg_result_type(const struct pg_result *r, int row, unsigned column)

@@ -30,14 +30,24 @@ AUTOPTR_DEFINE(pg_client)
 /* Statements without parameters. ret may be NULL; else it gets the last one's result. */
 int pg_client_script(struct pg_client *c, const char *text, int64_t deadline_ns, struct pg_result **ret,
 		     struct err *err) must_check;
-/* The next pg_client_exec() sends this before its statement, in one go with it, and `settings` (NULL: nothing) between
- * the two. Both outlive that. */
+
+/* A transaction begins with its first statement: the text is sent before that, in one go with it, and `settings` (NULL:
+ * nothing) between the two. Both outlive that. */
 void pg_client_begin(struct pg_client *c, const char *text, const char *settings);
 /* Whether it was sent. */
 bool pg_client_has_begun(const struct pg_client *c);
 /* One statement, prepared once per connection, unless the address says prepare=false. */
 int pg_client_exec(struct pg_client *c, const char *text, const struct sql_args *args, int64_t deadline_ns,
 		   struct pg_result **ret, struct err *err) must_check;
+/* The same without waiting for the answer: it goes with the next statement that is waited for, or the commit, which
+ * then fails where this does. Copies the arguments. */
+int pg_client_defer(struct pg_client *c, const char *text, const struct sql_args *args, int64_t deadline_ns,
+		    struct err *err) must_check;
+int pg_client_commit(struct pg_client *c, int64_t deadline_ns, struct err *err) must_check;
+/* After a commit that failed: the server has said that it did not happen. Else nobody knows. */
+bool pg_client_has_undone(const struct pg_client *c);
+/* Does not wait for the answer. */
+void pg_client_roll_back(struct pg_client *c, int64_t deadline_ns);
 /* Of the last call. */
 enum pg_trouble pg_client_trouble(const struct pg_client *c);
 /* Good for another transaction: alive, and in none. */
@@ -55,8 +65,6 @@ int pg_result_rows(const struct pg_result *r);
 unsigned pg_result_columns(const struct pg_result *r);
 /* Rows that the statement inserted, changed or deleted; what it gave where it is a SELECT. */
 int64_t pg_result_changed(struct pg_result *r);
-/* "COMMIT", "ROLLBACK", "INSERT 0 1" ... */
-const char *pg_result_tag(struct pg_result *r);
 enum sql_type pg_result_type(const struct pg_result *r, int row, unsigned column);
 /* NUL-terminated, in PostgreSQL's text form: bytes are \x and hex. Empty for NULL. */
 struct str pg_result_text(const struct pg_result *r, int row, unsigned column);

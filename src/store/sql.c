@@ -91,7 +91,7 @@ int sql_exec(struct sql_tx *tx, const char *text, const struct sql_args *args, i
 	int rc = check_args(args, err);
 
 	if (rc == 0)
-		rc = tx->ops->exec(tx, text, args, &changed, err);
+		rc = tx->ops->exec(tx, text, args, ret_changed != NULL ? &changed : NULL, err);
 	(void)doom(tx, rc, err);
 
 	if (rc == 0 && ret_changed != NULL)

@@ -148,7 +148,8 @@ unused_fn static inline struct sql_arg sql_blob(struct str bytes)
 	return (struct sql_arg){.type = SQL_BLOB, .str = bytes};
 }
 
-/* ret_changed (may be NULL): how many rows it inserted, changed or deleted. ERR_CONFLICT: a constraint refused it. */
+/* ret_changed: how many rows it inserted, changed or deleted. With NULL PostgreSQL's failure may come with a later
+ * statement, or only from sql_write(): it fails the function all the same. ERR_CONFLICT: a constraint refused it. */
 int sql_exec(struct sql_tx *tx, const char *text, const struct sql_args *args, int64_t *ret_changed, struct err *err)
 	must_check;
 /* Free the rows before the function returns. */

@@ -19,6 +19,7 @@ struct sql_ops {
 	void (*notify)(struct sql_tx *tx, const char *channel, const char *payload);
 	/* Until the transaction ends no other migrates. Waits for locks are short in it, statements may be long. */
 	int (*lock_schema)(struct sql_tx *tx, struct err *err);
+	/* ret_changed may be NULL. */
 	int (*exec)(struct sql_tx *tx, const char *text, const struct sql_args *args, int64_t *ret_changed,
 		    struct err *err);
 	/* Several statements without parameters: a migration. */

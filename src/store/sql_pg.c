@@ -219,13 +219,18 @@ static int run(struct tx *tx, const char *text, const struct sql_args *args, str
 	return note_trouble(tx, pg_client_exec(tx->client, text, args, deadline_of(tx), ret, err));
 }
 
+/* Who does not ask how many rows it changed does not wait for it: the answer comes with the next statement's, or the
+ * commit's. So a chain of changes is one round trip. */
 static int tx_exec(struct sql_tx *base, const char *text, const struct sql_args *args, int64_t *ret_changed,
 		   struct err *err)
 {
+	struct tx *tx = tx_of(base);
 	autoptr(pg_result) result = NULL;
-	int rc = run(tx_of(base), text, args, &result, err);
 
-	if (rc == 0)
+	if (ret_changed == NULL && base->writable)
+		return note_trouble(tx, pg_client_defer(tx->client, text, args, deadline_of(tx), err));
+	int rc = run(tx, text, args, &result, err);
+	if (rc == 0 && ret_changed != NULL)
 		*ret_changed = pg_result_changed(result);
 	return rc;
 }
@@ -244,14 +249,11 @@ static int tx_query(struct sql_tx *base, const char *text, const struct sql_args
 	return 0;
 }
 
-/* A script goes alone, so what begins the transaction has to go before it. */
 static int tx_script(struct sql_tx *base, const char *text, struct err *err)
 {
 	struct tx *tx = tx_of(base);
-	autoptr(pg_result) ignored = NULL;
-	int rc = pg_client_has_begun(tx->client) ? 0 : run(tx, "SELECT 1", SQL_NO_ARGS, &ignored, err);
 
-	return rc < 0 ? rc : note_trouble(tx, pg_client_script(tx->client, text, deadline_of(tx), NULL, err));
+	return note_trouble(tx, pg_client_script(tx->client, text, deadline_of(tx), NULL, err));
 }
 
 /* Read once in a transaction; from there on this machine's own clock counts, which does not jump. */
@@ -439,26 +441,22 @@ static void send_notes(struct pg *p, struct tx *tx)
 
 static void roll_back(struct tx *tx)
 {
-	struct err ignored;
-
 	if (tx->trouble != PG_LOST && pg_client_has_begun(tx->client))
-		(void)!pg_client_script(tx->client, "ROLLBACK", deadline_of(tx), NULL, &ignored);
+		pg_client_roll_back(tx->client, deadline_of(tx));
 }
 
-/* Whatever goes wrong with the connection here: it may have happened or not. See the top. */
+/* Where the server did not say that it did not happen, it may have happened. See the top. */
 static int commit(struct tx *tx, struct err *err)
 {
-	autoptr(pg_result) result = NULL;
-
 	if (!pg_client_has_begun(tx->client))
 		return 0; /* it has done nothing */
-	int rc = pg_client_script(tx->client, "COMMIT", deadline_of(tx), &result, err);
-	if (rc == 0 && strcmp(pg_result_tag(result), "COMMIT") != 0)
-		return err_set(err, ERR_INTERNAL, "the database did not commit");
-	if (rc < 0 && pg_client_trouble(tx->client) == PG_AGAIN)
-		tx->trouble = PG_AGAIN;
-	if (rc < 0 && pg_client_trouble(tx->client) == PG_LOST)
+	int rc = pg_client_commit(tx->client, deadline_of(tx), err);
+	if (rc == 0)
+		return 0;
+	if (!pg_client_has_undone(tx->client))
 		return err_wrap(err, "the connection was lost during a commit, which may have happened or not");
+	(void)note_trouble(tx, rc);
+	roll_back(tx);
 	return rc;
 }
 

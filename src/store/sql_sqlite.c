@@ -386,7 +386,8 @@ static int tx_exec(struct sql_tx *tx, const char *text, const struct sql_args *a
 			step = sqlite3_step(stmt);
 		if (step != SQLITE_DONE)
 			rc = fail(conn, "run SQL", err);
-		*ret_changed = sqlite3_changes64(conn->db);
+		if (ret_changed != NULL)
+			*ret_changed = sqlite3_changes64(conn->db);
 	}
 	statement_done(stmt, slot);
 	return rc;
