@@ -24,6 +24,7 @@
 #include "base/mem.h"
 #include "model/names.h"
 #include "net/http_client.h"
+#include "net/http_metrics.h"
 #include "net/http_server.h"
 #include "net/loop.h"
 #include "role/role.h"
@@ -202,6 +203,7 @@ static int show_metrics(void *ctx, struct http_request *req, struct err *err)
 
 	(void)err;
 	metrics_write(r->agent.metrics, &text);
+	http_metrics_write(r->listener, &text);
 	return http_reply_buf(req, 200, METRICS_CONTENT_TYPE, &text);
 }
 

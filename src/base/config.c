@@ -480,7 +480,11 @@ static int set_text(const struct config_key *key, const char *value, const char 
 /* A password may stand in it, so no message repeats it. */
 static int set_url(const struct config_key *key, const char *value, const char *origin, void *to, struct err *err)
 {
-	size_t scheme = strncasecmp(value, "http://", 7) == 0 ? 7 : strncasecmp(value, "https://", 8) == 0 ? 8 : 0;
+	static const char *const schemes[] = {"http://", "https://", "http+unix://"};
+	size_t scheme = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(schemes) && scheme == 0; i++)
+		scheme = strncasecmp(value, schemes[i], strlen(schemes[i])) == 0 ? strlen(schemes[i]) : 0;
 	bool host = scheme != 0 && strcspn(value + scheme, "/?#") > 0;
 
 	for (const char *c = value; *c != '\0'; c++)

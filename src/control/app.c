@@ -129,6 +129,7 @@ static void app_free(struct app *app)
 	peers_free(app->peers);
 	outage_free(app->outage);
 	webhook_secrets_free(app->webhook_secrets);
+	cidr_list_fini(&app->admin_addresses);
 	free(app->assets_dir);
 	free(app->plane);
 	fd_close(&app->data_fd);
@@ -173,10 +174,13 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 	app->log_sealer = worker_new(sealing_pass, app);
 	app->admitter = worker_new(admitting_pass, app);
 	app->keeper = worker_new(keys_pass, app);
+	r = cidr_list_parse((const char *const *)o->settings->admin_addresses.items, o->settings->admin_addresses.count,
+			    "NIMBUS_ADMIN_ALLOWED_IPS", &app->admin_addresses, err);
 	app->server = make_server(app, o->serving);
 	app->lease_waits = http_wait_list_new(app->server);
 	app->command_waits = http_wait_list_new(app->server);
-	r = app_keys_open(app, o->data_dir, err);
+	if (r == 0)
+		r = app_keys_open(app, o->data_dir, err);
 	if (r == 0)
 		r = open_database(app, o, err);
 	if (r == 0)

@@ -43,6 +43,7 @@ struct app {
 	atomic_int_fast64_t nonces; /* about as many as are remembered */
 	struct metrics *metrics;
 	struct http_client *client;
+	struct cidr_list admin_addresses; /* empty: all */
 	struct http_server_opts server_opts;
 	struct http_server *server;
 	struct http_wait_list *lease_waits;   /* tags: struct lease_wait, of lease_api.c */

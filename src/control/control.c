@@ -60,7 +60,7 @@ static int serve(const struct control_settings *settings, struct role *role, con
 		.ctx = &set,
 	};
 	struct app *app = NULL;
-	int r = role_serving_init(&role->common, "control-plane", &serving, err);
+	int r = role_serving_init(role, "control-plane", &serving, err);
 
 	if (r == 0)
 		r = app_start(&opts, &app, err);

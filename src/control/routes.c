@@ -111,6 +111,26 @@ static bool subject_allowed(const struct config_list *allowed, const char *subje
 	return allowed->count == 0;
 }
 
+/* In the order of the Python Nimbus. */
+static int check_admin(const struct app *app, const struct http_request *req, const struct claims *claims,
+		       struct err *err)
+{
+	const struct cidr_list *allowed = &app->admin_addresses;
+	const struct address *from = http_remote(req);
+
+	if (!subject_allowed(&app->settings->admin_subjects, claims->subject))
+		return err_set(err, ERR_FORBIDDEN, "Admin subject not allowed");
+	if (http_has_stray_forwarding(req))
+		return err_set(err, ERR_INVALID,
+			       "Forwarded headers not allowed: no proxy is named in NIMBUS_TRUSTED_PROXY_CIDRS");
+	if (app->settings->require_https && !http_is_confidential(req))
+		return err_set(err, ERR_INVALID, "HTTPS required");
+	if (app->settings->admin_addresses.count > 0 &&
+	    !(from != NULL ? cidr_list_has(allowed, from) : allowed->unix_peers))
+		return err_set(err, ERR_FORBIDDEN, "Admin source not allowed");
+	return 0;
+}
+
 int control_authorize(void *ctx, struct http_request *req, const struct http_route *route, struct err *err)
 {
 	struct app *app = ctx;
@@ -129,8 +149,9 @@ int control_authorize(void *ctx, struct http_request *req, const struct http_rou
 	r = verifier_verify(app->verifier, token, route->access, clock_unix_ns(), claims, err);
 	if (r < 0)
 		return r;
-	if (claims->audience == TOKEN_ADMIN && !subject_allowed(&app->settings->admin_subjects, claims->subject))
-		return err_set(err, ERR_FORBIDDEN, "Admin subject not allowed");
+	r = claims->audience == TOKEN_ADMIN ? check_admin(app, req, claims, err) : 0;
+	if (r < 0)
+		return r;
 	http_set_claims(req, claims);
 	return 0;
 }

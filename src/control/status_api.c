@@ -8,6 +8,7 @@
 #include "control/db/jobs_db.h"
 #include "control/db/seals_db.h"
 #include "control/handlers.h"
+#include "net/http_metrics.h"
 
 static struct js *states(const struct jobs_counts *counts)
 {
@@ -143,6 +144,7 @@ int metrics_show(void *ctx, struct http_request *req, struct err *err)
 	metrics_set(app->metrics, M_WAITING,
 		    (double)(http_wait_count(app->lease_waits) + http_wait_count(app->command_waits)));
 	metrics_write(app->metrics, &text);
+	http_metrics_write(app->server, &text);
 	return http_reply_buf(req, 200, METRICS_CONTENT_TYPE, &text);
 }
 

@@ -102,7 +102,7 @@ static int serve(struct role *role, const struct logging_settings *settings, str
 		.ctx = &stop,
 	};
 
-	int rc = role_serving_init(&role->common, "logging-pipeline", &serving, err);
+	int rc = role_serving_init(role, "logging-pipeline", &serving, err);
 	if (rc == 0)
 		rc = stop_init(&stop, err);
 	if (rc == 0)

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "logs/handlers.h"
 #include "model/limits.h"
+#include "net/http_metrics.h"
 
 enum { BODY_MAX = 16 << 20, SEAL_MAX = 64 << 10 };
 
@@ -45,6 +46,7 @@ static int metrics_text(void *ctx, struct http_request *req, struct err *err)
 	metrics_set(app->metrics, M_STORE_REFUSED, (double)counts.refused);
 	metrics_set(app->metrics, M_STORE_WAITING, (double)counts.waiting);
 	metrics_write(app->metrics, &text);
+	http_metrics_write(app->server, &text);
 	return http_reply_buf(req, 200, METRICS_CONTENT_TYPE, &text);
 }
 

@@ -14,6 +14,9 @@
 struct common_settings {
 	struct config_list listen; /* addresses, for every server */
 	struct config_list proxies;
+	char *tls_certificate;
+	char *tls_key;
+	char *ca_bundle;
 	int64_t connections_max;
 	int64_t connections_per_address; /* 0: no limit */
 	char *data_dir;			 /* NULL: the role's own choice, see up */

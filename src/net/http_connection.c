@@ -49,7 +49,7 @@ struct address {
 
 struct http_connection {
 	int fd;
-	bool tls;
+	struct tls *tls;
 	bool tcp;
 	bool counted; /* under its address */
 	struct address_key key;
@@ -145,7 +145,7 @@ enum http_cut http_connection_cut(const struct http_connection *connection)
 	return mark_cut(atomic_load(&connection->mark));
 }
 
-bool http_connection_is_tls(const struct http_connection *connection)
+struct tls *http_connection_tls(const struct http_connection *connection)
 {
 	return connection->tls;
 }
@@ -349,9 +349,9 @@ static void count_refusal(struct http_connections *c, enum http_refusal why)
 static void refuse(struct http_connections *c, const struct listener *from, int fd, enum http_refusal why)
 {
 	count_refusal(c, why);
-	if (!from->tls && why == HTTP_REFUSED_ADDRESS)
+	if (from->tls == NULL && why == HTTP_REFUSED_ADDRESS)
 		say(fd, ERR_LIMIT, "this address has as many connections as one may have");
-	else if (!from->tls)
+	else if (from->tls == NULL)
 		say(fd, ERR_UNAVAILABLE, "the server has as many connections as it can have");
 	linger(c, fd);
 }
@@ -384,7 +384,7 @@ static bool refuse_without_descriptor(struct http_connections *c, const struct l
 	fd_close(&c->reserve_fd);
 	int fd = accept4(from->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd >= 0) {
-		if (!from->tls)
+		if (from->tls == NULL)
 			say(fd, ERR_UNAVAILABLE, "the server has no descriptor left");
 		(void)close(fd);
 		count_refusal(c, HTTP_REFUSED_DESCRIPTORS);
@@ -495,7 +495,7 @@ static void cut_locked(struct http_connections *c, struct http_connection *conne
 	if (!atomic_compare_exchange_strong(&connection->mark, &mark, with_cut))
 		return;
 	c->counts.cut[why]++;
-	if (use != HTTP_USE_SENDING && !connection->tls)
+	if (use != HTTP_USE_SENDING && connection->tls == NULL)
 		say(connection->fd, ERR_TOO_SLOW, "the request came in slower than 1 KB a second");
 	(void)shutdown(connection->fd, SHUT_RDWR);
 }

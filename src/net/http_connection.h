@@ -77,7 +77,8 @@ void http_connection_rest(struct http_connection *connection);
 /* So many bytes of a body were taken: how progress is seen where the kernel does not count (unix sockets). */
 void http_connection_took(struct http_connection *connection, size_t bytes);
 enum http_cut http_connection_cut(const struct http_connection *connection);
-bool http_connection_is_tls(const struct http_connection *connection);
+/* NULL: it is plain. */
+struct tls *http_connection_tls(const struct http_connection *connection);
 
 struct http_connection_counts {
 	size_t current;

@@ -89,7 +89,7 @@ static int find_origin(struct http_request *req, struct err *err)
 
 	req->origin = (struct http_origin){
 		.unix_peer = !address_of(&req->peer, &req->origin.address),
-		.https = req->link != NULL && http_connection_is_tls(req->link),
+		.https = req->link != NULL && http_connection_tls(req->link) != NULL,
 	};
 	(void)address_of(&req->peer, &req->origin.address);
 	f.for_lines = header_lines(req, "X-Forwarded-For", &f.for_count);

@@ -14,6 +14,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <gnutls/abstract.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -33,6 +34,7 @@
 #include "net/http_request.h"
 #include "net/http_wait.h"
 #include "net/listen.h"
+#include "net/tls.h"
 
 enum {
 	HEADERS_MAX = 32 * 1024,
@@ -48,7 +50,8 @@ enum {
 
 struct http_server {
 	struct http_server_opts opts;
-	struct MHD_Daemon *plain; /* NULL where nothing listens for it */
+	struct MHD_Daemon *plain;
+	struct MHD_Daemon *secure; /* NULL without TLS */
 	struct listener **listeners;
 	size_t listener_count;
 	struct http_connections *connections;
@@ -546,8 +549,28 @@ static bool take_connection(void *ctx, const struct listener *from, int fd, cons
 {
 	struct http_server *s = ctx;
 
-	(void)from;
-	return MHD_add_connection(s->plain, fd, (const struct sockaddr *)peer, (socklen_t)peer_len) == MHD_YES;
+	return MHD_add_connection(from->tls ? s->secure : s->plain, fd, (const struct sockaddr *)peer,
+				  (socklen_t)peer_len) == MHD_YES;
+}
+
+/* The library says which connection it is, and that says which server. */
+static int give_certificate(gnutls_session_t session, const gnutls_datum_t *ca_names, int ca_name_count,
+			    const gnutls_pk_algorithm_t *algorithms, int algorithm_count, gnutls_pcert_st **chain,
+			    unsigned *chain_count, gnutls_privkey_t *key)
+{
+	struct MHD_Connection *connection = gnutls_session_get_ptr(session);
+	const struct http_connection *link =
+		MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+
+	(void)ca_names;
+	(void)ca_name_count;
+	(void)algorithms;
+	(void)algorithm_count;
+	const struct tls_pair *pair = tls_current(http_connection_tls(link));
+	*chain = pair->chain;
+	*chain_count = pair->chain_count;
+	*key = pair->key;
+	return 0;
 }
 
 static bool is_proxy(void *ctx, const struct sockaddr_storage *peer)
@@ -634,7 +657,7 @@ struct http_wait_list *http_wait_list_new(struct http_server *s)
 	return http_waits_list_new(s->waits);
 }
 
-static int start_daemon(struct http_server *s, struct MHD_Daemon **ret, struct err *err)
+static int start_daemon(struct http_server *s, unsigned flags, struct MHD_Daemon **ret, struct err *err)
 {
 	/* Each of the library's threads gets a share of its limit, however connections fall: ours is the one that
 	 * counts. */
@@ -649,13 +672,17 @@ static int start_daemon(struct http_server *s, struct MHD_Daemon **ret, struct e
 		{MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)on_completed, s},
 		{MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)on_connection, s},
 		/* One thread is no pool. */
-		{s->opts.io_threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, (intptr_t)s->opts.io_threads,
-		 NULL},
+		{MHD_OPTION_THREAD_POOL_SIZE, s->opts.io_threads > 1 ? (intptr_t)s->opts.io_threads : 0, NULL},
+		/* The last two are for TLS only. */
+		{(flags & MHD_USE_TLS) != 0 ? MHD_OPTION_HTTPS_PRIORITIES : MHD_OPTION_END, 0,
+		 (char *)(uintptr_t)TLS_PRIORITIES},
+		{MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (char *)(uintptr_t)give_certificate},
 		{MHD_OPTION_END, 0, NULL},
 	};
 
-	*ret = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET, 0,
-				NULL, NULL, on_request, s, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
+	*ret = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET |
+					flags,
+				0, NULL, NULL, on_request, s, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
 	return *ret != NULL ? 0 : err_set(err, ERR_UNAVAILABLE, "the HTTP server's threads would not start");
 }
 
@@ -670,7 +697,9 @@ static int start_threads(struct http_server *s, struct err *err)
 		if (errno != 0)
 			return err_sys(err, "start a worker thread");
 	}
-	rc = start_daemon(s, &s->plain, err);
+	rc = start_daemon(s, 0, &s->plain, err);
+	if (rc == 0 && s->opts.tls != NULL)
+		rc = start_daemon(s, MHD_USE_TLS, &s->secure, err);
 	return rc < 0 ? rc : http_connections_start(s->connections, s->listeners, s->listener_count, err);
 }
 
@@ -689,6 +718,7 @@ static int open_listeners(struct http_server *s, struct err *err)
 		int rc = listener_open(addresses[s->listener_count], port, l, err);
 		if (rc < 0)
 			return rc;
+		(*l)->tls = (*l)->path == NULL ? opts->tls : NULL;
 		if ((*l)->path == NULL)
 			port = s->port = (*l)->port;
 	}
@@ -726,6 +756,7 @@ struct http_server_counts http_server_counts(struct http_server *s)
 	struct http_server_counts counts = {
 		.waiting = http_waits_count(s->waits),
 		.queued = queue_len(s->queue),
+		.queued_max = s->opts.queue_max,
 		.body_bytes = atomic_load(&s->bodies.bytes),
 		.connections = http_connections_counts(s->connections),
 	};
@@ -762,7 +793,10 @@ void http_server_stop(struct http_server *s, int64_t deadline_ns)
 		(void)pthread_join(s->workers[i], NULL);
 	if (s->plain != NULL)
 		MHD_stop_daemon(s->plain);
+	if (s->secure != NULL)
+		MHD_stop_daemon(s->secure);
 	s->plain = NULL;
+	s->secure = NULL;
 	for (size_t i = 0; i < s->listener_count; i++)
 		listener_free(s->listeners[i]);
 	s->listener_count = 0;

@@ -32,6 +32,7 @@
 
 struct http_server;
 struct http_request;
+struct tls;
 
 /* --- routes --- */
 
@@ -84,6 +85,7 @@ struct http_server_opts {
 	size_t queue_max;    /* requests waiting for a worker, beyond which new ones get 503; 0: 1,024 */
 	unsigned connections_max;	  /* 0: 12,000; fewer where the limit of open files is lower */
 	unsigned connections_per_address; /* 0: no limit */
+	struct tls *tls;		  /* TCP addresses speak TLS with it; NULL: they do not */
 	const struct cidr_list *proxies;  /* whose X-Forwarded headers count; NULL: nobody's */
 	int64_t idle_timeout_ns;	  /* a connection on which nothing moves; 0: 60 s */
 	int64_t body_timeout_ns; /* how long a request may take to bring a body that is kept in memory; 0: 60 s */
@@ -108,9 +110,10 @@ void http_server_free(struct http_server *s);
 AUTOPTR_DEFINE(http_server)
 
 struct http_server_counts {
-	size_t active;	   /* requests begun and not finished, the waiting ones among them */
-	size_t waiting;	   /* parked requests and sleeping streams */
-	size_t queued;	   /* waiting for a worker */
+	size_t active;	/* requests begun and not finished, the waiting ones among them */
+	size_t waiting; /* parked requests and sleeping streams */
+	size_t queued;	/* waiting for a worker */
+	size_t queued_max;
 	size_t body_bytes; /* of bodies in memory */
 	struct http_connection_counts connections;
 };

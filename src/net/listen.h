@@ -3,18 +3,19 @@
  */
 #pragma once
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
 #include "base/err.h"
 
+struct tls;
+
 struct listener {
 	int fd;
-	uint16_t port; /* TCP */
-	char *path;    /* unix socket; NULL: TCP */
-	int lock_fd;   /* ... whose lock it is: while it is held nobody else takes the path */
-	bool tls;      /* for the server; nothing here depends on it */
+	uint16_t port;	 /* TCP */
+	char *path;	 /* unix socket; NULL: TCP */
+	int lock_fd;	 /* ... whose lock it is: while it is held nobody else takes the path */
+	struct tls *tls; /* for the server; nothing here depends on it */
 };
 /* A unix socket's path is removed. NULL is fine. */
 void listener_free(struct listener *l);

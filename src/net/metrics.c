@@ -272,6 +272,21 @@ static void put_process(struct buf *out, int64_t started_at)
 	}
 }
 
+void metrics_write_numbers(const struct metric *table, size_t count, const double *numbers, struct buf *out)
+{
+	for (size_t i = 0; i < count; i++) {
+		const struct metric *metric = &table[i];
+		put_head(out, metric->name, metric->type, metric->help);
+		for (size_t k = 0; k < series_count(metric); k++) {
+			buf_puts(out, metric->name);
+			if (metric->label != NULL)
+				buf_printf(out, "{%s=\"%s\"}", metric->label, metric->values[k]);
+			buf_putc(out, ' ');
+			put_real(out, *numbers++);
+		}
+	}
+}
+
 void metrics_write(struct metrics *m, struct buf *out)
 {
 	for (size_t i = 0; i < m->count; i++) {

@@ -58,5 +58,7 @@ void metrics_observe_ns(struct metrics *m, size_t id, int64_t duration_ns);
 /* The number now, for tests and for status pages; a histogram's count. All label values together. */
 double metrics_get(struct metrics *m, size_t id);
 
+/* Further metrics whose numbers are somebody else's: one for each series of the table, in its order. No histograms. */
+void metrics_write_numbers(const struct metric *table, size_t count, const double *numbers, struct buf *out);
 /* The table's metrics, then those of the process: open descriptors, resident memory, CPU time, start time. */
 void metrics_write(struct metrics *m, struct buf *out);

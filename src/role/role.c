@@ -103,6 +103,9 @@ int role_open(const struct role_flags *flags, bool skip_unreadable, struct role 
 	int rc = open_role(&(struct reading){.flags = flags, .skip_unreadable = skip_unreadable}, &r, err);
 	if (rc == 0)
 		rc = config_load(r.source, &common_config, &r.common, err);
+	/* Where the HTTP client looks; a shim inherits it. Before any thread starts. */
+	if (rc == 0 && r.common.ca_bundle != NULL && setenv("NIMBUS_CA_BUNDLE", r.common.ca_bundle, 1) != 0)
+		rc = err_sys(err, "set NIMBUS_CA_BUNDLE");
 	if (rc < 0)
 		return rc;
 	*ret = TAKE_STRUCT(r);

@@ -10,18 +10,20 @@
 #include "model/settings.h"
 #include "net/cidr.h"
 #include "net/http_server.h"
+#include "role/role.h"
 
 struct role_serving {
 	const struct common_settings *common;
 	char **addresses;
 	size_t address_count;
 	struct cidr_list proxies;
+	struct tls *tls; /* NULL: none */
 };
 
-/* `role` names its unix socket: "unix:/run/nimbus" becomes /run/nimbus/ROLE.sock; a path that ends in .sock is taken as
- * it is. The settings outlive it. */
-int role_serving_init(const struct common_settings *common, const char *role, struct role_serving *ret, struct err *err)
-	must_check;
+/* `name` is that of its unix socket: "unix:/run/nimbus" becomes /run/nimbus/NAME.sock; a path that ends in .sock is
+ * taken as it is. Has the certificate read again on SIGHUP. The role outlives it, and its signals are taken no more
+ * when it ends. */
+int role_serving_init(struct role *role, const char *name, struct role_serving *ret, struct err *err) must_check;
 void role_serving_fini(struct role_serving *s);
 AUTOVAR_DEFINE(role_serving)
 

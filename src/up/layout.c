@@ -186,13 +186,32 @@ static const char *metrics_url(const struct layout *l, uint16_t port)
 	return tcp_url(l, l->agent.metrics_host, port);
 }
 
+/* With TLS the certificate has a public name, which nobody on this machine asks for: they come in by unix sockets. */
+static const char *inner_socket(const struct layout *l)
+{
+	return l->role.common.tls_certificate != NULL ? arena_printf(l->arena, LISTEN_UNIX "%s/run", l->role.data_dir)
+						      : NULL;
+}
+
+/* What the roles listen at where that is more than is configured; NULL otherwise. */
+static const char *listen_list(const struct layout *l)
+{
+	const struct config_list *listen = &l->role.common.listen;
+	const char *list = inner_socket(l);
+
+	for (size_t i = listen->count; i > 0 && list != NULL; i--)
+		list = arena_printf(l->arena, "%s,%s", listen->items[i - 1], list);
+	return list;
+}
+
 /* Where the roles of this machine, and its people, find a role. */
 static const char *base_url(const struct layout *l, const char *role, uint16_t port)
 {
-	const char *address = listen_address(l, false);
+	const char *address = inner_socket(l) == NULL ? listen_address(l, false) : NULL;
+	const char *unix_address = inner_socket(l) != NULL ? inner_socket(l) : listen_address(l, true);
 
 	if (address == NULL) {
-		autofree char *socket = role_socket_address(listen_address(l, true), role);
+		autofree char *socket = role_socket_address(unix_address, role);
 		autofree char *url = http_unix_url(socket + strlen(LISTEN_UNIX));
 		return arena_strdup(l->arena, url);
 	}
@@ -417,6 +436,7 @@ const char *const *layout_environment(const struct layout *l)
 {
 	const struct variable variables[] = {
 		{"NIMBUS_DATA_DIR", l->role.data_dir},
+		{"NIMBUS_LISTEN", listen_list(l)},
 		{"NIMBUS_CONTROL_PLANE_PORT", arena_printf(l->arena, "%u", l->ports.control)},
 		{"NIMBUS_LOGGING_PORT", arena_printf(l->arena, "%u", l->ports.logging)},
 		{"NIMBUS_AGENT_METRICS_PORT", arena_printf(l->arena, "%u", l->ports.metrics)},

@@ -29,6 +29,8 @@ for role in ROLES:
 WRAPPERS = {
     r"openssl/": {"base/crypto.c"},
     r"jansson\.h": {"base/js.c"},
+    # The server hands its library what net/tls.c has, in GnuTLS's types.
+    r"gnutls/": {"net/tls.c", "net/http_server.c"},
     r"microhttpd\.h": {"net/http_server.c"},
     r"curl/": {"net/http_client.c"},
     r"systemd/": {"net/loop.c"},
