@@ -11,6 +11,7 @@
 #include "control/db/deliveries_db.h"
 #include "control/handlers.h"
 #include "control/webhook_secrets.h"
+#include "proto/github_webhook.h"
 
 enum { DELIVERY_ID_MAX = 200 };
 
@@ -59,13 +60,27 @@ static int check_room(struct app *app, const char *nonce, struct err *err)
 	return r;
 }
 
-static int accept(struct app *app, struct http_request *req, const struct webhook_policy *policy, const char *nonce,
-		  struct err *err)
+/* A payload is mostly addresses that we do not read. What a workflow_job event leaves out of it, and all of other
+ * events, is not stored; one that cannot be read is stored whole, so that its refusal says what is wrong with it. */
+static struct str kept_body(struct http_request *req, const char *event, const struct js *payload)
 {
+	autovar(buf) kept = {0};
+
+	if (strcmp(event, "workflow_job") != 0)
+		return STR("{}");
+	if (github_workflow_job_keep(payload, http_arena(req), &kept, NULL) < 0)
+		return http_body(req);
+	return (struct str){arena_str(http_arena(req), buf_str(&kept)), kept.len};
+}
+
+static int accept(struct app *app, struct http_request *req, const struct webhook_policy *policy, const char *nonce,
+		  const struct js *payload, struct err *err)
+{
+	const char *event = event_name(req);
 	const struct new_delivery delivery = {
 		.id = delivery_id(req, nonce, err),
-		.event = event_name(req),
-		.body = http_body(req),
+		.event = event,
+		.body = kept_body(req, event, payload),
 		.nonce = nonce,
 		.nonce_life_ns = webhook_nonce_life_ns(policy),
 	};
@@ -112,7 +127,7 @@ static int take(struct app *app, struct http_request *req, struct err *err)
 		r = http_body_js(req, &payload, err);
 	if (r == 0 && js_type(payload) != JS_OBJECT)
 		r = err_set(err, ERR_INVALID, "webhook: the payload is not a JSON object");
-	return r < 0 ? r : accept(app, req, &policy, nonce, err);
+	return r < 0 ? r : accept(app, req, &policy, nonce, payload, err);
 }
 
 int webhook_post(void *ctx, struct http_request *req, struct err *err)

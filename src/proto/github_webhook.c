@@ -158,3 +158,15 @@ int github_workflow_job_parse(struct str body, struct arena *arena, struct githu
 
 	return r < 0 ? err_wrap(err, "workflow_job payload") : github_workflow_job_decode(tree, arena, ret, err);
 }
+
+int github_workflow_job_keep(const struct js *payload, struct arena *arena, struct buf *ret, struct err *err)
+{
+	struct payload p = {0};
+	int r = js_decode(payload, &payload_shape, arena, &p, err);
+
+	if (r < 0)
+		return err_wrap(err, "workflow_job payload");
+	autoptr(js) kept = js_encode(&payload_shape, &p);
+	js_write(kept, ret);
+	return 0;
+}

@@ -127,6 +127,28 @@ static void the_organisation_is_the_repositorys_owner(void **state)
 	}
 }
 
+static void what_is_kept_is_small_and_says_the_same(void **state)
+{
+	(void)state;
+	autoptr(arena) a = arena_new();
+	autoptr(js) tree = NULL;
+	autovar(buf) kept = {0};
+	struct github_workflow_job whole;
+	struct github_workflow_job part;
+
+	assert_int_equal(js_parse(str_c(queued), &tree, NULL), 0);
+	js_set(tree, "sender", js_new_text("much that nobody reads"));
+	assert_int_equal(github_workflow_job_keep(tree, a, &kept, NULL), 0);
+	assert_null(strstr(kept.data, "nobody reads"));
+	assert_int_equal(github_workflow_job_parse(str_c(queued), a, &whole, NULL), 0);
+	assert_int_equal(github_workflow_job_parse(buf_str(&kept), a, &part, NULL), 0);
+	assert_int_equal(part.job_id, whole.job_id);
+	assert_int_equal(part.action, whole.action);
+	assert_int_equal(part.org_id, whole.org_id);
+	assert_string_equal(part.repo_full_name, whole.repo_full_name);
+	assert_int_equal(part.labels.count, whole.labels.count);
+}
+
 static void what_cannot_be_is_named(void **state)
 {
 	(void)state;
@@ -166,6 +188,7 @@ int main(void)
 		cmocka_unit_test(actions_are_ranked_and_others_told_apart),
 		cmocka_unit_test(missing_fields_are_no_reason_to_refuse),
 		cmocka_unit_test(the_organisation_is_the_repositorys_owner),
+		cmocka_unit_test(what_is_kept_is_small_and_says_the_same),
 		cmocka_unit_test(what_cannot_be_is_named),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
