@@ -13,7 +13,7 @@ import time
 import pytest
 import requests
 
-from chaos import PythonAgent, check_invariants
+from chaos import PIPELINE, Client, Parts, PythonAgent, check_invariants, wait_shipped
 from system import BUILD, NIMBUS, System, alive, open_folder, wait_until
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no qemu-system-x86_64")
@@ -55,6 +55,24 @@ def test_an_agent_stopped_past_its_lease_changes_nothing(tmp_path):
         assert (job["state"], job["attempt"], job["agent_id"]) == ("succeeded", 2, "second"), job
         assert system.output(job_id) == "begun\ndone\n"
         wait_until(lambda: not system.shims(), "the first attempt's shim to go")
+        check_invariants(system)
+
+
+def test_a_pipeline_that_lost_what_it_had_ends_the_log_and_not_the_job():
+    """Its folder was restored from a backup, say: what follows cannot be taken, and nobody tries for ever."""
+    with Parts(env={"NIMBUS_VM_SHUTDOWN_GRACE": "1"}) as system:
+        system.start_parts()
+        client = Client(system)
+        job_id = client.submit("echo begun; sleep 6; echo more")
+        wait_until(lambda: "begun" in system.output(job_id), "the first line")
+        system.kill_part(PIPELINE)
+        for name in ("segments", "journal"):
+            shutil.rmtree(system.data / "logs" / name)
+        system.start_part(PIPELINE)
+        job = client.wait_final(job_id)
+        assert (job["state"], job["attempt"], job["last_seq"]) == ("succeeded", 1, None), job
+        wait_shipped(system)
+        assert "takes no more of this attempt" in system.log()
         check_invariants(system)
 
 
