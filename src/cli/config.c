@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/terminal.h"
 #include "cli/commands.h"
+#include "cli/config.h"
 #include "cli/session.h"
 #include "store/dsn.h"
 
@@ -210,6 +211,23 @@ static void check_tables(struct report *r, const struct command_call *call, cons
 	}
 }
 
+size_t config_problems(const struct role_flags *flags, struct buf *first)
+{
+	static const struct command_call every_role = {0};
+	autovar(role) role = {0};
+	autoptr(js) errors = js_new_array();
+	autoptr(js) notes = js_new_array();
+	struct report r = {.errors = errors, .notes = notes};
+	struct err err = {0};
+
+	if (role_open_checked(flags, true, on_problem, &r, &role, &err) < 0)
+		on_problem(&r, &err);
+	else
+		check_tables(&r, &every_role, role.source);
+	buf_puts(first, js_text(js_at(errors, 0), ""));
+	return js_len(errors);
+}
+
 static int say_report(const struct report *r, struct err *err)
 {
 	autovar(buf) out = {0};
@@ -240,7 +258,7 @@ static int run_check(struct command_call *call, struct err *err)
 	js_set(all, "notes", r.notes);
 	int rc = check_names(call, err);
 	if (rc == 0)
-		rc = role_open_checked(&o->role, on_problem, &r, &role, err);
+		rc = role_open_checked(&o->role, false, on_problem, &r, &role, err);
 	if (rc < 0)
 		return rc;
 	check_tables(&r, call, role.source);

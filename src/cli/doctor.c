@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "cli/commands.h"
+#include "cli/config.h"
 #include "cli/session.h"
 #include "cli/table.h"
 #include "vm/assets.h"
@@ -51,24 +52,18 @@ static void found(struct doctor *d, const char *name, enum verdict verdict, cons
 
 /* --- this machine --- */
 
-static void check_config(struct doctor *d)
+/* False: nothing else can be looked at. */
+static bool check_config(struct doctor *d, const struct role_flags *flags)
 {
-	static const struct config_table *const tables[] = {&control_config, &logging_config};
-	struct err err = {0};
-	union {
-		struct control_settings control;
-		struct logging_settings logging;
-	} settings;
+	autovar(buf) first = {0};
+	size_t count = config_problems(flags, &first);
 
-	for (size_t i = 0; i < ARRAY_LEN(tables); i++) {
-		memset(&settings, 0, sizeof(settings));
-		if (config_load(d->session->role.source, tables[i], &settings, &err) < 0) {
-			found(d, "configuration", CHECK_FAIL, "nimbus config show", "%s", err.msg);
-			return;
-		}
-		config_unload(tables[i], &settings);
-	}
-	found(d, "configuration", CHECK_OK, NULL, "every variable is known and well formed");
+	if (count == 0)
+		found(d, "configuration", CHECK_OK, NULL, "every variable is known and well formed");
+	else
+		found(d, "configuration", CHECK_FAIL, "nimbus config check", "%s%s", first.data,
+		      count > 1 ? "; and more" : "");
+	return count == 0;
 }
 
 static void check_data(struct doctor *d)
@@ -301,12 +296,15 @@ static int run(struct command_call *call, struct err *err)
 	autoptr(js) checks = js_new_array();
 	struct doctor d = {.session = &s, .checks = checks};
 
+	if (!check_config(&d, &o->cli.role)) {
+		int told = print(&d, o->cli.json, err);
+		return told < 0 ? told : 1;
+	}
 	int rc = session_open(call, &s, err);
 	if (rc == 0)
 		rc = config_load(s.role.source, &agent_config, &d.agent, err);
 	if (rc < 0)
 		return rc;
-	check_config(&d);
 	check_data(&d);
 	check_machine(&d);
 	check_qemu(&d);

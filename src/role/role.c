@@ -112,10 +112,17 @@ int role_open(const struct role_flags *flags, bool skip_unreadable, struct role 
 	return 0;
 }
 
-int role_open_checked(const struct role_flags *flags, config_problem_fn *problem, void *ctx, struct role *ret,
-		      struct err *err)
+int role_open_checked(const struct role_flags *flags, bool skip_unreadable, config_problem_fn *problem, void *ctx,
+		      struct role *ret, struct err *err)
 {
-	return open_role(&(struct reading){.flags = flags, .problem = problem, .problem_ctx = ctx}, ret, err);
+	const struct reading how = {
+		.flags = flags,
+		.skip_unreadable = skip_unreadable,
+		.problem = problem,
+		.problem_ctx = ctx,
+	};
+
+	return open_role(&how, ret, err);
 }
 
 static int start_log(const struct role *r, const struct config_table *table, struct err *err)

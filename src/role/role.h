@@ -52,8 +52,8 @@ int role_open(const struct role_flags *flags, bool skip_unreadable, struct role 
 
 /* role_open() that does not end at the first thing that is wrong: `problem` gets each. The common settings are not
  * loaded. */
-int role_open_checked(const struct role_flags *flags, config_problem_fn *problem, void *ctx, struct role *ret,
-		      struct err *err) must_check;
+int role_open_checked(const struct role_flags *flags, bool skip_unreadable, config_problem_fn *problem, void *ctx,
+		      struct role *ret, struct err *err) must_check;
 
 /* role_open(), then: the log's name and level, one warning for variables that come later, the data directory made where
  * it is missing, and the role's own table loaded into `settings` (config_unload() releases that). */

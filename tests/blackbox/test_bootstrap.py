@@ -32,6 +32,7 @@ def free_port():
         return taken.getsockname()[1]
 
 
+@pytest.mark.once
 def test_files_are_private_and_never_overwritten_by_chance(tmp_path):
     done = nimbus("bootstrap", "--secrets-output", "tokens.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -56,6 +57,7 @@ def test_files_are_private_and_never_overwritten_by_chance(tmp_path):
     assert nimbus("config", "check", "--env-file", tmp_path / ".env", "--data", tmp_path / "d").returncode == 0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("words", [("--admin-token", "x"), ("--agent-id", "../x"), ("--agent-ttl", "0"),
                                    ("--control-plane-url", "localhost"), ("--secrets-output", ".env"),
                                    ("--admin-ttl", "20y"), ("x",)])

@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import subprocess
+import time
 
 import pytest
 import requests
@@ -65,6 +66,7 @@ def same(ours, seeds):
         return ours == seeds
 
 
+@pytest.mark.once
 def test_every_variable_is_read_with_its_default_or_listed(settings):
     differs = dict(section("Read otherwise"))
     later = section("Not read yet")
@@ -84,6 +86,7 @@ def test_every_variable_is_read_with_its_default_or_listed(settings):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.once
 def test_the_page_lists_nothing_that_is_not_so(settings):
     seeds = {name for _, name, _ in rows("variables.tsv")}
     for name, why in section("Read otherwise"):
@@ -93,6 +96,7 @@ def test_the_page_lists_nothing_that_is_not_so(settings):
         assert why and matched, pattern
 
 
+@pytest.mark.once
 def test_lists_take_commas_and_json(settings, tmp_path):
     lists = {name for name, items in settings.items() for item in items if item["type"] in ("list", "secrets")}
     assert "NIMBUS_ADMIN_ALLOWED_SUBJECTS" in lists
@@ -104,6 +108,7 @@ def test_lists_take_commas_and_json(settings, tmp_path):
         assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.once
 def test_one_file_with_every_variable_starts_every_role(settings, tmp_path):
     """As a shared .env of the Python Nimbus: keys of other services are no reason not to start."""
     values = {"required": None, "unset": None, "empty list": ""}
@@ -120,7 +125,8 @@ def test_one_file_with_every_variable_starts_every_role(settings, tmp_path):
 @pytest.fixture(scope="module")
 def system():
     with System(env={"NIMBUS_JWT_SECRET": SECRET + "-admin", "NIMBUS_AGENT_TOKEN_SECRET": SECRET + "-agent",
-                     "NIMBUS_CACHE_SHARED_SECRET": SECRET + "-cache"}) as running:
+                     "NIMBUS_CACHE_SHARED_SECRET": SECRET + "-cache",
+                     "NIMBUS_SSO_SESSION_SECRET": SECRET + "-sessions"}) as running:
         yield running
 
 
@@ -179,7 +185,9 @@ def test_reads_take_admin_user_and_agent_tokens(system):
         "Authorization": f"Bearer {hs256(SECRET + '-admin', {'sub': 'ops'})}"}).json()["token"]
     tokens = {"admin": hs256(SECRET + "-admin", {"sub": "ops", "ver": 0}),
               "agent": hs256(SECRET + "-agent", {"sub": "dashboard-viewer", "ver": "0"}),
-              "agent by server": by_server}
+              "agent by server": by_server,
+              "user": hs256(SECRET + "-sessions", {"sub": "ann@example.org", "email": "ann@example.org", "type": "user",
+                                                   "roles": {"default": ["operator"]}, "exp": int(time.time()) + 60})}
     for kind, token in tokens.items():
         head = {"Authorization": f"Bearer {token}"}
         for path in ("/api/jobs/recent", "/api/status", f"/api/jobs/{job_id}"):
@@ -262,6 +270,7 @@ def test_records_have_the_old_fields(system):
             "metadata"} <= set(json.loads(done.stdout)[0])
 
 
+@pytest.mark.once
 def test_what_is_not_there_says_what_to_use(tmp_path):
     for path, _ in section("Commands that are not there"):
         done = nimbus(*path.removeprefix("nimbus ").split(), "--base-url", "http://127.0.0.1:1", "--json", "more")
@@ -282,6 +291,7 @@ def test_nimbus_cli_is_a_link(system, tmp_path):
     assert mistake.returncode == 2 and "'nimbus-cli jobs'" in mistake.stderr
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("words", [
     ("nonsense",), ("jobs",), ("jobs", "recent", "more"), ("jobs", "recent", "--limit"), ("jobs", "recent", "--limit", "0"),
     ("jobs", "recent", "--limt", "3"), ("jobs", "recent", "--url", "ftp://x"), ("jobs", "recent", "--url", ""),

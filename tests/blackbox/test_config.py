@@ -117,3 +117,12 @@ def test_no_role_shows_the_password_of_an_address(role, tmp_path):
                                                  "NIMBUS_CONTROL_PLANE_URL": f"ftp://nimbus:{SECRET}@host"})
     assert done.returncode == 2, done.stderr
     assert SECRET not in done.stdout + done.stderr
+
+
+def test_doctor_says_what_is_wrong_with_the_configuration(tmp_path):
+    done = nimbus("doctor", "--json", "--data", tmp_path, env={"NIMBUS_AGENT_VCPUS": "many", "NIMBUS_LISTNE": "x"})
+    checks = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert [(check["name"], check["status"], check["fix"]) for check in checks] == [
+        ("configuration", "fail", "nimbus config check")]
+    assert checks[0]["message"].endswith("; and more")
