@@ -14,7 +14,6 @@
 #include "admin/commands.h"
 #include "admin/copy.h"
 #include "admin/void_leases.h"
-#include "auth/keys.h"
 #include "base/clock.h"
 #include "base/crypto.h"
 #include "base/encoding.h"
@@ -176,6 +175,13 @@ static int give(int dirfd, const struct manifest_file *f, struct err *err)
 	}
 }
 
+/* Tokens that the old system signed, those of its running jobs among them, are void: the first start makes a new key. A
+ * control plane that joins others on PostgreSQL needs theirs. */
+static bool is_voided(const struct restore *x, const struct manifest_file *f)
+{
+	return strcmp(x->manifest.control, "sqlite") == 0 && str_starts_with(str_c(f->path), STR("keys/"));
+}
+
 /* The digest is checked of what was written: a file that changes after `verify` does not slip in. */
 static int bring_files(struct restore *x, struct err *err)
 {
@@ -184,6 +190,8 @@ static int bring_files(struct restore *x, struct err *err)
 	for (size_t i = 0; i < x->manifest.files.count && r == 0; i++) {
 		const struct manifest_file *f = &x->manifest.files.items[i];
 		size_t before = x->copy.count;
+		if (is_voided(x, f))
+			continue;
 		r = copy_file(&x->copy, f->path, err);
 		if (r == 0 && x->copy.count == before)
 			r = err_set(err, ERR_INVALID, "%s is missing in the backup", f->path);
@@ -207,34 +215,6 @@ static int void_database(struct restore *x, struct err *err)
 		return r;
 	r = sql_open(&(struct sql_opts){.dsn = path, .connections = 1}, &sql, err);
 	return r < 0 ? r : void_leases(sql, segments_fd, &x->voided, err);
-}
-
-/* Tokens that the old system signed, those of its running jobs among them, are void: a new key signs. */
-static int void_keys(const struct restore *x, struct err *err)
-{
-	autofree char *folder = xasprintf("%s/keys", x->partial);
-	const struct keyring_rotation how = {.now_at = clock_unix_ns()};
-	struct key_info list[KEYRING_MAX];
-	char kid[JWT_KID_SIZE];
-	autoptr(keyring) k = NULL;
-	int64_t now_at = how.now_at + 2 * NS_PER_S; /* whole seconds: the new key has begun by then */
-	int r = access(folder, F_OK) == 0 ? 0 : 1;
-
-	if (r > 0)
-		return 0;
-	r = keyring_open(folder, &k, err);
-	if (r < 0)
-		return r;
-	size_t count = keyring_list(k, now_at, list);
-	for (size_t i = 0; i < count && r == 0; i++)
-		if (list[i].state == KEY_NEXT)
-			r = keyring_retire(folder, list[i].kid, how.now_at, err);
-	if (r == 0)
-		r = keyring_rotate(folder, &how, kid, err);
-	for (size_t i = 0; i < count && r == 0; i++)
-		if (list[i].state == KEY_ACTIVE || list[i].state == KEY_PREVIOUS)
-			r = keyring_retire(folder, list[i].kid, now_at, err);
-	return r;
 }
 
 static int open_restore(struct restore *x, const struct restore_options *o, const char *from, struct err *err)
@@ -261,8 +241,6 @@ static int bring_all(struct restore *x, struct err *err)
 
 	if (r == 0)
 		r = void_database(x, err);
-	if (r == 0)
-		r = void_keys(x, err);
 	if (r == 0)
 		r = copy_sync_folders(x->copy.to_fd, err);
 	/* An empty folder that was there keeps its mode. */

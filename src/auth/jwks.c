@@ -14,8 +14,8 @@
 #include "net/http_client.h"
 
 enum { DOCUMENT_MAX = 256 * 1024, LISTED_MAX = 256, KNOWN_MAX = 4096 };
-/* Between two tries while nothing is known at all: both services may be starting. */
-#define FIRST_REFRESH_NS (500 * NS_PER_MS)
+/* Between the first two tries while nothing is known at all: both services may be starting. Then twice as long. */
+#define FIRST_REFRESH_NS (25 * NS_PER_MS)
 
 struct known_key {
 	struct jwt_key *key; /* kept when it is withdrawn: somebody may be verifying with it */
@@ -45,6 +45,7 @@ struct jwks {
 	uint64_t fetches;   /* that are over */
 	int64_t fetched_ns; /* when the last one was over; 0: none yet */
 	struct err failure; /* of the last fetch; code 0: it went well */
+	unsigned failures;  /* one after the other */
 	uint64_t generation;
 };
 
@@ -205,8 +206,9 @@ static int64_t due_ns(const struct jwks *j)
 {
 	if (j->fetched_ns == 0)
 		return 0;
-	if (j->count == 0 && j->min_refresh_ns > FIRST_REFRESH_NS && j->failure.code != ERR_NONE)
-		return j->fetched_ns + FIRST_REFRESH_NS;
+	if (j->count == 0 && j->failure.code != ERR_NONE && j->failures < 16 &&
+	    j->min_refresh_ns > FIRST_REFRESH_NS << j->failures)
+		return j->fetched_ns + (FIRST_REFRESH_NS << j->failures);
 	return j->fetched_ns + (j->wanted || j->failure.code != ERR_NONE ? j->min_refresh_ns : j->max_age_ns);
 }
 
@@ -221,6 +223,7 @@ static void fetch_unlocked(struct jwks *j)
 	(void)pthread_mutex_lock(&j->lock);
 	j->fetching = false;
 	j->failure = failure;
+	j->failures = failure.code != ERR_NONE ? j->failures + 1 : 0;
 	j->fetched_ns = clock_monotonic_ns();
 	j->fetches++;
 	(void)pthread_cond_broadcast(&j->done);
@@ -253,10 +256,11 @@ static void ask_locked(struct jwks *j)
 	j->wanted = true;
 	(void)pthread_cond_signal(&j->asked);
 	underway = j->fetching || due_ns(j) <= deadline_ns;
-	if (!underway || j->waiting)
+	/* While nothing is known all may wait: nobody can be served then. */
+	if (!underway || (j->waiting && j->count > 0))
 		return;
 	j->waiting = true;
-	while (j->fetches == fetches && !j->ending && clock_monotonic_ns() < deadline_ns)
+	while ((j->fetches == fetches || j->count == 0) && !j->ending && clock_monotonic_ns() < deadline_ns)
 		wait_until(&j->done, &j->lock, deadline_ns);
 	j->waiting = false;
 }
