@@ -4,12 +4,12 @@ PYTHON ?= /usr/bin/python3
 # What the control planes of the black-box tests keep their state in: the whole suite, once for each.
 DATABASES ?= sqlite postgresql
 .DEFAULT_GOAL := help
-.PHONY: help deps build assets bootstrap run test check test-asan test-tsan bench fuzz chaos lint docs format clean
+.PHONY: help deps build assets bootstrap run test test-previous check test-asan test-previous test-tsan bench fuzz chaos lint docs format clean
 # Two makes in one build folder would race.
 .NOTPARALLEL:
 
 help: ## print the goals
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install everything that any goal needs (Debian packages)
 	@scripts/deps.sh build run test lint fuzz
@@ -48,6 +48,14 @@ check: # the tests alone, on what is built
 test-asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory test BUILD=$(BUILD)-asan \
 		MESON_FLAGS='-Db_sanitize=address,undefined -Db_lundef=false'
+
+# The program of the schema before: from before the last migration.
+PREVIOUS ?= $(shell git log -1 --diff-filter=A --format=%H^ -- src/store/migrations)
+test-previous: build ## the program of the schema before (PREVIOUS=COMMIT) beside this one, on one database
+	@for database in $(DATABASES); do \
+		NIMBUS_TEST_PREVIOUS=$(PREVIOUS) NIMBUS_BUILD=$(BUILD) $(PYTHON) -m pytest -q -p no:cacheprovider \
+			tests/blackbox/test_schema.py -k previous --database $$database || exit 1; \
+	done
 
 test-tsan: ## the threaded tests under ThreadSanitizer
 	@$(MAKE) --no-print-directory build BUILD=$(BUILD)-tsan MESON_FLAGS='-Db_sanitize=thread -Db_lundef=false'
