@@ -35,4 +35,13 @@ const struct metric control_metrics[CONTROL_METRIC_COUNT] = {
 	[M_PEER_NOTES] = {NAME("peer_notes_total"), METRIC_COUNTER,
 			  "jobs and commands that other control planes on the database told of"},
 	[M_DATABASE_UP] = {NAME("database_up"), METRIC_GAUGE, "1 while the database answers"},
+	[M_HELD] = {NAME("held_jobs"), METRIC_GAUGE, "jobs parked by their organisation's rate"},
+	[M_DELIVERIES_WAITING] = {NAME("deliveries_waiting"), METRIC_GAUGE, "accepted deliveries not processed yet"},
+	[M_NONCES] = {NAME("webhook_nonces"), METRIC_GAUGE, "nonces of signed webhooks that are remembered"},
+	[M_NONCES_LIMIT] = {NAME("webhook_nonces_limit"), METRIC_GAUGE, "how many there may be"},
+	[M_DATABASE_WAITING] = {NAME("database_waiting"), METRIC_GAUGE,
+				"writes that wait for their commit, and calls that wait for a connection"},
+	[M_DATABASE_WAITING_LIMIT] = {NAME("database_waiting_limit"), METRIC_GAUGE, "how many there may be"},
+	[M_DATABASE_CONNECTIONS] = {NAME("database_connections"), METRIC_GAUGE, "connections in use"},
+	[M_DATABASE_CONNECTIONS_LIMIT] = {NAME("database_connections_limit"), METRIC_GAUGE, "how many there may be"},
 };

@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "control/control_metrics.h"
+#include "control/db/admission.h"
 #include "control/db/deliveries_db.h"
 #include "control/db/jobs_db.h"
 #include "control/db/seals_db.h"
@@ -123,26 +124,56 @@ int ready(void *ctx, struct http_request *req, struct err *err)
 			    database ? "ok" : "failed", disk ? "ok" : "full");
 }
 
-int metrics_show(void *ctx, struct http_request *req, struct err *err)
+/* What only the database knows. */
+static int read_gauges(struct app *app, struct err *err)
 {
-	struct app *app = ctx;
 	struct jobs_counts jobs = {0};
 	int64_t seals = 0;
-	autovar(buf) text = {0};
+	int64_t held = 0;
+	int64_t deliveries = 0;
 	int r = jobs_db_counts(&app->db, 0, &jobs, err);
 
 	if (r == 0)
 		r = seals_db_count(&app->db, &seals, err);
+	if (r == 0)
+		r = admission_count(&app->db, &held, err);
+	if (r == 0)
+		r = deliveries_db_waiting(&app->db, &deliveries, err);
+	if (r < 0)
+		return r;
+	metrics_set(app->metrics, M_QUEUE_LENGTH, (double)jobs.queue_length);
+	metrics_set(app->metrics, M_SEALS_WAITING, (double)seals);
+	metrics_set(app->metrics, M_HELD, (double)held);
+	metrics_set(app->metrics, M_DELIVERIES_WAITING, (double)deliveries);
+	return 0;
+}
+
+/* What is bounded, beside its bound. */
+static void set_bounds(struct app *app)
+{
+	struct sql_load load = sql_load(app->sql);
+
+	metrics_set(app->metrics, M_NONCES, (double)atomic_load(&app->nonces));
+	metrics_set(app->metrics, M_NONCES_LIMIT, DELIVERIES_DB_NONCES_MAX);
+	metrics_set(app->metrics, M_DATABASE_WAITING, (double)load.waiting);
+	metrics_set(app->metrics, M_DATABASE_WAITING_LIMIT, (double)load.waiting_max);
+	metrics_set(app->metrics, M_DATABASE_CONNECTIONS, (double)load.connections);
+	metrics_set(app->metrics, M_DATABASE_CONNECTIONS_LIMIT, (double)load.connections_max);
+	metrics_set(app->metrics, M_WAITING,
+		    (double)(http_wait_count(app->lease_waits) + http_wait_count(app->command_waits)));
+}
+
+int metrics_show(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	autovar(buf) text = {0};
+	int r = read_gauges(app, err);
+
 	if (r < 0 && r != -ERR_UNAVAILABLE)
 		return r;
 	/* While the database is away, what it last said, and that it is. */
 	metrics_set(app->metrics, M_DATABASE_UP, r == 0);
-	if (r == 0) {
-		metrics_set(app->metrics, M_QUEUE_LENGTH, (double)jobs.queue_length);
-		metrics_set(app->metrics, M_SEALS_WAITING, (double)seals);
-	}
-	metrics_set(app->metrics, M_WAITING,
-		    (double)(http_wait_count(app->lease_waits) + http_wait_count(app->command_waits)));
+	set_bounds(app);
 	metrics_write(app->metrics, &text);
 	http_metrics_write(app->server, &text);
 	return http_reply_buf(req, 200, METRICS_CONTENT_TYPE, &text);

@@ -15,9 +15,6 @@
 
 enum { DELIVERY_ID_MAX = 200 };
 
-/* What is remembered is a row of some 100 bytes for at most twice the tolerance. */
-enum { NONCES_MAX = 1000000 };
-
 /* A delivery without an id gets one from its nonce, or from what it says, so that it too is taken once. */
 static const char *delivery_id(struct http_request *req, const char *nonce, struct err *err)
 {
@@ -55,8 +52,9 @@ static int check_room(struct app *app, const char *nonce, struct err *err)
 {
 	int r = app_check_disk(app, err);
 
-	if (r == 0 && nonce != NULL && atomic_load(&app->nonces) >= NONCES_MAX)
-		r = err_set(err, ERR_UNAVAILABLE, "webhooks: more than %d nonces are remembered", NONCES_MAX);
+	if (r == 0 && nonce != NULL && atomic_load(&app->nonces) >= DELIVERIES_DB_NONCES_MAX)
+		r = err_set(err, ERR_UNAVAILABLE, "webhooks: more than %d nonces are remembered",
+			    DELIVERIES_DB_NONCES_MAX);
 	return r;
 }
 

@@ -39,6 +39,11 @@ const char *sql_shown(const struct sql *sql)
 	return sql->shown;
 }
 
+struct sql_load sql_load(struct sql *sql)
+{
+	return sql->ops->load(sql);
+}
+
 int sql_write(struct sql *sql, sql_fn *fn, void *ctx, struct err *err)
 {
 	return sql->ops->write(sql, fn, ctx, err);

@@ -49,6 +49,15 @@ AUTOPTR_DEFINE(sql)
 /* The address without its password. */
 const char *sql_shown(const struct sql *sql);
 
+/* How busy it is, and how busy it may be before calls are refused. */
+struct sql_load {
+	size_t waiting; /* writes, and calls that wait for a connection */
+	size_t waiting_max;
+	size_t connections; /* in use now; SQLite: of readers */
+	size_t connections_max;
+};
+struct sql_load sql_load(struct sql *sql);
+
 typedef int sql_fn(struct sql_tx *tx, void *ctx, struct err *err);
 
 /* What fn returned, once that is durable; negative: nothing of it happened. ERR_DISK_FULL, ERR_IO, ERR_UNAVAILABLE

@@ -15,6 +15,7 @@ struct sql_ops {
 			   struct err *err);
 	int (*read)(struct sql *sql, sql_fn *fn, void *ctx, struct err *err);
 	int (*listen)(struct sql *sql, const char *channel, sql_note_fn *fn, void *ctx, struct err *err);
+	struct sql_load (*load)(struct sql *sql);
 	int (*now)(struct sql_tx *tx, int64_t *ret, struct err *err);
 	void (*notify)(struct sql_tx *tx, const char *channel, const char *payload);
 	/* Until the transaction ends no other migrates. Waits for locks are short in it, statements may be long. */

@@ -648,6 +648,19 @@ static int pg_open(struct dsn *dsn, const struct sql_opts *opts, struct sql **re
 	return 0;
 }
 
+static struct sql_load pg_load(struct sql *sql)
+{
+	struct pg *p = container_of(sql, struct pg, base);
+
+	(void)pthread_mutex_lock(&p->lock);
+	struct sql_load load = {.waiting = p->waiting,
+				.waiting_max = WAITERS_MAX,
+				.connections = p->opened - p->idle_count,
+				.connections_max = p->size};
+	(void)pthread_mutex_unlock(&p->lock);
+	return load;
+}
+
 const struct sql_ops sql_pg_ops = {
 	.open = pg_open,
 	.free = pg_free,
@@ -655,6 +668,7 @@ const struct sql_ops sql_pg_ops = {
 	.write_start = pg_write_start,
 	.read = pg_read,
 	.listen = pg_listen,
+	.load = pg_load,
 	.now = tx_now,
 	.notify = tx_notify,
 	.lock_schema = tx_lock_schema,

@@ -975,6 +975,18 @@ static int sqlite_open(struct dsn *dsn, const struct sql_opts *opts, struct sql 
 	return 0;
 }
 
+static struct sql_load sqlite_load(struct sql *sql)
+{
+	struct sqlite *s = container_of(sql, struct sqlite, base);
+	struct sql_load load = {
+		.waiting = queue_len(s->queue), .waiting_max = QUEUE_MAX, .connections_max = s->readers};
+
+	(void)pthread_mutex_lock(&s->pool_lock);
+	load.connections = s->opened - s->idle_count;
+	(void)pthread_mutex_unlock(&s->pool_lock);
+	return load;
+}
+
 const struct sql_ops sql_sqlite_ops = {
 	.open = sqlite_open,
 	.free = sqlite_free,
@@ -982,6 +994,7 @@ const struct sql_ops sql_sqlite_ops = {
 	.write_start = sqlite_write_start,
 	.read = sqlite_read,
 	.listen = sqlite_listen,
+	.load = sqlite_load,
 	.now = tx_now,
 	.notify = tx_notify,
 	.lock_schema = tx_lock_schema,

@@ -73,3 +73,45 @@ def test_tokens_are_limited_for_each_subject():
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert answers[2].json()["detail"].startswith("Agent token rotation rate limited")
         assert 1 < int(answers[2].headers["Retry-After"]) <= 1800
+
+
+# The control plane's of the Python Nimbus, with their types: dashboards ask for these very names.
+SEEDS_METRICS = {
+    "nimbus_control_plane_requests_total": "counter",
+    "nimbus_control_plane_job_leases_total": "counter",
+    "nimbus_control_plane_queue_length": "gauge",
+    "nimbus_control_plane_webhook_replays_blocked": "counter",
+    "nimbus_control_plane_org_rate_limits_hit": "counter",
+    "nimbus_control_plane_request_latency_seconds": "histogram",
+}
+
+
+def metrics(system):
+    return requests.get(system.endpoints["control_plane"] + "/metrics", timeout=60).text
+
+
+def test_metrics_have_the_names_and_types_of_the_seeds(held):
+    text = metrics(held)
+    for name, kind in SEEDS_METRICS.items():
+        assert f"# TYPE {name} {kind}" in text
+        assert any(line.startswith((f"{name} ", f"{name}_bucket{{")) for line in text.splitlines()), name
+    buckets = [line.split('le="')[1].split('"')[0] for line in text.splitlines()
+               if line.startswith("nimbus_control_plane_request_latency_seconds_bucket")]
+    assert [float(bound) for bound in buckets[:-1]] == [.05, .1, .25, .5, 1, 2, 5]
+
+
+def test_every_bound_of_the_control_plane_is_shown_beside_what_it_bounds(held):
+    """A current number and its limit: an operator sees how far from refusing it is."""
+    held.submit("true", options=LABEL)
+    held.submit("true", options=LABEL)
+    held.submit("true", options=LABEL)
+    values = {line.split()[0]: float(line.split()[1]) for line in metrics(held).splitlines()
+              if line and not line.startswith("#") and "{" not in line}
+    prefix = "nimbus_control_plane_"
+    for name in ("webhook_nonces", "database_waiting", "database_connections"):
+        assert 0 <= values[prefix + name] < values[prefix + name + "_limit"], name
+    for name in ("connections", "requests_queued", "body_bytes"):
+        assert 0 <= values["nimbus_http_" + name] < values["nimbus_http_" + name + "_limit"], name
+    assert values[prefix + "held_jobs"] >= 1
+    assert values[prefix + "org_rate_limits_hit"] >= 1
+    assert values[prefix + "deliveries_waiting"] == 0

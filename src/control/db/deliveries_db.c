@@ -287,3 +287,16 @@ int deliveries_db_counts(const struct control_db *db, struct deliveries_counts *
 {
 	return sql_read(db->sql, counts_fn, ret, err);
 }
+
+static int waiting_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	int64_t *count = ctx;
+	int rc = sql_get_i64(tx, "SELECT COUNT(*) FROM delivery WHERE state = 'new'", SQL_NO_ARGS, count, err);
+
+	return rc < 0 ? rc : 0;
+}
+
+int deliveries_db_waiting(const struct control_db *db, int64_t *ret, struct err *err)
+{
+	return sql_read(db->sql, waiting_fn, ret, err);
+}

@@ -15,6 +15,8 @@ enum {
 	DELIVERIES_DB_REPLAYED = 2,  /* accept */
 	DELIVERIES_DB_ELSEWHERE = 1, /* end: another control plane has ended them all, or does so now */
 	DELIVERIES_DB_END_MAX = SQL_ARGS_MAX,
+	/* How many nonces are remembered at most: a row of some 100 bytes each, for twice the tolerance. */
+	DELIVERIES_DB_NONCES_MAX = 1000000,
 };
 
 struct delivery {
@@ -66,4 +68,6 @@ struct deliveries_counts {
 	int64_t jobs;
 	int64_t failed;
 };
+/* The first of them alone: its index has only those. */
+int deliveries_db_waiting(const struct control_db *db, int64_t *ret, struct err *err) must_check;
 int deliveries_db_counts(const struct control_db *db, struct deliveries_counts *ret, struct err *err) must_check;

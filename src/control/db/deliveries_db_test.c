@@ -140,6 +140,9 @@ static void test_a_delivery_that_fails_is_tried_again_and_given_up(void **state)
 	(void)take(f, 0);
 	must(deliveries_db_counts(&f->db, &counts, &f->err));
 	assert_int_equal(counts.failed, 1);
+	int64_t waiting = -1;
+	must(deliveries_db_waiting(&f->db, &waiting, &f->err));
+	assert_int_equal(waiting, 0);
 	/* Sent again by hand, it has a new chance. */
 	must(accept_delivery(f, "guid-1", "{\"again\":1}"));
 	assert_true(str_eq(take(f, 1)[0].body, STR("{\"again\":1}")));
