@@ -52,6 +52,7 @@ static const struct field go_fields[] = {
 
 static const struct field deadline_fields[] = {
 	{1, FIELD_I64, AT(shim_deadline, deadline_ns), "deadline_ns"},
+	{2, FIELD_TEXT, AT(shim_deadline, log_url), NULL},
 };
 
 static const struct field cancel_fields[] = {

@@ -12,7 +12,7 @@
  *	                           <-  booted             the guest has answered; the fence is checked again
  *	go (secret env)            ->                     the job is given to the guest
  *	                           <-  running
- *	deadline, cancel           ->                     any time, any number of times
+ *	deadline, cancel           ->                     any time, any number of times; an agent that adopts sends one
  *	                           <-  exited             the VM is gone; repeated until acknowledged
  *	exit_ack                   ->                     the agent has it on disk
  *	                           <-  shipped            every log line is acknowledged; the shim ends
@@ -141,6 +141,7 @@ struct shim_go {
 
 struct shim_deadline {
 	int64_t deadline_ns;
+	const char *log_url; /* NULL: as before. A new agent may know the pipeline under another address. */
 };
 
 struct shim_cancel {

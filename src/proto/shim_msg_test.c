@@ -100,6 +100,9 @@ static void the_rest_comes_back(void **state)
 	assert_int_equal(back.cancel.grace_ns, -1);
 	back = round_trip(&(struct shim_msg){.type = SHIM_DEADLINE, .deadline = {.deadline_ns = INT64_MAX}}, arena);
 	assert_int_equal(back.deadline.deadline_ns, INT64_MAX);
+	assert_null(back.deadline.log_url);
+	back = round_trip(&(struct shim_msg){.type = SHIM_DEADLINE, .deadline = {.log_url = "http://there"}}, arena);
+	assert_string_equal(back.deadline.log_url, "http://there");
 	back = round_trip(&(struct shim_msg){.type = SHIM_BOOTED, .booted = {.accel = "tcg"}}, arena);
 	assert_string_equal(back.booted.accel, "tcg");
 	back = round_trip(&(struct shim_msg){.type = SHIM_EXITED,

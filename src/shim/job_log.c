@@ -1,6 +1,7 @@
 #include "shim/job_log.h"
 
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -27,6 +28,7 @@ struct job_log {
 	struct spool *spool;
 	struct output *output; /* NULL: closed */
 	struct http_client *client;
+	char *url;		     /* where the pipeline has moved to; NULL: it has not */
 	struct shipper *shipper;     /* NULL: nothing is shipped (any more) */
 	struct shim_shipping counts; /* of a shipper that was let go of */
 	bool full;
@@ -144,6 +146,7 @@ void job_log_free(struct job_log *l)
 		return;
 	shipper_free(l->shipper);
 	http_client_free(l->client);
+	free(l->url);
 	output_free(l->output);
 	spool_free(l->spool);
 	loop_source_free(l->timer);
@@ -220,6 +223,19 @@ bool job_log_durable(struct job_log *l)
 int64_t job_log_last_seq(const struct job_log *l)
 {
 	return l->lines_lost ? -1 : spool_last_seq(l->spool);
+}
+
+void job_log_redirect(struct job_log *l, const char *url)
+{
+	const char *now = l->url != NULL ? l->url : l->start->start.log_url;
+
+	if (l->shipper == NULL || strcmp(now, url) == 0)
+		return;
+	log_info("the logging pipeline has another address", F("job", l->start->start.job_id), F("url", url));
+	char *copy = xstrdup(url);
+	shipper_redirect(l->shipper, copy);
+	free(l->url);
+	l->url = copy;
 }
 
 void job_log_stop(struct job_log *l)

@@ -40,6 +40,8 @@ void job_log_close(struct job_log *l, const char *note);
 bool job_log_durable(struct job_log *l);
 /* Of the last line; 0: there are none; -1: the pipeline refused lines, so that nobody can know. */
 int64_t job_log_last_seq(const struct job_log *l);
+/* The pipeline has another address. */
+void job_log_redirect(struct job_log *l, const char *url);
 /* Nothing more is sent. */
 void job_log_stop(struct job_log *l);
 bool job_log_is_shipped(const struct job_log *l);

@@ -537,6 +537,8 @@ static void on_new_deadline(struct life *l, struct shim_msg *m, struct arena **a
 {
 	(void)arena;
 	(void)fds;
+	if (l->log != NULL && m->deadline.log_url != NULL)
+		job_log_redirect(l->log, m->deadline.log_url);
 	if (l->state == LIFE_WAITING || l->acknowledged || l->facts.stop == STOP_LEASE)
 		return;
 	l->start_msg.start.deadline_ns = m->deadline.deadline_ns;

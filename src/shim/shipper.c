@@ -180,6 +180,11 @@ void shipper_free(struct shipper *s)
 	free(s);
 }
 
+void shipper_redirect(struct shipper *s, const char *url)
+{
+	s->opts.url = url;
+}
+
 struct shim_shipping shipper_counts(const struct shipper *s)
 {
 	return s->counts;

@@ -43,6 +43,8 @@ int shipper_new(const struct shipper_opts *opts, struct shipper **ret, struct er
 /* Cancels what is under way. */
 void shipper_free(struct shipper *s);
 AUTOPTR_DEFINE(shipper)
+/* From the next call on; the text outlives it. */
+void shipper_redirect(struct shipper *s, const char *url);
 struct shim_shipping shipper_counts(const struct shipper *s);
 /* There is more in the spool. */
 void shipper_wake(struct shipper *s);

@@ -13,7 +13,8 @@ import time
 import pytest
 import requests
 
-from chaos import PIPELINE, Client, Parts, PythonAgent, check_invariants, wait_shipped
+from chaos import (AGENT, CONTROL, PIPELINE, Client, Parts, PythonAgent, check_invariants, check_log, free_port,
+                   wait_shipped)
 from system import BUILD, NIMBUS, System, alive, open_folder, wait_until
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no qemu-system-x86_64")
@@ -73,6 +74,25 @@ def test_a_pipeline_that_lost_what_it_had_ends_the_log_and_not_the_job():
         assert (job["state"], job["attempt"], job["last_seq"]) == ("succeeded", 1, None), job
         wait_shipped(system)
         assert "takes no more of this attempt" in system.log()
+        check_invariants(system)
+
+
+def test_a_pipeline_that_moved_gets_the_rest_of_a_log():
+    """The shim was told its old address; the agent that adopts the shim tells it the new one."""
+    with Parts(env={"NIMBUS_VM_SHUTDOWN_GRACE": "1"}) as system:
+        system.start_parts()
+        client = Client(system)
+        job_id = client.submit("echo begun; sleep 6; echo more")
+        wait_until(lambda: "begun" in system.output(job_id), "the first line")
+        for role in (AGENT, CONTROL, PIPELINE):
+            system.kill_part(role)
+        system.ports[PIPELINE] = free_port()
+        system.reach[PIPELINE] = f"http://127.0.0.1:{system.ports[PIPELINE]}"
+        system.start_parts()
+        job = client.wait_final(job_id)
+        assert (job["state"], job["attempt"]) == ("succeeded", 1), job
+        check_log(system, job_id, "begun\nmore\n")
+        wait_shipped(system)
         check_invariants(system)
 
 

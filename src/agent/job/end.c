@@ -171,8 +171,10 @@ static void on_folder_closed(void *ctx)
 		j->revivals++;
 		j->counted = (struct shim_shipping){0};
 		log_info("a shim died before it had shipped its log: another ships the rest", F("job", j->job_id));
-		if (job_shim_take(j, &j->work_err) == 0)
+		if (job_shim_take(j, &j->work_err) == 0) {
 			job_shim_send(j, SHIM_RESUME);
+			job_shim_show_pipeline(j, 0);
+		}
 		return;
 	}
 	if (j->work_err.code == 0) {

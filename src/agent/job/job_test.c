@@ -118,7 +118,8 @@ static void ship_the_rest(void)
 	autovar(buf) text = {0};
 	struct err err = {0};
 
-	if (file_read(SHIM_FD_VMDIR, SHIM_SHIP_FILE, 64, &text, &err) == 0 && str_eq(buf_str(&text), STR("dies-each-time")))
+	if (file_read(SHIM_FD_VMDIR, SHIM_SHIP_FILE, 64, &text, &err) == 0 &&
+	    str_eq(buf_str(&text), STR("dies-each-time")))
 		_exit(9);
 	_exit(unlinkat(SHIM_FD_VMDIR, SHIM_SHIP_FILE, 0) == 0 ? 0 : 1);
 }
@@ -573,7 +574,8 @@ static void lines_that_cannot_be_shipped_are_left_to_the_next_agent(void **state
 	while (w->agent.jobs != NULL)
 		step(w);
 	/* What it died of is mended. */
-	assert_int_equal(file_write_atomic(w->agent.host.vms_fd, "1-1/" SHIM_SHIP_FILE, STR("lines"), 0600, &w->err), 0);
+	assert_int_equal(file_write_atomic(w->agent.host.vms_fd, "1-1/" SHIM_SHIP_FILE, STR("lines"), 0600, &w->err),
+			 0);
 	stop_agent(w);
 	start_agent(w);
 	resume_from_row(w);

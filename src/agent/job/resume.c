@@ -31,6 +31,8 @@ void job_shim_found(struct agent_job *j, const struct shim_hello *h)
 		return;
 	if (j->shim.pidfd < 0)
 		job_shim_hold(j, (pid_t)h->pid);
+	if (h->job_id == j->job_id && h->attempt == j->attempt)
+		job_shim_show_pipeline(j, h->deadline_ns);
 	if (j->life != LIFE_ADOPTED)
 		return;
 	if (h->job_id != j->job_id || h->attempt != j->attempt) {

@@ -119,6 +119,21 @@ void job_shim_extend(struct agent_job *j)
 			 &(struct shim_msg){.type = SHIM_DEADLINE, .deadline = {.deadline_ns = j->lease.deadline_ns}});
 }
 
+static char *log_url(const struct agent_job *j)
+{
+	const char *base = j->agent->settings->log_sink_url;
+
+	return base != NULL ? http_url(base, "/logs") : NULL;
+}
+
+void job_shim_show_pipeline(struct agent_job *j, int64_t deadline_ns)
+{
+	autofree char *url = log_url(j);
+
+	send_msg(j,
+		 &(struct shim_msg){.type = SHIM_DEADLINE, .deadline = {.deadline_ns = deadline_ns, .log_url = url}});
+}
+
 int64_t job_timeout(const struct agent_job *j)
 {
 	return j->order->timeout_seconds > 0 ? j->order->timeout_seconds * NS_PER_S : j->agent->settings->job_timeout;
@@ -128,7 +143,7 @@ int job_shim_start(struct agent_job *j, struct err *err)
 {
 	const struct job_assignment *o = j->order;
 	const struct agent_settings *s = j->agent->settings;
-	autofree char *log_url = s->log_sink_url != NULL ? http_url(s->log_sink_url, "/logs") : NULL;
+	autofree char *url = log_url(j);
 	struct shim_msg m = {
 		.type = SHIM_START,
 		.start =
@@ -149,7 +164,7 @@ int job_shim_start(struct agent_job *j, struct err *err)
 				.timeout_ns = job_timeout(j),
 				.grace_ns = s->vm_shutdown_grace,
 				.deadline_ns = j->lease.deadline_ns,
-				.log_url = log_url,
+				.log_url = url,
 				.log_token = j->log_token,
 			},
 	};

@@ -27,6 +27,8 @@ void job_shim_send(struct agent_job *j, enum shim_msg_type type);
 void job_shim_cancel(struct agent_job *j);
 /* The deadline has moved: the shim is to know. */
 void job_shim_extend(struct agent_job *j);
+/* To one that was told by another agent where the pipeline is: where it is now. The deadline stays its own. */
+void job_shim_show_pipeline(struct agent_job *j, int64_t deadline_ns);
 int64_t job_timeout(const struct agent_job *j);
 /* The order, with what the worker has prepared. */
 int job_shim_start(struct agent_job *j, struct err *err) must_check;
