@@ -46,6 +46,7 @@ static int open_store(struct app *app, struct err *err)
 	const struct log_store_opts opts = {
 		.path = path,
 		.min_free = (uint64_t)app->opts.common->min_free_disk,
+		.attempt_max = (uint64_t)app->opts.settings->attempt_max_bytes,
 		.changed = on_changed,
 		.failed = on_failed,
 		.ctx = app,
@@ -67,6 +68,32 @@ static int read_secrets(const struct logging_settings *s, struct verifier_secret
 		log_warn("NIMBUS_CACHE_SHARED_SECRET is too short to be one: no cache token is accepted; give it at "
 			 "least 32 bytes, like the output of 'openssl rand -hex 32'");
 	return rc;
+}
+
+static void on_dropped(void *ctx, int64_t org_id, const struct retention_dropped *dropped)
+{
+	struct app *app = ctx;
+
+	(void)org_id;
+	metrics_add(app->metrics, M_RETENTION_ATTEMPTS, dropped->attempts);
+	metrics_add(app->metrics, M_RETENTION_BYTES, dropped->bytes);
+}
+
+static int start_retention(struct app *app, struct err *err)
+{
+	const struct logging_settings *settings = app->opts.settings;
+	autofree char *path = settings->storage_path != NULL ? xasprintf("%s/retention.json", settings->storage_path)
+							     : xasprintf("%s/logs/retention.json", app->opts.data_dir);
+	const struct retention_opts opts = {
+		.store = app->store,
+		.path = path,
+		.fallback = {settings->retention_days, settings->retention_bytes},
+		.interval_ns = settings->retention_interval,
+		.dropped = on_dropped,
+		.ctx = app,
+	};
+
+	return retention_new(&opts, &app->retention, err);
 }
 
 /* The control plane's keys, as last seen, lie beside the logs. */
@@ -126,6 +153,7 @@ static void make_server(struct app *app)
 
 static int app_free(struct app *app, struct err *err)
 {
+	retention_free(app->retention);
 	int rc = app->store != NULL ? log_store_close(app->store, err) : 0;
 
 	http_wait_list_free(app->followers);
@@ -150,6 +178,8 @@ int logs_app_start(const struct app_opts *opts, struct app **ret, struct err *er
 	int rc = open_store(app, err);
 	if (rc == 0)
 		rc = make_verifier(app, err);
+	if (rc == 0)
+		rc = start_retention(app, err);
 	if (rc == 0)
 		rc = http_server_start(app->server, err);
 	if (rc < 0) {

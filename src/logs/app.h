@@ -12,6 +12,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 #include "logs/gate.h"
+#include "logs/retention.h"
 #include "logs/store.h"
 #include "model/settings.h"
 #include "net/http_server.h"
@@ -40,6 +41,11 @@
 	X(QUERY_LIMIT, "query_concurrency_limit", METRIC_GAUGE, "searches that an organisation may have under way")  \
 	X(BODY_BYTES, "body_bytes", METRIC_GAUGE, "memory of bodies being taken")                                    \
 	X(BODY_LIMIT, "body_bytes_limit", METRIC_GAUGE, "beyond it senders are asked to come again")                 \
+	X(ROWS_CUT, "rows_cut_total", METRIC_COUNTER, "lines not kept, of attempts that had grown too large")        \
+	X(RETENTION_ATTEMPTS, "retention_attempts_total", METRIC_COUNTER, "attempts dropped by age or size")         \
+	X(RETENTION_BYTES, "retention_bytes_total", METRIC_COUNTER, "packed bytes of these")                         \
+	X(DELETED_ATTEMPTS, "deleted_attempts_total", METRIC_COUNTER, "attempts deleted by request")                 \
+	X(DELETED_BYTES, "deleted_bytes_total", METRIC_COUNTER, "packed bytes of these")                             \
 	X(FOLLOWERS, "followers", METRIC_GAUGE, "streams that wait for lines")                                       \
 	X(STORE_GROUPS, "store_groups", METRIC_GAUGE, "writes to the journal since the start")                       \
 	X(STORE_BYTES, "store_bytes", METRIC_GAUGE, "packed bytes written since the start")                          \
@@ -77,6 +83,7 @@ struct app {
 	struct jwks *jwks;
 	struct verifier *verifier;
 	struct log_store *store;
+	struct retention *retention;
 	struct http_server_opts server_opts;
 	struct http_server *server;
 	struct gate *searches;		  /* under way, by organisation */

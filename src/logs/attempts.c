@@ -19,14 +19,17 @@ enum {
 struct attempts {
 	int segments_fd; /* borrowed */
 	size_t open_max;
-	pthread_mutex_t lock;	/* guards all below and what attempts.h says of struct attempt */
-	pthread_cond_t changed; /* an attempt was loaded or disowned */
+	pthread_mutex_t folders; /* held while files and folders are made and removed; taken before `lock` */
+	pthread_mutex_t lock;	 /* guards all below and what attempts.h says of struct attempt */
+	pthread_cond_t changed;	 /* an attempt was loaded or disowned */
 	struct attempt *table[TABLE_SIZE];
 	struct attempt *newest;
 	struct attempt *oldest;
 	size_t count;
 	size_t ref_count;
 	size_t dirty_count;
+	struct segment_key *dropped; /* whose names are not yet durably gone */
+	size_t dropped_count;
 };
 
 struct attempts *attempts_new(int segments_fd, size_t open_max)
@@ -35,6 +38,7 @@ struct attempts *attempts_new(int segments_fd, size_t open_max)
 
 	as->segments_fd = segments_fd;
 	as->open_max = open_max;
+	(void)pthread_mutex_init(&as->folders, NULL);
 	(void)pthread_mutex_init(&as->lock, NULL);
 	(void)pthread_cond_init(&as->changed, NULL);
 	return as;
@@ -132,6 +136,8 @@ void attempts_free(struct attempts *as)
 	}
 	(void)pthread_cond_destroy(&as->changed);
 	(void)pthread_mutex_destroy(&as->lock);
+	(void)pthread_mutex_destroy(&as->folders);
+	free(as->dropped);
 	free(as);
 }
 
@@ -228,7 +234,9 @@ int attempts_create(struct attempts *as, struct attempt *a, struct err *err)
 	assert(a->owned);
 	if (a->file.fd >= 0)
 		return 0;
+	(void)pthread_mutex_lock(&as->folders);
 	int rc = segment_file_create(&made, as->segments_fd, err);
+	(void)pthread_mutex_unlock(&as->folders);
 	if (rc < 0)
 		return rc;
 	(void)pthread_mutex_lock(&as->lock);
@@ -249,6 +257,55 @@ void attempts_add(struct attempts *as, struct attempt *a, const struct segment_h
 	}
 	as->ref_count += a->file.ref_count;
 	(void)pthread_mutex_unlock(&as->lock);
+}
+
+/* Takes it out of the table, for good, and remembers that its name has to go durably too. */
+static void forget_locked(struct attempts *as, struct attempt *a)
+{
+	if (a->dirty)
+		as->dirty_count--;
+	a->dirty = false;
+	a->broken = true;
+	remove_locked(as, a);
+	as->dropped = xreallocarray(as->dropped, as->dropped_count + 1, sizeof(*as->dropped));
+	as->dropped[as->dropped_count++] = a->key;
+}
+
+int attempts_drop(struct attempts *as, struct attempt *a, const struct segment_header *marks, size_t count, int *ret_fd,
+		  struct err *err)
+{
+	struct segment_file made = {.key = a->key, .fd = -1};
+
+	assert(a->owned && !a->broken);
+	(void)pthread_mutex_lock(&as->folders);
+	int rc = segment_file_remove(as->segments_fd, &a->key, err);
+	if (rc == 0 && marks[0].last_seq > 0)
+		rc = segment_file_create(&made, as->segments_fd, err);
+	(void)pthread_mutex_unlock(&as->folders);
+	if (rc < 0)
+		return rc;
+	*ret_fd = made.fd;
+	(void)pthread_mutex_lock(&as->lock);
+	forget_locked(as, a);
+	if (made.fd >= 0) {
+		struct attempt *next = insert_locked(as, &a->key);
+		for (size_t i = 0; i < count; i++)
+			segment_file_add(&made, &marks[i]);
+		next->file = made;
+		next->fresh = true;
+		next->dirty = true;
+		as->dirty_count++;
+	}
+	(void)pthread_mutex_unlock(&as->lock);
+	return 0;
+}
+
+bool attempts_dropped(struct attempts *as, const struct attempt *a)
+{
+	(void)pthread_mutex_lock(&as->lock);
+	bool dropped = a->broken;
+	(void)pthread_mutex_unlock(&as->lock);
+	return dropped;
 }
 
 void attempts_dirty(struct attempts *as, struct attempt *a)
@@ -298,21 +355,6 @@ static struct taken *take_dirty(struct attempts *as, size_t *ret_count)
 	return list;
 }
 
-/* Bucket, organisation, and the folder of all: each may be new. */
-static int sync_folders(struct attempts *as, const struct segment_key *key, struct err *err)
-{
-	char path[SEGMENT_PATH_SIZE];
-
-	(void)segment_path(key, path);
-	for (char *slash = strrchr(path, '/'); slash != NULL; slash = strrchr(path, '/')) {
-		int rc = file_sync_parent(as->segments_fd, path, err);
-		if (rc < 0)
-			return rc;
-		*slash = '\0';
-	}
-	return file_sync_parent(as->segments_fd, path, err);
-}
-
 static int sync_one(struct attempts *as, const struct taken *t, attempts_sync_fn sync, struct segment_key *synced,
 		    struct err *err)
 {
@@ -323,16 +365,34 @@ static int sync_one(struct attempts *as, const struct taken *t, attempts_sync_fn
 	if (!t->fresh || same)
 		return 0;
 	*synced = *key;
-	return sync_folders(as, key, err);
+	return segment_file_sync_names(as->segments_fd, key, err);
+}
+
+static int sync_dropped(struct attempts *as, struct err *err)
+{
+	int rc = 0;
+
+	(void)pthread_mutex_lock(&as->lock);
+	autofree struct segment_key *keys = TAKE(as->dropped);
+	size_t count = as->dropped_count;
+	as->dropped_count = 0;
+	(void)pthread_mutex_unlock(&as->lock);
+	for (size_t i = 0; i < count && rc == 0; i++) {
+		bool same = i > 0 && keys[i].org_id == keys[i - 1].org_id &&
+			    keys[i].job_id / SEGMENT_BUCKET == keys[i - 1].job_id / SEGMENT_BUCKET;
+		if (!same)
+			rc = segment_file_sync_names(as->segments_fd, &keys[i], err);
+	}
+	return rc;
 }
 
 int attempts_sync(struct attempts *as, attempts_sync_fn sync, struct err *err)
 {
 	size_t count = 0;
 	struct segment_key synced = {0};
-	int rc = 0;
 
 	autofree struct taken *list = take_dirty(as, &count);
+	int rc = sync_dropped(as, err);
 	for (size_t i = 0; i < count && rc == 0; i++)
 		rc = sync_one(as, &list[i], sync, &synced, err);
 	(void)pthread_mutex_lock(&as->lock);
@@ -349,7 +409,8 @@ struct attempt_state attempts_state(struct attempts *as, const struct attempt *a
 	struct attempt_state state = {
 		.exists = f->size > 0,
 		.sealed = f->sealed,
-		.complete = f->sealed && (f->seal_seq == SEGMENT_SEAL_NOW || f->last_seq >= f->seal_seq),
+		.complete = segment_file_complete(f),
+		.capped = f->capped,
 		.last_seq = f->last_seq,
 		.most_at = f->most_at,
 		.damaged = f->damaged,

@@ -26,7 +26,7 @@ struct attempt {
 	struct attempt *newer, *older; /* by last use */
 	unsigned refs;
 	bool loading;
-	bool broken; /* it could not be loaded, and is no longer in the table */
+	bool broken; /* it could not be loaded, or was dropped, and is no longer in the table */
 	bool owned;
 	bool dirty;
 	bool fresh; /* the file's name is not durable yet */
@@ -53,6 +53,14 @@ int attempts_create(struct attempts *as, struct attempt *a, struct err *err) mus
 /* The owner's: blocks that are durable now, for readers to see. */
 void attempts_add(struct attempts *as, struct attempt *a, const struct segment_header *headers, size_t count);
 
+/* The owner's, from the one thread that writes segments: what is in the segment is gone, its file too; who reads it now
+ * reads on in what was. `a` is out of the table, and broken, whoever owns it next. With the marks (the first
+ * is the drop; its last_seq > 0) begins a new segment, whose file *ret_fd is open for them; else -1. */
+int attempts_drop(struct attempts *as, struct attempt *a, const struct segment_header *marks, size_t count, int *ret_fd,
+		  struct err *err) must_check;
+/* The owner's. */
+bool attempts_dropped(struct attempts *as, const struct attempt *a) must_check;
+
 /* The segment was written to. */
 void attempts_dirty(struct attempts *as, struct attempt *a);
 size_t attempts_dirty_count(struct attempts *as);
@@ -63,7 +71,8 @@ int attempts_sync(struct attempts *as, attempts_sync_fn sync, struct err *err) m
 struct attempt_state {
 	bool exists;
 	bool sealed;
-	bool complete; /* sealed, and all lines are here */
+	bool complete; /* sealed, and all lines are here that will ever be */
+	bool capped;   /* some are not, because it grew too large */
 	int64_t last_seq;
 	int64_t most_at;
 	size_t damaged;

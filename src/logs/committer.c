@@ -40,7 +40,7 @@ struct committer {
 	pthread_mutex_t lock; /* guards from here ... */
 	pthread_cond_t work;  /* the writer: a batch, or the end */
 	pthread_cond_t full;  /* the syncer: a full journal, or the end */
-	pthread_cond_t room;  /* the writer: a journal was removed */
+	pthread_cond_t room;  /* the writer: a journal was removed; who flushes: it is further */
 	struct batch *first;
 	struct batch **last;
 	size_t waiting;
@@ -48,8 +48,11 @@ struct committer {
 	bool writer_done;
 	bool failed;
 	struct err failure;
-	uint64_t generation;		/* of the journal being written; all before it are full */
-	uint64_t synced;		/* the last journal that was removed */
+	uint64_t generation;   /* of the journal being written; all before it are full */
+	uint64_t synced;       /* the last journal that was removed */
+	uint64_t flush_wanted; /* how often the writer was asked to end its journal, full or not ... */
+	uint64_t flush_done;   /* ... and which of that it has done */
+	int flush_rc;
 	struct committer_counts counts; /* ... to here */
 
 	/* The writer's alone. */
@@ -129,11 +132,11 @@ int committer_check_room(struct committer *c, struct err *err)
 	return check_room(c, 1, err);
 }
 
-/* Starts the next journal when this one is full. */
-static int rotate(struct committer *c, struct err *err)
+/* Starts the next journal when this one is full, or shall end. */
+static int rotate(struct committer *c, bool end, struct err *err)
 {
-	bool full =
-		c->journal.size >= c->opts.journal_max || attempts_dirty_count(c->opts.attempts) >= c->opts.dirty_max;
+	bool full = end || c->journal.size >= c->opts.journal_max ||
+		    attempts_dirty_count(c->opts.attempts) >= c->opts.dirty_max;
 	struct journal next;
 
 	/* What is owed is in this journal and not yet in a segment. */
@@ -176,17 +179,40 @@ static int journal_group(struct committer *c, const struct batch *group, struct 
 	return journal_append(&c->journal, c->iov, count, err);
 }
 
+/* The marks that begin the new segment, where there is one. */
+static int drop(struct committer *c, const struct commit_part *part, struct err *err)
+{
+	int fd = -1;
+	int rc = attempts_drop(c->opts.attempts, part->attempt, part->drop, part->drop_count, &fd, err);
+
+	if (rc == 0 && fd >= 0)
+		rc = segment_write_at(fd, part->blocks, 0, err);
+	/* It is in the journal, so it is true; and here it did not happen. */
+	if (rc == -ERR_DISK_FULL) {
+		err->code = ERR_IO;
+		rc = -ERR_IO;
+	}
+	return rc;
+}
+
+static int segment_part(struct committer *c, const struct commit_part *part, struct err *err)
+{
+	if (part->drop != NULL)
+		return drop(c, part, err);
+	int rc = segment_write_at(part->attempt->file.fd, part->blocks, part->offset, err);
+	if (rc == -ERR_DISK_FULL)
+		return owe(c, part);
+	if (rc == 0)
+		attempts_dirty(c->opts.attempts, part->attempt);
+	return rc;
+}
+
 /* Into the page cache; the syncer does the rest. */
 static int segments_group(struct committer *c, const struct batch *group, struct err *err)
 {
 	for (const struct batch *b = group; b != NULL; b = b->next) {
 		for (size_t i = 0; i < b->count; i++) {
-			const struct commit_part *part = &b->parts[i];
-			int rc = segment_write_at(part->attempt->file.fd, part->blocks, part->offset, err);
-			if (rc == -ERR_DISK_FULL)
-				rc = owe(c, part);
-			else if (rc == 0)
-				attempts_dirty(c->opts.attempts, part->attempt);
+			int rc = segment_part(c, &b->parts[i], err);
 			if (rc < 0)
 				return rc;
 		}
@@ -202,7 +228,7 @@ static int commit_group(struct committer *c, const struct batch *group, size_t b
 	if (rc == 0)
 		rc = pay(c, err);
 	if (rc == 0)
-		rc = rotate(c, err);
+		rc = rotate(c, false, err);
 	if (rc == 0)
 		rc = journal_group(c, group, err);
 	if (rc < 0)
@@ -216,14 +242,41 @@ static int commit_group(struct committer *c, const struct batch *group, size_t b
 	return segments_group(c, group, err);
 }
 
+/* Ends the journal for those who flush. */
+static void flush(struct committer *c)
+{
+	struct err err = {0};
+
+	(void)pthread_mutex_lock(&c->lock);
+	uint64_t wanted = c->flush_wanted;
+	(void)pthread_mutex_unlock(&c->lock);
+	int rc = pay(c, &err);
+	if (rc == 0)
+		rc = rotate(c, true, &err);
+	if (rc < 0 && rc != -ERR_DISK_FULL)
+		fail(c, &err);
+	(void)pthread_mutex_lock(&c->lock);
+	c->flush_done = wanted;
+	c->flush_rc = rc;
+	(void)pthread_cond_broadcast(&c->room);
+	(void)pthread_mutex_unlock(&c->lock);
+}
+
 /* All that waits, up to a largest group. NULL: the end. */
 static struct batch *take_group(struct committer *c, size_t *ret_bytes)
 {
 	size_t bytes = 0;
 
 	(void)pthread_mutex_lock(&c->lock);
-	while (c->first == NULL && !c->stopping)
-		(void)pthread_cond_wait(&c->work, &c->lock);
+	while (c->flush_done < c->flush_wanted || (c->first == NULL && !c->stopping)) {
+		if (c->flush_done == c->flush_wanted) {
+			(void)pthread_cond_wait(&c->work, &c->lock);
+			continue;
+		}
+		(void)pthread_mutex_unlock(&c->lock);
+		flush(c);
+		(void)pthread_mutex_lock(&c->lock);
+	}
 	struct batch *group = c->first;
 	struct batch **end = &c->first;
 	while (*end != NULL && bytes < GROUP_MAX) {
@@ -314,7 +367,7 @@ static void *sync_journals(void *arg)
 		(void)pthread_mutex_lock(&c->lock);
 		if (rc == 0)
 			c->synced = last;
-		(void)pthread_cond_signal(&c->room);
+		(void)pthread_cond_broadcast(&c->room);
 	}
 	(void)pthread_mutex_unlock(&c->lock);
 	return NULL;
@@ -344,6 +397,26 @@ int committer_commit(struct committer *c, const struct commit_part *parts, size_
 	if (batch.rc < 0 && err != NULL)
 		*err = batch.err;
 	return batch.rc;
+}
+
+int committer_flush(struct committer *c, struct err *err)
+{
+	(void)pthread_mutex_lock(&c->lock);
+	assert(!c->stopping);
+	uint64_t mine = ++c->flush_wanted;
+	(void)pthread_cond_signal(&c->work);
+	while (c->flush_done < mine && !c->failed)
+		(void)pthread_cond_wait(&c->room, &c->lock);
+	uint64_t last = c->generation - 1;
+	int rc = c->flush_rc;
+	while (rc == 0 && c->synced < last && !c->failed)
+		(void)pthread_cond_wait(&c->room, &c->lock);
+	if (c->failed)
+		rc = err_set(err, ERR_IO, "the log store has failed");
+	else if (rc < 0)
+		rc = err_set(err, ERR_DISK_FULL, "the disk of the logs is full: its journal cannot be ended");
+	(void)pthread_mutex_unlock(&c->lock);
+	return rc;
 }
 
 struct committer_counts committer_counts(struct committer *c)

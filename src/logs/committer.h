@@ -48,10 +48,16 @@ struct commit_part {
 	struct attempt *attempt;
 	uint64_t offset;
 	struct str blocks;
+	const struct segment_header *drop; /* NULL; else `blocks` are these marks, and attempts_drop() happens */
+	size_t drop_count;
 };
 
 /* Blocks until all parts are durable, and where readers look. ERR_DISK_FULL: nothing was kept. */
 int committer_commit(struct committer *c, const struct commit_part *parts, size_t count, struct err *err) must_check;
+
+/* Blocks until everything that was committed before is in the segments alone, durably, and no journal has it: so what
+ * was dropped is nowhere any more. ERR_DISK_FULL: not now. */
+int committer_flush(struct committer *c, struct err *err) must_check;
 
 /* ERR_DISK_FULL where the next batch would be refused. */
 int committer_check_room(struct committer *c, struct err *err) must_check;

@@ -17,7 +17,7 @@ enum {
 	ACCESS_METRICS = 1 << 16, /* the metrics token, or a loopback peer where there is none */
 	ACCESS_WRITE = TOKEN_BIT(TOKEN_JOB) | TOKEN_BIT(TOKEN_ADMIN) | TOKEN_BIT(TOKEN_CACHE),
 	ACCESS_READ = ACCESS_WRITE | TOKEN_BIT(TOKEN_USER),
-	ACCESS_SEAL = TOKEN_BIT(TOKEN_ADMIN),
+	ACCESS_ADMIN = TOKEN_BIT(TOKEN_ADMIN), /* and the right that the handler asks for */
 };
 
 /* routes.c */
@@ -43,5 +43,9 @@ extern const struct http_sink ingest_sink; /* ingest.c */
 http_handle_fn seal_post;		   /* ingest.c */
 http_handle_fn query_get;		   /* query_api.c */
 http_handle_fn tail_get;		   /* tail_api.c */
+http_handle_fn logs_delete;		   /* admin_api.c */
+http_handle_fn retention_read;
+http_handle_fn retention_put;
+http_handle_fn retention_delete;
 /* Wakes who follows this attempt. */
 void tail_wake(struct app *app, const struct segment_key *key);

@@ -33,8 +33,7 @@ static int open_coding(struct ingest *in, struct http_request *req, struct err *
 	if (in->unpack != NULL)
 		return 0;
 	http_reply_header(req, "Accept-Encoding", UNPACK_CODINGS);
-	return err_set(err, ERR_CODING,
-		       "Content-Encoding: '%.64s' is none that is taken (" UNPACK_CODINGS ")", coding);
+	return err_set(err, ERR_CODING, "Content-Encoding: '%.64s' is none that is taken (" UNPACK_CODINGS ")", coding);
 }
 
 static void ingest_free(void *state)
@@ -153,6 +152,7 @@ static int ingest_end(void *state, struct http_request *req, struct err *err)
 	metrics_add(app->metrics, M_BATCH_BYTES, in->body.len);
 	metrics_add(app->metrics, M_ROWS_INGESTED, done.stored);
 	metrics_add(app->metrics, M_ROWS_REPEATED, done.repeated);
+	metrics_add(app->metrics, M_ROWS_CUT, done.cut);
 	metrics_observe_ns(app->metrics, M_BATCH_LATENCY, clock_monotonic_ns() - begun_ns);
 	return http_reply_null(req, 202);
 }

@@ -153,6 +153,19 @@ static void target_fini(struct target *t)
 }
 AUTOVAR_DEFINE(target)
 
+/* What stood in the segment is gone; a mark with a number begins it anew. */
+static int replay_drop(struct target *t, int segments_fd, const struct segment_header *h, struct str block,
+		       struct err *err)
+{
+	segment_file_fini(&t->file);
+	t->file = (struct segment_file){.key = h->key, .fd = -1};
+	int rc = segment_file_remove(segments_fd, &h->key, err);
+	if (rc < 0 || h->last_seq == 0)
+		return rc;
+	rc = segment_file_create(&t->file, segments_fd, err);
+	return rc < 0 ? rc : segment_write_at(t->file.fd, block, 0, err);
+}
+
 static int target_open(struct target *t, int segments_fd, const struct segment_key *key, struct err *err)
 {
 	if (t->file.fd >= 0 && segment_key_eq(&t->file.key, key))
@@ -160,6 +173,15 @@ static int target_open(struct target *t, int segments_fd, const struct segment_k
 	segment_file_fini(&t->file);
 	t->file = (struct segment_file){.key = *key, .fd = -1};
 	return segment_file_create(&t->file, segments_fd, err);
+}
+
+static int replay_block(struct target *t, int segments_fd, const struct segment_header *h, struct str block,
+			struct err *err)
+{
+	if (h->kind == SEGMENT_DROP)
+		return replay_drop(t, segments_fd, h, block, err);
+	int rc = target_open(t, segments_fd, &h->key, err);
+	return rc < 0 ? rc : segment_write_at(t->file.fd, block, h->offset, err);
 }
 
 /* 0, or 1 where no whole block stands at `offset`. */
@@ -204,9 +226,7 @@ static int replay_file(int dir_fd, uint64_t generation, int segments_fd, struct 
 		if (rc > 0)
 			break;
 		if (rc == 0)
-			rc = target_open(&target, segments_fd, &h.key, err);
-		if (rc == 0)
-			rc = segment_write_at(target.file.fd, buf_str(&block), h.offset, err);
+			rc = replay_block(&target, segments_fd, &h, buf_str(&block), err);
 		if (rc < 0)
 			return err_wrap(err, "replay log journal %s", name);
 		stats->blocks++;

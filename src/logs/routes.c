@@ -52,7 +52,11 @@ static int metrics_text(void *ctx, struct http_request *req, struct err *err)
 
 const struct http_route logs_routes[] = {
 	{"POST", "/logs", HTTP_SINK, ACCESS_WRITE, BODY_MAX, .sink = &ingest_sink},
-	{"POST", "/logs/seal", HTTP_WORKER, ACCESS_SEAL, SEAL_MAX, seal_post},
+	{"POST", "/logs/seal", HTTP_WORKER, ACCESS_ADMIN, SEAL_MAX, seal_post},
+	{"DELETE", "/logs", HTTP_WORKER, ACCESS_ADMIN, .handle = logs_delete},
+	{"GET", "/logs/retention", HTTP_WORKER, ACCESS_ADMIN, .handle = retention_read},
+	{"PUT", "/logs/retention", HTTP_WORKER, ACCESS_ADMIN, .handle = retention_put},
+	{"DELETE", "/logs/retention", HTTP_WORKER, ACCESS_ADMIN, .handle = retention_delete},
 	{"GET", "/logs/query", HTTP_WORKER, ACCESS_READ, .handle = query_get},
 	{"GET", "/logs/tail", HTTP_WORKER, ACCESS_READ, .handle = tail_get},
 

@@ -183,12 +183,12 @@ size_t segment_encode_lines(struct segment_codec *c, const struct segment_key *k
 	return taken;
 }
 
-void segment_encode_seal(const struct segment_key *key, uint64_t offset, int64_t last_seq, int64_t now_at,
-			 struct buf *out, struct segment_header *ret)
+void segment_encode_mark(enum segment_kind kind, const struct segment_key *key, uint64_t offset, int64_t last_seq,
+			 int64_t now_at, struct buf *out, struct segment_header *ret)
 {
-	assert(last_seq >= SEGMENT_SEAL_NOW);
+	assert(kind != SEGMENT_LINES && last_seq >= (kind == SEGMENT_SEAL ? SEGMENT_SEAL_NOW : 0));
 	*ret = (struct segment_header){
-		.kind = SEGMENT_SEAL,
+		.kind = kind,
 		.key = *key,
 		.offset = offset,
 		.last_seq = last_seq,
@@ -205,8 +205,14 @@ static bool sane(const struct segment_header *h)
 {
 	if (h->key.org_id <= 0 || h->key.job_id <= 0 || h->key.attempt < 0)
 		return false;
+	if (h->kind != SEGMENT_LINES && (h->payload_len != 0 || h->raw_len != 0 || h->first_seq != 0))
+		return false;
 	if (h->kind == SEGMENT_SEAL)
-		return h->payload_len == 0 && h->raw_len == 0 && h->first_seq == 0 && h->last_seq >= SEGMENT_SEAL_NOW;
+		return h->last_seq >= SEGMENT_SEAL_NOW;
+	if (h->kind == SEGMENT_DROP)
+		return h->last_seq >= 0 && h->offset == 0;
+	if (h->kind == SEGMENT_CAP)
+		return h->last_seq == 0;
 	return h->kind == SEGMENT_LINES && h->first_seq > 0 && h->last_seq >= h->first_seq && h->raw_len > 0 &&
 	       h->raw_len <= SEGMENT_RAW_MAX && h->payload_len > 0 && h->payload_len <= SEGMENT_PAYLOAD_MAX &&
 	       (uint64_t)(h->last_seq - h->first_seq) < h->raw_len / LINE_LEAST;

@@ -4,8 +4,9 @@
  *
  * A block is a header of 96 bytes and a payload. The header says whose lines these are, their numbers and times, and
  * where in its segment the block stands, so that a block found anywhere can be put back; it ends with a CRC-32C of
- * itself and holds one of the payload. The payload is one zstd frame of lines with consecutive numbers. A seal is a
- * block without payload.
+ * itself and holds one of the payload. The payload is one zstd frame of lines with consecutive numbers. Marks are
+ * blocks without payload: the seal; the cap, behind which no line is kept any more; and the drop, which says that what
+ * stood in the segment is gone, lines up to a number, and stands at its beginning.
  *
  * This module is bytes in, structs out; files are logs/segment_file.h's.
  */
@@ -37,7 +38,7 @@ struct segment_key {
 
 bool segment_key_eq(const struct segment_key *a, const struct segment_key *b);
 
-enum segment_kind { SEGMENT_LINES = 1, SEGMENT_SEAL = 2 };
+enum segment_kind { SEGMENT_LINES = 1, SEGMENT_SEAL = 2, SEGMENT_DROP = 3, SEGMENT_CAP = 4 };
 
 enum { SEGMENT_SEAL_NOW = -1 };
 
@@ -45,9 +46,10 @@ struct segment_header {
 	enum segment_kind kind;
 	struct segment_key key;
 	uint64_t offset;   /* of the block in its segment */
-	int64_t first_seq; /* lines: last_seq - first_seq + 1 of them; seal: 0 */
-	int64_t last_seq;  /* seal: up to which lines are still taken, or SEGMENT_SEAL_NOW */
-	int64_t least_at;  /* Unix ns: the earliest and the latest time of a line; seal: when */
+	int64_t first_seq; /* lines: last_seq - first_seq + 1 of them; marks: 0 */
+	int64_t last_seq;  /* seal: up to which lines are still taken, or SEGMENT_SEAL_NOW; drop: up to which they are
+			    * gone, 0 where nothing goes on; cap: 0 */
+	int64_t least_at;  /* Unix ns: the earliest and the latest time of a line; marks: when */
 	int64_t most_at;
 	uint32_t raw_len; /* of the payload unpacked */
 	uint32_t payload_len;
@@ -67,8 +69,8 @@ AUTOPTR_DEFINE(segment_codec)
  * The lines' own seq, job and org are not looked at. A message is at most LOG_LINE_MAX bytes. *ret: its header. */
 size_t segment_encode_lines(struct segment_codec *c, const struct segment_key *key, uint64_t offset, int64_t first_seq,
 			    const struct log_line *lines, size_t count, struct buf *out, struct segment_header *ret);
-void segment_encode_seal(const struct segment_key *key, uint64_t offset, int64_t last_seq, int64_t now_at,
-			 struct buf *out, struct segment_header *ret);
+void segment_encode_mark(enum segment_kind kind, const struct segment_key *key, uint64_t offset, int64_t last_seq,
+			 int64_t now_at, struct buf *out, struct segment_header *ret);
 
 /* The first SEGMENT_HEADER_SIZE bytes. ERR_INVALID: no header, or a damaged one. */
 int segment_decode_header(struct str bytes, struct segment_header *ret, struct err *err) must_check;

@@ -79,8 +79,13 @@ void segment_file_add(struct segment_file *f, const struct segment_header *h)
 	if (h->kind == SEGMENT_SEAL) {
 		f->sealed = true;
 		f->seal_seq = h->last_seq;
-		return;
 	}
+	if (h->kind == SEGMENT_CAP)
+		f->capped = true;
+	if (h->kind == SEGMENT_DROP)
+		f->last_seq = h->last_seq;
+	if (h->kind != SEGMENT_LINES)
+		return;
 	if (f->ref_count == f->ref_cap) {
 		f->ref_cap = f->ref_cap == 0 ? 4 : f->ref_cap * 2;
 		f->refs = xreallocarray(f->refs, f->ref_cap, sizeof(*f->refs));
@@ -214,6 +219,48 @@ int segment_file_open(int segments_fd, const struct segment_key *key, struct seg
 	*ret = f;
 	f = (struct segment_file){.fd = -1};
 	return 0;
+}
+
+bool segment_file_complete(const struct segment_file *f)
+{
+	return f->sealed && (f->seal_seq == SEGMENT_SEAL_NOW || f->capped || f->last_seq >= f->seal_seq);
+}
+
+/* Cuts the last name off. False: there was only one. */
+static bool cut_path(char *path)
+{
+	char *slash = strrchr(path, '/');
+
+	if (slash == NULL)
+		return false;
+	*slash = '\0';
+	return true;
+}
+
+int segment_file_remove(int segments_fd, const struct segment_key *key, struct err *err)
+{
+	char path[SEGMENT_PATH_SIZE];
+
+	if (unlinkat(segments_fd, segment_path(key, path), 0) != 0 && errno != ENOENT)
+		return err_sys(err, "remove segment %s", path);
+	/* Folders that still hold something stay. */
+	while (cut_path(path) && unlinkat(segments_fd, path, AT_REMOVEDIR) == 0)
+		;
+	return 0;
+}
+
+int segment_file_sync_names(int segments_fd, const struct segment_key *key, struct err *err)
+{
+	char path[SEGMENT_PATH_SIZE];
+
+	(void)segment_path(key, path);
+	while (cut_path(path)) {
+		autoclose fd = openat(segments_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		/* Removed as empty: what is above it says so. */
+		if ((fd < 0 && errno != ENOENT) || (fd >= 0 && fsync(fd) != 0))
+			return err_sys(err, "sync the folder of segments %s", path);
+	}
+	return fsync(segments_fd) != 0 ? err_sys(err, "sync the folder of segments") : 0;
 }
 
 int segment_file_create(struct segment_file *f, int segments_fd, struct err *err)

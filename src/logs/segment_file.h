@@ -35,6 +35,7 @@ struct segment_file {
 	int64_t most_at;
 	bool sealed;
 	int64_t seal_seq; /* sealed: lines up to it are still taken; or SEGMENT_SEAL_NOW */
+	bool capped;	  /* it takes no line any more, whatever is sent */
 	size_t damaged;	  /* stretches that were passed over */
 	uint64_t cut;	  /* bytes of a torn tail */
 };
@@ -50,6 +51,12 @@ int segment_file_open(int segments_fd, const struct segment_key *key, struct seg
 	must_check;
 void segment_file_fini(struct segment_file *f);
 AUTOVAR_DEFINE(segment_file)
+/* Whether nothing more will come: it is sealed and all is here, or nothing more is kept. */
+bool segment_file_complete(const struct segment_file *f);
+/* Removes the file, and folders that are empty then. Fine where there is none. Syncs nothing. */
+int segment_file_remove(int segments_fd, const struct segment_key *key, struct err *err) must_check;
+/* Makes the names durable that are on the way to the file, as far as they are there. */
+int segment_file_sync_names(int segments_fd, const struct segment_key *key, struct err *err) must_check;
 /* Makes the file, and its folders, where it is not there. */
 int segment_file_create(struct segment_file *f, int segments_fd, struct err *err) must_check;
 /* What the block at the end adds. Its offset is f->size. */

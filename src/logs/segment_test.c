@@ -105,7 +105,7 @@ static void a_seal_comes_back(void **state)
 
 	for (size_t i = 0; i < ARRAY_LEN(seals); i++) {
 		buf_clear(&block);
-		segment_encode_seal(&key, 5000, seals[i], 123, &block, &made);
+		segment_encode_mark(SEGMENT_SEAL, &key, 5000, seals[i], 123, &block, &made);
 		assert_int_equal(block.len, SEGMENT_HEADER_SIZE);
 		assert_int_equal(segment_decode_header(buf_str(&block), &h, &err), 0);
 		assert_int_equal(h.kind, SEGMENT_SEAL);

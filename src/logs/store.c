@@ -177,6 +177,8 @@ void log_store_free(struct log_store *s)
 
 /* --- appending --- */
 
+enum { REMARK_SIZE = 160 };
+
 /* The lines of one attempt in a batch, and what becomes of them. */
 struct part {
 	struct attempt *attempt; /* owned */
@@ -185,7 +187,9 @@ struct part {
 	int64_t first_seq;
 	struct segment_header *headers;
 	size_t header_count;
-	size_t begin; /* of its blocks in the batch's bytes */
+	size_t cut;
+	struct log_line remark; /* the last line of a log that grew too large */
+	size_t begin;		/* of its blocks in the batch's bytes */
 	size_t end;
 };
 
@@ -194,6 +198,7 @@ struct plan {
 	struct part *parts;
 	size_t count;
 	struct buf blocks;
+	char remark[REMARK_SIZE];
 };
 
 static void plan_fini(struct plan *p)
@@ -258,20 +263,35 @@ static void split(struct plan *p, struct log_line *lines, size_t count)
 	}
 }
 
+/* Of one that was dropped while we waited for it there is a successor. */
+static int own(struct log_store *s, const struct segment_key *key, struct attempt **ret, struct err *err)
+{
+	for (;;) {
+		struct attempt *a = NULL;
+		int rc = attempts_get(s->attempts, key, &a, err);
+		if (rc < 0)
+			return rc;
+		attempts_own(s->attempts, a);
+		if (!attempts_dropped(s->attempts, a)) {
+			*ret = a;
+			return 0;
+		}
+		attempts_disown(s->attempts, a);
+		attempts_put(s->attempts, a);
+	}
+}
+
 /* In the order of the keys, so that two batches never wait for each other. */
 static int own_all(struct plan *p, int64_t org_id, struct err *err)
 {
 	for (size_t i = 0; i < p->count; i++) {
 		const struct log_line *line = p->parts[i].lines;
 		struct segment_key key = {org_id, line->job_id, line->attempt};
-		struct attempt *a = NULL;
 		if (key.attempt > UINT32_MAX)
 			return err_set(err, ERR_INVALID_FIELD, "attempt: %" PRId64 " is too large", key.attempt);
-		int rc = attempts_get(p->store->attempts, &key, &a, err);
+		int rc = own(p->store, &key, &p->parts[i].attempt, err);
 		if (rc < 0)
 			return rc;
-		attempts_own(p->store->attempts, a);
-		p->parts[i].attempt = a;
 	}
 	return 0;
 }
@@ -294,6 +314,23 @@ static int judge(const struct segment_file *f, const struct log_line *line, int6
 	return 0;
 }
 
+/* Instead of new lines: one that says that there are no more. */
+static void cap_part(struct part *part, uint64_t attempt_max, char text[static REMARK_SIZE])
+{
+	int len = snprintf(text, REMARK_SIZE,
+			   "nimbus: the log is cut here: it has %" PRIu64 " MiB, all that is kept of one attempt "
+			   "(NIMBUS_LOG_ATTEMPT_MAX_BYTES)",
+			   attempt_max >> 20);
+
+	part->cut = part->count;
+	part->remark = part->lines[0];
+	part->remark.stream = LOG_STREAM_SYSTEM;
+	part->remark.level = LOG_LINE_ERROR;
+	part->remark.message = (struct str){text, (size_t)len};
+	part->lines = &part->remark;
+	part->count = 1;
+}
+
 /* Leaves the lines that are to be stored, numbered from first_seq. */
 static int plan_part(struct part *part, int64_t now_at, struct err *err)
 {
@@ -301,6 +338,11 @@ static int plan_part(struct part *part, int64_t now_at, struct err *err)
 	size_t kept = 0;
 
 	part->first_seq = f->last_seq + 1;
+	/* What its sender numbers goes on behind the cut, so it is no longer looked at. */
+	if (f->capped) {
+		part->cut = part->count;
+		part->count = 0;
+	}
 	for (size_t i = 0; i < part->count; i++) {
 		struct log_line *line = &part->lines[i];
 		int64_t next_seq = part->first_seq + (int64_t)kept;
@@ -339,6 +381,11 @@ static void pack_part(struct plan *p, struct part *part, struct segment_codec *c
 		seq += (int64_t)taken;
 		offset += segment_block_len(h);
 	}
+	if (part->cut > 0 && part->count > 0) {
+		part->headers = xreallocarray(part->headers, part->header_count + 1, sizeof(*part->headers));
+		segment_encode_mark(SEGMENT_CAP, &part->attempt->key, offset, 0, clock_unix_ns(), &p->blocks,
+				    &part->headers[part->header_count++]);
+	}
 	part->end = p->blocks.len;
 }
 
@@ -353,13 +400,15 @@ static int commit(struct plan *p, struct err *err)
 		struct part *part = &p->parts[i];
 		if (part->header_count == 0)
 			continue;
-		int rc = attempts_create(s->attempts, part->attempt, err);
+		int rc = part->headers[0].kind != SEGMENT_DROP ? attempts_create(s->attempts, part->attempt, err) : 0;
 		if (rc < 0)
 			return rc;
 		writes[count++] = (struct commit_part){
 			.attempt = part->attempt,
 			.offset = part->headers[0].offset,
 			.blocks = {p->blocks.data + part->begin, part->end - part->begin},
+			.drop = part->headers[0].kind == SEGMENT_DROP ? part->headers : NULL,
+			.drop_count = part->header_count,
 		};
 	}
 	if (count == 0)
@@ -371,7 +420,8 @@ static int commit(struct plan *p, struct err *err)
 		struct part *part = &p->parts[i];
 		if (part->header_count == 0)
 			continue;
-		attempts_add(s->attempts, part->attempt, part->headers, part->header_count);
+		if (part->headers[0].kind != SEGMENT_DROP)
+			attempts_add(s->attempts, part->attempt, part->headers, part->header_count);
 		if (s->opts.changed != NULL)
 			s->opts.changed(s->opts.ctx, &part->attempt->key);
 	}
@@ -384,13 +434,19 @@ int log_store_append(struct log_store *s, int64_t org_id, struct log_line *lines
 	autovar(plan) plan = {.store = s};
 	int64_t now_at = clock_unix_ns();
 	size_t stored = 0;
+	size_t cut = 0;
 
 	if (count > 0)
 		split(&plan, lines, count);
 	int rc = own_all(&plan, org_id, err);
 	for (size_t i = 0; i < plan.count && rc == 0; i++) {
-		rc = plan_part(&plan.parts[i], now_at, err);
-		stored += plan.parts[i].count;
+		struct part *part = &plan.parts[i];
+		rc = plan_part(part, now_at, err);
+		if (rc == 0 && part->count > 0 && s->opts.attempt_max > 0 &&
+		    part->attempt->file.size >= s->opts.attempt_max)
+			cap_part(part, s->opts.attempt_max, plan.remark);
+		cut += part->cut;
+		stored += part->cut > 0 ? 0 : part->count;
 	}
 	if (rc < 0)
 		return rc;
@@ -400,7 +456,7 @@ int log_store_append(struct log_store *s, int64_t org_id, struct log_line *lines
 	codec_give(s, codec);
 	rc = commit(&plan, err);
 	if (rc == 0)
-		*ret = (struct log_append){stored, count - stored};
+		*ret = (struct log_append){stored, count - stored - cut, cut};
 	return rc;
 }
 
@@ -418,9 +474,75 @@ int log_store_seal(struct log_store *s, const struct segment_key *key, int64_t l
 		return 0;
 	part->headers = xcalloc(1, sizeof(*part->headers));
 	part->header_count = 1;
-	segment_encode_seal(key, part->attempt->file.size, last_seq, clock_unix_ns(), &plan.blocks, part->headers);
+	segment_encode_mark(SEGMENT_SEAL, key, part->attempt->file.size, last_seq, clock_unix_ns(), &plan.blocks,
+			    part->headers);
 	part->end = plan.blocks.len;
 	return commit(&plan, err);
+}
+
+/* --- dropping --- */
+
+/* Whether there is something that may go. */
+static int may_drop(const struct segment_file *f, enum log_drop what, int64_t idle_before_at, bool *ret,
+		    struct err *err)
+{
+	struct stat st;
+
+	*ret = what == LOG_DROP_ALL ? f->ref_count > 0 || segment_file_complete(f) : segment_file_complete(f);
+	if (*ret || f->fd < 0 || f->size == 0 || what == LOG_DROP_ALL)
+		return 0;
+	if (fstat(f->fd, &st) != 0)
+		return err_sys(err, "look at the log of job %" PRId64, f->key.job_id);
+	*ret = (int64_t)st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec < idle_before_at;
+	return 0;
+}
+
+static void put_mark(struct plan *p, struct part *part, enum segment_kind kind, int64_t last_seq)
+{
+	uint64_t offset = part->header_count * (uint64_t)SEGMENT_HEADER_SIZE;
+
+	part->headers = xreallocarray(part->headers, part->header_count + 1, sizeof(*part->headers));
+	segment_encode_mark(kind, &part->attempt->key, offset, last_seq, clock_unix_ns(), &p->blocks,
+			    &part->headers[part->header_count++]);
+}
+
+/* Of an attempt that goes on stays what decides of the lines to come. */
+static void put_marks(struct plan *p, struct part *part, bool goes_on)
+{
+	const struct segment_file *f = &part->attempt->file;
+
+	put_mark(p, part, SEGMENT_DROP, goes_on ? f->last_seq : 0);
+	if (goes_on && f->sealed)
+		put_mark(p, part, SEGMENT_SEAL, f->seal_seq);
+	if (goes_on && f->capped)
+		put_mark(p, part, SEGMENT_CAP, 0);
+}
+
+int log_store_drop(struct log_store *s, const struct segment_key *key, enum log_drop what, int64_t idle_before_at,
+		   uint64_t *ret_bytes, struct err *err)
+{
+	autovar(plan) plan = {.store = s};
+	struct log_line of = {.job_id = key->job_id, .attempt = key->attempt};
+	bool may = false;
+
+	split(&plan, &of, 1);
+	int rc = own_all(&plan, key->org_id, err);
+	if (rc < 0)
+		return rc;
+	struct part *part = &plan.parts[0];
+	const struct segment_file *f = &part->attempt->file;
+	rc = may_drop(f, what, idle_before_at, &may, err);
+	if (rc < 0 || !may)
+		return rc < 0 ? rc : LOG_STORE_KEPT;
+	*ret_bytes = f->size;
+	put_marks(&plan, part, what == LOG_DROP_ALL && !segment_file_complete(f));
+	part->end = plan.blocks.len;
+	return commit(&plan, err);
+}
+
+int log_store_flush(struct log_store *s, struct err *err)
+{
+	return committer_flush(s->committer, err);
 }
 
 /* --- reading --- */
@@ -508,7 +630,7 @@ static void list_add(struct log_list *l, const struct segment_key *key, const st
 		l->items = xreallocarray(l->items, l->cap, sizeof(*l->items));
 	}
 	int64_t changed_at = (int64_t)st->st_mtim.tv_sec * NS_PER_S + st->st_mtim.tv_nsec;
-	l->items[l->count++] = (struct log_entry){*key, changed_at};
+	l->items[l->count++] = (struct log_entry){*key, changed_at, (uint64_t)st->st_size};
 }
 
 static int list_bucket(int org_fd, const char *bucket, int64_t org_id, int64_t job_id, struct log_list *ret,
@@ -549,6 +671,28 @@ int log_store_list(struct log_store *s, int64_t org_id, int64_t job_id, struct l
 	}
 	(void)closedir(dir);
 	return rc;
+}
+
+int log_store_orgs(struct log_store *s, int64_t **ret, size_t *ret_count, struct err *err)
+{
+	autofree int64_t *orgs = NULL;
+	size_t count = 0;
+	DIR *dir = NULL;
+
+	int rc = open_dir(s->segments_fd, ".", &dir, err);
+	if (rc < 0)
+		return rc;
+	for (struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
+		int64_t org_id = 0;
+		if (str_to_i64(str_c(entry->d_name), "org", 1, INT64_MAX, &org_id, NULL) < 0)
+			continue;
+		orgs = xreallocarray(orgs, count + 1, sizeof(*orgs));
+		orgs[count++] = org_id;
+	}
+	(void)closedir(dir);
+	*ret = TAKE(orgs);
+	*ret_count = count;
+	return 0;
 }
 
 int log_store_check_room(struct log_store *s, struct err *err)

@@ -29,6 +29,7 @@ struct log_store_opts {
 	uint64_t min_free; /* bytes of disk space; at most a sixteenth of the disk is kept free */
 	size_t open_max;   /* attempts with an open file; 0: 2,048, or a quarter of the files this process may have */
 	uint64_t journal_max; /* 0: 64 MiB */
+	uint64_t attempt_max; /* packed bytes of one attempt; then its log ends with a line that says so. 0: no bound */
 	/* Lines or a seal were added. In the thread of the call that added them. May be NULL. */
 	void (*changed)(void *ctx, const struct segment_key *key);
 	/* The disk failed: nothing is taken any more, and the role should end. From a thread of the store. */
@@ -57,6 +58,7 @@ AUTOPTR_DEFINE(log_store)
 struct log_append {
 	size_t stored;
 	size_t repeated; /* were there already */
+	size_t cut;	 /* behind the attempt's bound: not kept, and not to be sent again */
 };
 /* All or nothing, for lines of any jobs of one org; org_id of the lines is not looked at, a missing timestamp becomes
  * now. Changes and reorders `lines`. */
@@ -64,6 +66,20 @@ int log_store_append(struct log_store *s, int64_t org_id, struct log_line *lines
 		     struct err *err) must_check;
 /* last_seq SEGMENT_SEAL_NOW: no line more. The first seal stands; further ones change nothing. */
 int log_store_seal(struct log_store *s, const struct segment_key *key, int64_t last_seq, struct err *err) must_check;
+
+/* What may be dropped of an attempt. */
+enum log_drop {
+	LOG_DROP_ALL,	   /* whatever there is; one that goes on keeps the number of its lines, nothing else */
+	LOG_DROP_FINISHED, /* nothing of one that may still be sent lines */
+};
+enum { LOG_STORE_KEPT = 1 };
+/* Durable, but not yet out of the journal: log_store_flush(). An attempt that is not complete counts as finished when
+ * nothing was written to it since idle_before_at (Unix ns). LOG_STORE_KEPT: it may not go, or is not there. *ret_bytes:
+ * of its segment. */
+int log_store_drop(struct log_store *s, const struct segment_key *key, enum log_drop what, int64_t idle_before_at,
+		   uint64_t *ret_bytes, struct err *err) must_check;
+/* When it returns, what was dropped before is in no file any more. */
+int log_store_flush(struct log_store *s, struct err *err) must_check;
 
 int log_store_state(struct log_store *s, const struct segment_key *key, struct attempt_state *ret, struct err *err)
 	must_check;
@@ -89,6 +105,7 @@ int log_store_bound(struct log_store *s, const struct segment_key *key, const st
 struct log_entry {
 	struct segment_key key;
 	int64_t changed_at; /* Unix ns; when it was written to */
+	uint64_t bytes;
 };
 struct log_list {
 	struct log_entry *items;
@@ -100,6 +117,9 @@ AUTOVAR_DEFINE(log_list)
 /* Of one job, or with job_id 0 of the whole organisation; in no order. */
 int log_store_list(struct log_store *s, int64_t org_id, int64_t job_id, struct log_list *ret, struct err *err)
 	must_check;
+
+/* Organisations that have logs; the caller frees the array. */
+int log_store_orgs(struct log_store *s, int64_t **ret, size_t *ret_count, struct err *err) must_check;
 
 /* ERR_DISK_FULL where the next batch would be refused. */
 int log_store_check_room(struct log_store *s, struct err *err) must_check;

@@ -79,12 +79,14 @@ static void put_cursor(struct tail *t)
 	t->told = t->opts.cursor;
 }
 
-static void put_end(struct tail *t, bool complete, enum log_partial partial)
+static void put_end(struct tail *t, bool complete, bool capped, enum log_partial partial)
 {
 	buf_printf(&t->text, "%s{\"end\":%s,\"last_seq\":%" PRId64, t->opts.events ? "event: end\ndata: " : "",
 		   complete ? "true" : "false", t->opts.cursor);
 	if (partial != LOG_WHOLE)
 		buf_printf(&t->text, ",\"partial\":\"%s\"", log_partial_name(partial));
+	if (capped)
+		buf_puts(&t->text, ",\"cut\":true");
 	buf_puts(&t->text, t->opts.events ? "}\n\n" : "}\n");
 	t->ended = true;
 }
@@ -134,7 +136,7 @@ static int at_the_end(struct tail *t, const struct attempt_state *now)
 		t->opts.cursor = now->last_seq;
 	end_search(t, LOG_WHOLE);
 	if (now->complete || !t->opts.follow)
-		put_end(t, now->complete, LOG_WHOLE);
+		put_end(t, now->complete, now->capped, LOG_WHOLE);
 	else if (t->told < t->opts.cursor)
 		put_cursor(t);
 	else
@@ -152,7 +154,7 @@ static int fill(struct tail *t)
 		enum log_partial spent = t->scanned > 0 ? log_budget_state(&t->opts.budget) : LOG_WHOLE;
 		if (spent != LOG_WHOLE) {
 			end_search(t, spent);
-			put_end(t, false, spent);
+			put_end(t, false, false, spent);
 			return 1;
 		}
 	}

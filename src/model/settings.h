@@ -96,6 +96,10 @@ struct logging_settings {
 	int64_t query_concurrency;
 	int64_t query_timeout; /* ns */
 	int64_t query_scan_bytes;
+	int64_t retention_days;	    /* 0: for ever */
+	int64_t retention_bytes;    /* of an organisation; 0: without bound */
+	int64_t retention_interval; /* ns */
+	int64_t attempt_max_bytes;  /* 0: without bound */
 };
 
 /* What commands need to find a server; each is found in the data directory when unset. */
