@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-enum { DEPTH_MAX = 64, TEXT_MAX_BYTES = 65536, LIST_MAX_ITEMS = 1024 };
+enum { DEPTH_MAX = 64, VALUES_MAX = 1 << 20, TEXT_MAX_BYTES = 65536, LIST_MAX_ITEMS = 1024 };
 /* 15 significant digits: what a double keeps of a decimal number, so that 0.1 is written as 0.1. */
 static const size_t write_flags = JSON_ENCODE_ANY | JSON_REAL_PRECISION(15);
 
@@ -23,13 +23,14 @@ static json_t *in_of(const struct js *v)
 
 /* --- text --- */
 
-/* jansson's own bound is 2,048 levels, by recursion. */
-static int check_depth(struct str text, struct err *err)
+/* jansson's own bound is 2,048 levels, by recursion, and none for their number: a tree may be thirty times its text. */
+static int check_bounds(struct str text, struct err *err)
 {
 	size_t depth = 0;
+	size_t values = 0;
 	bool quoted = false;
 
-	for (size_t i = 0; i < text.len; i++) {
+	for (size_t i = 0; i < text.len && values <= VALUES_MAX; i++) {
 		char c = text.data[i];
 		if (quoted && c == '\\')
 			i++;
@@ -39,13 +40,14 @@ static int check_depth(struct str text, struct err *err)
 			return err_set(err, ERR_INVALID, "JSON: more than %d levels deep at byte %zu", DEPTH_MAX, i);
 		else if (!quoted && (c == ']' || c == '}') && depth > 0)
 			depth--;
+		values += !quoted && (c == ',' || c == '[' || c == '{');
 	}
-	return 0;
+	return values <= VALUES_MAX ? 0 : err_set(err, ERR_INVALID, "JSON: more than %d values", VALUES_MAX);
 }
 
 int js_parse(struct str text, struct js **ret, struct err *err)
 {
-	int rc = check_depth(text, err);
+	int rc = check_bounds(text, err);
 	if (rc < 0)
 		return rc;
 	json_error_t error;

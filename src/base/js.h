@@ -23,7 +23,7 @@ struct js;
 
 enum js_type { JS_NULL, JS_BOOL, JS_INT, JS_REAL, JS_STRING, JS_ARRAY, JS_OBJECT };
 
-/* ERR_INVALID with line and column. At most 64 levels deep. */
+/* ERR_INVALID with line and column. At most 64 levels deep, at most 1,048,576 values. */
 int js_parse(struct str text, struct js **ret, struct err *err) must_check;
 void js_free(struct js *v);
 AUTOPTR_DEFINE(js)

@@ -89,6 +89,31 @@ static void depth_is_bounded(void **state)
 	assert_string_equal(err.msg, "JSON: more than 64 levels deep at byte 64");
 }
 
+/* Two bytes a value: in memory each is thirty times that. */
+static void a_flood_of_values_is_refused(void **state)
+{
+	(void)state;
+	enum { MANY = (1 << 20) + 10 };
+	autovar(buf) text = {0};
+	struct js *v = NULL;
+	struct err err = {0};
+
+	buf_putc(&text, '[');
+	for (int i = 0; i < MANY; i++)
+		buf_puts(&text, "0,");
+	buf_puts(&text, "0]");
+	assert_int_equal(js_parse(buf_str(&text), &v, &err), -ERR_INVALID);
+	assert_string_equal(err.msg, "JSON: more than 1048576 values");
+	/* Commas in text are none. */
+	buf_clear(&text);
+	buf_putc(&text, '"');
+	for (int i = 0; i < MANY; i++)
+		buf_puts(&text, ",[");
+	buf_putc(&text, '"');
+	assert_int_equal(js_parse(buf_str(&text), &v, &err), 0);
+	js_free(v);
+}
+
 static void look_ups_chain_and_fall_back(void **state)
 {
 	(void)state;
@@ -265,6 +290,7 @@ static void messages_name_the_field(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_flood_of_values_is_refused),
 		cmocka_unit_test(good_text_comes_out_as_it_went_in),
 		cmocka_unit_test(bad_text_is_refused),
 		cmocka_unit_test(depth_is_bounded),

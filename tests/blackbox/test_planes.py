@@ -1,6 +1,8 @@
 """Several control planes on one PostgreSQL: any accepts, leases and re-queues; what one is told, a call at another hears
 of; one that is killed stops nothing."""
 
+import hashlib
+import hmac
 import json
 import signal
 import threading
@@ -230,3 +232,36 @@ def test_a_delivery_of_one_that_died_is_taken_over(system, second):
 
     wait_until(all_there, "the jobs of the dead one's deliveries")
     second.start()
+
+
+def test_a_rate_is_one_for_all_planes_and_a_nonce_counts_once():
+    """Jobs and deliveries at two planes at the same moment: what is limited is limited for both together."""
+    limit, jobs = 10, 40
+    with System(env={"NIMBUS_ORG_JOB_RATE_LIMIT": str(limit), "NIMBUS_ORG_RATE_INTERVAL": "86400",
+                     "NIMBUS_GITHUB_WEBHOOK_SECRET": SECRET}) as alone, Plane(alone) as other:
+        urls = [alone.endpoints["control_plane"], other.url]
+        found, codes, lock = [], [], threading.Lock()
+        stamp, nonce, body = str(int(time.time())), "one-nonce-for-both-planes", b'{"zen": "x"}'
+        signature = hmac.new(SECRET.encode(), f"{stamp}.{nonce}.".encode() + body, hashlib.sha256).hexdigest()
+
+        def work(url):
+            mine = [submit(alone, url, "rate-test-only") for _ in range(jobs // 4)]
+            code = requests.post(url + "/webhooks/github", data=body, timeout=60, headers={
+                "X-GitHub-Event": "ping", "X-GitHub-Delivery": str(uuid.uuid4()), "X-Nimbus-Nonce": nonce,
+                "X-Hub-Signature-Timestamp": stamp, "X-Nimbus-Signature": "v1=" + signature}).status_code
+            with lock:
+                found.extend(mine)
+                codes.append(code)
+
+        threads = [threading.Thread(target=work, args=(urls[n % 2],)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert sorted(codes) == [202, 409, 409, 409]
+        states = [state(alone, urls[0], number)["state"] for number in found]
+        assert len(found) == jobs
+        assert (states.count("queued"), states.count("parked")) == (limit, jobs - limit)
+        held = [number for number, at in zip(found, states) if at == "parked"]
+        assert min(held) > min(found), "the first ones are in"
+        check_invariants(alone)
