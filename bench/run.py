@@ -8,6 +8,7 @@ nothing behind. A part that cannot be measured here says why and does not stop t
 import argparse
 import http.client
 import json
+import multiprocessing
 import os
 import pathlib
 import platform
@@ -342,6 +343,57 @@ def measure_log_search(report, build, folder):
     shutil.rmtree(place)
 
 
+def request_times(port, seconds):
+    """One healthy client, one request after the other, each on a connection of its own; gives milliseconds."""
+    times = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        began = time.monotonic()
+        if not healthy(port):
+            raise RuntimeError("a healthy request failed")
+        times.append((time.monotonic() - began) * 1000)
+        time.sleep(0.002)
+    return times
+
+
+def keep_slow(port, stop, peers=1000):
+    """Holds that many connections that bring a byte a second; those that are cut come again."""
+    head = b"POST /webhooks/github HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+    held = []
+    while not stop.is_set():
+        for peer in list(held):
+            try:
+                peer.send(b"x")
+            except OSError:
+                peer.close()
+                held.remove(peer)
+        while len(held) < peers:
+            peer = socket.create_connection(("127.0.0.1", port))
+            peer.send(head)
+            held.append(peer)
+        stop.wait(1)
+
+
+def measure_hostile(report, system, seconds=25):
+    """Longer than the 15 s after which slow peers are cut, so that their cutting is in it."""
+    port = port_of(system.endpoints["control_plane"])
+    alone = request_times(port, seconds / 2)
+    stop = multiprocessing.Event()
+    slow = multiprocessing.Process(target=keep_slow, args=(port, stop))
+    slow.start()
+    try:
+        time.sleep(1)
+        beside = request_times(port, seconds)
+    finally:
+        stop.set()
+        slow.join()
+    floor = quantile(alone, 0.99)
+    report.add("healthy request p50 beside 1,000 slow peers", quantile(beside, 0.5), "ms", quantile(alone, 0.5),
+               "the same without them")
+    report.add("healthy request p99 beside 1,000 slow peers", quantile(beside, 0.99), "ms", floor,
+               "the same without them", budget=2 * floor, requests=len(beside))
+
+
 def attempt(report, what, function, *args):
     try:
         function(report, *args)
@@ -352,7 +404,7 @@ def attempt(report, what, function, *args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default="build", help="the build folder")
-    parser.add_argument("--only", help="the one part to run: start, memory, webhooks, lease, boot, logs")
+    parser.add_argument("--only", help="the one part to run: start, memory, webhooks, lease, hostile, boot, logs")
     args = parser.parse_args()
     build = ROOT / args.build
     os.environ["NIMBUS_BUILD"] = args.build
@@ -371,12 +423,14 @@ def main():
             attempt(report, "start-up", measure_start, harness)
         data = pathlib.Path(folder) / "data"
         data.mkdir(mode=0o755)
-        if any(map(wanted, ("memory", "lease", "boot", "webhooks"))):
+        if any(map(wanted, ("memory", "lease", "boot", "webhooks", "hostile"))):
             with harness.System(data=data, env={"NIMBUS_GITHUB_WEBHOOK_SECRET": WEBHOOK_SECRET}) as system:
                 if wanted("memory"):
                     attempt(report, "idle memory", measure_idle_memory, system)
                 if wanted("lease"):
                     attempt(report, "accepted to leased", measure_lease, system)
+                if wanted("hostile"):
+                    attempt(report, "slow peers", measure_hostile, system)
                 if wanted("boot"):
                     attempt(report, "cold boot", measure_boot, system)
                 if wanted("memory"):

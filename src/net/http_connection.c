@@ -83,6 +83,7 @@ struct http_connections {
 		int64_t until_ns;
 	} lingering[LINGERING]; /* of the accepting thread */
 	size_t linger_at;
+	bool some_linger;
 	int64_t complained_ns;
 
 	pthread_mutex_t lock; /* guards all below */
@@ -311,11 +312,12 @@ static void linger(struct http_connections *c, int fd)
 	(void)shutdown(fd, SHUT_WR);
 	fd_close(&c->lingering[at].fd);
 	c->lingering[at].fd = fd;
+	c->some_linger = true;
 	c->lingering[at].until_ns = clock_monotonic_ns() + LINGER_NS;
 }
 
-/* Gives whether some are left. What they sent is dropped: a socket closed with bytes unread resets its connection. */
-static bool end_lingering(struct http_connections *c, bool all)
+/* What they sent is dropped: a socket closed with bytes unread resets its connection. */
+static void end_lingering(struct http_connections *c, bool all)
 {
 	int64_t now = clock_monotonic_ns();
 	bool left = false;
@@ -330,7 +332,7 @@ static bool end_lingering(struct http_connections *c, bool all)
 			fd_close(&c->lingering[i].fd);
 		left |= c->lingering[i].fd >= 0;
 	}
-	return left;
+	c->some_linger = left;
 }
 
 static void count_refusal(struct http_connections *c, enum http_refusal why)
@@ -417,19 +419,23 @@ static void *accept_all(void *arg)
 {
 	struct http_connections *c = arg;
 	struct pollfd fds[LISTENERS_MAX + 1] = {{.fd = c->stop_accept_fd, .events = POLLIN}};
-	bool lingering = false;
+	int64_t swept_ns = 0;
 
 	for (size_t i = 0; i < c->listener_count; i++)
 		fds[i + 1] = (struct pollfd){.fd = c->listeners[i]->fd, .events = POLLIN};
 	while (fds[0].revents == 0) {
-		(void)poll(fds, c->listener_count + 1, lingering ? 100 : -1);
+		(void)poll(fds, c->listener_count + 1, c->some_linger ? 100 : -1);
 		for (size_t i = 0; i < c->listener_count && fds[0].revents == 0; i++) {
 			if (fds[i + 1].revents != 0)
 				accept_from(c, c->listeners[i]);
 		}
-		lingering = end_lingering(c, false);
+		int64_t now = clock_monotonic_ns();
+		if (now - swept_ns >= LINGER_NS / 20) {
+			end_lingering(c, false);
+			swept_ns = now;
+		}
 	}
-	(void)end_lingering(c, true);
+	end_lingering(c, true);
 	return NULL;
 }
 
