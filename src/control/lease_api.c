@@ -25,8 +25,12 @@ struct lease_wait {
 	int64_t memory_mb;
 	bool waits;
 	int64_t deadline_ns;
-	/* The job whose event ended its wait, 0: none did. Written under the lock of all waits. */
-	int64_t *woken_for;
+	/* The job whose event ended its wait, 0: none did; and struct ready_job's `more`. Written under the lock of all
+	 * waits. */
+	struct lease_wish {
+		int64_t job_id;
+		bool more;
+	} * woken_for;
 };
 
 /* Labels that agents of the Python Nimbus have by their hardware figures. */
@@ -133,7 +137,7 @@ static bool pick(void *ctx, const void *tag)
 	if ((w->vcpus >= 0 && wish->job->vcpus > w->vcpus) ||
 	    (w->memory_mb >= 0 && wish->job->memory_mb > w->memory_mb) || !label_set_covers(&w->labels, &wish->labels))
 		return false;
-	*w->woken_for = wish->job->id;
+	*w->woken_for = (struct lease_wish){wish->job->id, wish->job->more};
 	return true;
 }
 
@@ -261,15 +265,17 @@ static int find_job(struct app *app, const struct lease_wait *w, struct arena *a
 
 static int look(struct app *app, struct http_request *req, struct lease_wait *w, struct job *ret, struct err *err)
 {
-	int64_t woken_for = *w->woken_for;
+	const struct lease_wish woken_for = *w->woken_for;
 	/* While it waited its token may have been revoked. */
-	int r = woken_for != 0 ? require_valid(app, req, err) : 0;
+	int r = woken_for.job_id != 0 ? require_valid(app, req, err) : 0;
 
-	*w->woken_for = 0;
+	*w->woken_for = (struct lease_wish){0};
 	if (r == 0)
 		r = find_job(app, w, http_arena(req), ret, err);
-	if (woken_for != 0 && (r < 0 || (r == 0 && ret->id != woken_for)))
-		pass_on(app, woken_for, http_arena(req));
+	if (woken_for.job_id != 0 && (r < 0 || (r == 0 && ret->id != woken_for.job_id)))
+		pass_on(app, woken_for.job_id, http_arena(req));
+	if (woken_for.more && r == 0)
+		peers_look_soon(app->peers);
 	return r;
 }
 

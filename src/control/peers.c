@@ -25,9 +25,10 @@ struct peers {
 	char sender[17]; /* of this process: its own notes tell it nothing */
 	int64_t look_at; /* when the next look is due; the worker's */
 
-	pthread_mutex_t lock; /* guards the two below */
+	pthread_mutex_t lock; /* guards all below */
 	struct buf pending;   /* words, each with a space before it */
 	bool overflown;
+	bool look_soon;
 };
 
 struct peers *peers_new(struct app *app, bool shared)
@@ -132,10 +133,21 @@ static void send_pending(struct peers *p)
 
 /* --- hearing --- */
 
-static void wake_all(struct app *app)
+void peers_look_soon(struct peers *p)
 {
-	http_wait_wake(app->lease_waits, SIZE_MAX, NULL, NULL);
-	http_wait_wake(app->command_waits, SIZE_MAX, NULL, NULL);
+	pthread_mutex_lock(&p->lock);
+	p->look_soon = true;
+	pthread_mutex_unlock(&p->lock);
+	worker_wake(p->app->peer_worker);
+}
+
+static bool take_look_soon(struct peers *p)
+{
+	pthread_mutex_lock(&p->lock);
+	bool soon = p->look_soon;
+	p->look_soon = false;
+	pthread_mutex_unlock(&p->lock);
+	return soon;
 }
 
 static void hear_job(struct app *app, const char *number)
@@ -169,7 +181,7 @@ static void hear(void *ctx, const char *payload)
 	const char *word = NULL;
 
 	if (payload == NULL)
-		wake_all(p->app);
+		peers_look_soon(p);
 	if (sender == NULL || strcmp(sender, p->sender) == 0)
 		return;
 	while ((word = strtok_r(NULL, " ", &rest)) != NULL) {
@@ -179,7 +191,7 @@ static void hear(void *ctx, const char *payload)
 		else if (word[0] == 'a')
 			commands_wake(p->app, word + 1);
 		else
-			wake_all(p->app);
+			peers_look_soon(p);
 	}
 }
 
@@ -190,7 +202,7 @@ int peers_listen(struct peers *p, struct err *err)
 
 /* --- looking --- */
 
-/* The job that is next of each label set is offered to a call that could take it. */
+/* The job that is next of each label set is offered to a call that could take it; when it has, the next. */
 static int look_for_jobs(struct app *app, struct arena *a, struct err *err)
 {
 	struct ready_job *heads = NULL;
@@ -198,8 +210,10 @@ static int look_for_jobs(struct app *app, struct arena *a, struct err *err)
 	int r = http_wait_count(app->lease_waits) > 0 ? leases_db_heads(&app->db, HEADS_MAX, a, &heads, &count, err)
 						      : 0;
 
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count; i++) {
+		heads[i].more = true;
 		lease_wake(app, &heads[i]);
+	}
 	return r;
 }
 
@@ -234,7 +248,7 @@ int64_t peers_pass(void *ctx)
 	int64_t now_ns = clock_monotonic_ns();
 
 	send_pending(p);
-	if (now_ns >= p->look_at) {
+	if (take_look_soon(p) || now_ns >= p->look_at) {
 		look(app);
 		p->look_at = clock_monotonic_ns() + LOOK_NS;
 	}

@@ -26,5 +26,8 @@ int peers_listen(struct peers *p, struct err *err) must_check;
 void peers_tell_job(struct peers *p, int64_t job_id);
 void peers_tell_agent(struct peers *p, const char *agent_id);
 
+/* Something may have changed that nobody told of. */
+void peers_look_soon(struct peers *p);
+
 /* The background worker's: sends and looks. `ctx` is the app. */
 int64_t peers_pass(void *ctx);

@@ -41,6 +41,7 @@ struct ready_job {
 	const char *labels; /* label_set_key() */
 	int64_t vcpus;
 	int64_t memory_mb;
+	bool more; /* it was found by looking, and there may be others behind it: whoever takes it looks again */
 };
 /* 1: it does, 0: it does not. */
 int leases_db_ready(const struct control_db *db, int64_t job_id, struct arena *arena, struct ready_job *ret,
