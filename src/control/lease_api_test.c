@@ -216,6 +216,30 @@ static void a_call_that_ends_with_an_older_job_passes_the_wake_up_on(void **stat
 	js_free(next.answer.body);
 }
 
+static void jobs_that_nobody_told_of_are_found_by_looking(void **state)
+{
+	struct world *w = *state;
+	struct waiter waiters[3];
+	int64_t ids = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(waiters); i++) {
+		waiters[i] = (struct waiter){w, "/api/jobs/lease",
+					     "{\"agent_id\":\"a1\",\"labels\":[\"lost\"],\"wait_seconds\":30}"};
+		begin_wait(&waiters[i]);
+		await(w->app->lease_waits, i + 1);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(waiters); i++)
+		ids += submit_quietly(w, "lost");
+	for (size_t i = 0; i < ARRAY_LEN(waiters); i++) {
+		end_wait(&waiters[i]);
+		int64_t job_id = leased_job(&waiters[i]);
+		assert_true(job_id > 0);
+		ids -= job_id;
+		js_free(waiters[i].answer.body);
+	}
+	assert_int_equal(ids, 0);
+}
+
 static int run_statement(struct sql_tx *tx, void *ctx, struct err *err)
 {
 	static const char *const texts[] = {
@@ -374,6 +398,7 @@ int main(void)
 		WORLD(a_job_that_one_waiter_cannot_take_wakes_another),
 		WORLD(only_a_call_with_room_is_woken),
 		WORLD(a_call_that_ends_with_an_older_job_passes_the_wake_up_on),
+		WORLD(jobs_that_nobody_told_of_are_found_by_looking),
 		WORLD(a_call_that_fails_passes_the_wake_up_on),
 		WORLD(a_call_that_hangs_up_leaves_the_job_to_the_next),
 		WORLD(an_agent_without_room_gets_nothing),
