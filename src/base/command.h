@@ -2,8 +2,9 @@
  * The command line by table. A command is one row: path, arguments, options, examples, and the function that runs it;
  * the same rows parse, make the help, and suggest what was meant. main.c holds the table of tables.
  *
- * Options stand anywhere, `--flag value` or `--flag=value`, before the last word of a path too; `--` ends them. Standard output is for data, standard error
- * for talk. An error is printed as "error: MESSAGE" and "hint: WHAT TO DO", and its code gives the exit status.
+ * Options stand anywhere, `--flag value` or `--flag=value`, before the last word of a path too; `--` ends them.
+ * Standard output is for data, standard error for talk. An error is printed as "error: MESSAGE" and "hint: WHAT TO DO",
+ * and its code gives the exit status.
  */
 #pragma once
 

@@ -34,5 +34,5 @@ extern const struct command admin_tokens_rotate_command;
 extern const struct command rootfs_command;
 extern const struct command cache_proxy_command;
 extern const struct command docker_cache_command;
-extern const struct command db_status_command;	     /* db.c */
-extern const struct command db_migrate_command;	     /* db.c */
+extern const struct command db_status_command;	/* db.c */
+extern const struct command db_migrate_command; /* db.c */
