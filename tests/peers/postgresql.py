@@ -102,7 +102,7 @@ def gone(pids):
 class Postgresql:
     """A cluster. Its state is in its folder, so that another process can attach to it: Postgresql(folder)."""
 
-    def __init__(self, folder=None, fsync=False, settings=None):
+    def __init__(self, folder=None, fsync=False, settings=None, parent=None):
         self.bin = bin_folder()
         self.reaper = None
         if folder is not None:
@@ -110,7 +110,7 @@ class Postgresql:
             self.__dict__.update(json.loads((self.folder / "cluster.json").read_text()))
             return
         self.os_user = server_user()
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="nimbus-pg-"))
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="nimbus-pg-", dir=parent))
         self.folder.chmod(0o755)
         # When this process ends, however it does, the reaper's standard input does too.
         self.reaper = subprocess.Popen(
