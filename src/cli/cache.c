@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "auth/cache_token.h"
+#include "auth/token.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "cli/commands.h"
@@ -108,6 +109,10 @@ static int run(struct command_call *call, struct err *err)
 		rc = find_secret(o, &key, err);
 	if (rc < 0)
 		return rc;
+	if (secret_len(key) < TOKEN_SECRET_MIN)
+		(void)fprintf(stderr,
+			      "warning: the secret has less than %d bytes: no service here takes a token of it\n",
+			      TOKEN_SECRET_MIN);
 	int64_t expires_at = clock_unix_ns() + o->ttl_ns;
 	autoptr(secret) token = cache_token_mint(key, o->org_id, o->scope, expires_at);
 	return print(o, token, expires_at, err);

@@ -147,7 +147,7 @@ static int mint_admin(struct session *s, struct err *err)
 {
 	const struct config_list *subjects = &s->settings.admin_subjects;
 	struct claims claims = {.audience = TOKEN_ADMIN};
-	int64_t now_ns = clock_monotonic_ns();
+	int64_t now_ns = clock_boottime_ns(); /* the server's clock goes on while we are suspended */
 
 	if (s->token != NULL && now_ns - s->minted_ns < MINTED_LIFE_NS / 2)
 		return 0;

@@ -228,6 +228,8 @@ def test_cache_tokens_are_those_of_the_python_nimbus(system):
     claims = json.loads(payload)
     assert payload == json.dumps(claims, sort_keys=True, separators=(",", ":")).encode()
     assert claims == {"expires_at": answer["expires_at"], "organization_id": 123, "scope": "read_write"}
+    short = nimbus("cache", "--org-id", "123", env={"NIMBUS_CACHE_SHARED_SECRET": "local-cache-secret"})
+    assert short.returncode == 0 and "less than 32 bytes" in short.stderr
     text = nimbus("cache", "--org-id", "123", "--scope", "read", env={"NIMBUS_CACHE_SHARED_SECRET": secret})
     assert [line.split(":")[0] for line in text.stdout.splitlines()] == ["Token", "Organization ID", "Scope",
                                                                          "Expires At"]
