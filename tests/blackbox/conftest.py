@@ -3,7 +3,9 @@
 import pytest
 
 import database
+import leaks
 from pipeline import Issuer, Pipeline
+from system import NIMBUS, System
 
 # What never starts a control plane is the same whatever its database, and what watches SQLite's own file is of no other:
 # both run once.
@@ -13,6 +15,13 @@ WITHOUT_DATABASE = {"test_cli_logs", "test_config", "test_logs", "test_disk_full
 def pytest_addoption(parser):
     parser.addoption("--database", choices=["sqlite", "postgresql"], default="sqlite",
                      help="what the control planes of the tests keep their state in")
+
+
+# Before any test file takes subprocess.run for itself.
+WATCHED = leaks.Leaks()
+leaks.watch(WATCHED, NIMBUS)
+System.watcher = WATCHED
+Pipeline.watcher = WATCHED
 
 
 def pytest_configure(config):
@@ -28,8 +37,18 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item not in once]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    found = WATCHED.find()
+    for line in found:
+        print(f"\nLEAK: {line}")
+    if found and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_unconfigure():
     database.close()
+    WATCHED.close()
 
 
 @pytest.fixture(scope="session")

@@ -92,6 +92,8 @@ class Issuer:
 class Pipeline:
     """One data directory, over any number of lives of the process."""
 
+    watcher = None  # of secrets and outputs (leaks.py)
+
     def __init__(self, folder, issuer, env=None):
         self.data = folder
         self.issuer = issuer
@@ -124,6 +126,11 @@ class Pipeline:
         assert self.ready.wait(PATIENCE) and self.url is not None, self.text()
         return self
 
+    def tell_watcher(self):
+        if self.watcher is not None:
+            self.watcher.environment(self.env)
+            self.watcher.said(self.text().encode(), f"the log of the logging pipeline of {self.data}")
+
     def _end(self, number):
         if self.process is None:
             return None
@@ -132,6 +139,7 @@ class Pipeline:
         self.reader.join(PATIENCE)
         self.process.stderr.close()
         self.process = None
+        self.tell_watcher()
         return status
 
     def stop(self):

@@ -8,7 +8,7 @@ import subprocess
 
 import requests
 
-from system import NIMBUS, PATIENCE, open_folder, wait_until
+from system import NIMBUS, PATIENCE, System, open_folder, wait_until
 
 
 def free_port():
@@ -75,4 +75,6 @@ class Plane:
     def __exit__(self, *_):
         if self.process is not None:
             self.end(signal.SIGKILL)
+            if System.watcher is not None:
+                System.watcher.file(self.log_path)
         self.folder.cleanup()

@@ -72,6 +72,8 @@ def open_folder():
 class System:
     """Starts on `start()`, and is wholly gone after `stop()`."""
 
+    watcher = None  # of secrets and outputs (leaks.py)
+
     def __init__(self, data=None, env=None):
         self.temporary = None
         if data is None:
@@ -113,8 +115,15 @@ class System:
         self.process = None
         return status
 
+    def tell_watcher(self):
+        if self.watcher is not None:
+            self.watcher.environment(self.env)
+            self.watcher.secret_files(self.data)
+            self.watcher.file(self.log_path)
+
     def kill(self):
         """What is left of it, whatever state it is in."""
+        self.tell_watcher()
         if self.process is not None:
             pids = descendants(self.process.pid)
             self.process.kill()
