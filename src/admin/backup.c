@@ -137,6 +137,8 @@ static int take_logs(struct backup *b, struct err *err)
 	logs.bytes = c->bytes;
 	if (r == 0)
 		r = copy_folder(&logs, "segments", NULL, err);
+	if (r == 0)
+		r = copy_file(&logs, "retention.json", err);
 	c->files = TAKE(logs.files);
 	c->count = logs.count;
 	c->cap = logs.cap;
