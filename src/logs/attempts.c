@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "logs/segment_index.h"
 
 enum {
 	TABLE_SIZE = 4096,
@@ -281,9 +282,10 @@ int attempts_drop(struct attempts *as, struct attempt *a, const struct segment_h
 	int rc = segment_file_remove(as->segments_fd, &a->key, err);
 	if (rc == 0 && marks[0].last_seq > 0)
 		rc = segment_file_create(&made, as->segments_fd, err);
-	(void)pthread_mutex_unlock(&as->folders);
-	if (rc < 0)
+	if (rc < 0) {
+		(void)pthread_mutex_unlock(&as->folders);
 		return rc;
+	}
 	*ret_fd = made.fd;
 	(void)pthread_mutex_lock(&as->lock);
 	forget_locked(as, a);
@@ -297,6 +299,7 @@ int attempts_drop(struct attempts *as, struct attempt *a, const struct segment_h
 		as->dirty_count++;
 	}
 	(void)pthread_mutex_unlock(&as->lock);
+	(void)pthread_mutex_unlock(&as->folders);
 	return 0;
 }
 
@@ -368,6 +371,32 @@ static int sync_one(struct attempts *as, const struct taken *t, attempts_sync_fn
 	return segment_file_sync_names(as->segments_fd, key, err);
 }
 
+/* Of a log that is whole, or has grown by enough. Only a help, so it may fail. */
+static void write_index(struct attempts *as, struct attempt *a)
+{
+	struct segment_file copy = {.fd = -1};
+
+	(void)pthread_mutex_lock(&as->folders); /* it is not dropped meanwhile */
+	(void)pthread_mutex_lock(&as->lock);
+	const struct segment_file *f = &a->file;
+	size_t fresh = f->ref_count - f->indexed;
+	bool worth = !a->broken && !a->dirty && fresh > 0 && f->ref_count >= SEGMENT_INDEX_WORTH &&
+		     (fresh >= f->ref_count / 4 || segment_file_complete(f));
+	if (worth) {
+		copy = *f;
+		copy.refs = xreallocarray(NULL, f->ref_count, sizeof(*f->refs));
+		memcpy(copy.refs, f->refs, f->ref_count * sizeof(*f->refs));
+	}
+	(void)pthread_mutex_unlock(&as->lock);
+	bool written = worth && segment_file_write_index(&copy, as->segments_fd, NULL) == 0;
+	(void)pthread_mutex_lock(&as->lock);
+	if (written)
+		a->file.indexed = copy.indexed;
+	(void)pthread_mutex_unlock(&as->lock);
+	(void)pthread_mutex_unlock(&as->folders);
+	free(copy.refs);
+}
+
 static int sync_dropped(struct attempts *as, struct err *err)
 {
 	int rc = 0;
@@ -395,6 +424,8 @@ int attempts_sync(struct attempts *as, attempts_sync_fn sync, struct err *err)
 	int rc = sync_dropped(as, err);
 	for (size_t i = 0; i < count && rc == 0; i++)
 		rc = sync_one(as, &list[i], sync, &synced, err);
+	for (size_t i = 0; i < count && rc == 0; i++)
+		write_index(as, list[i].attempt);
 	(void)pthread_mutex_lock(&as->lock);
 	for (size_t i = 0; i < count; i++)
 		put_locked(as, list[i].attempt);

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "logs/segment_index.h"
 
 char *segment_path(const struct segment_key *key, char path[static SEGMENT_PATH_SIZE])
 {
@@ -17,6 +18,17 @@ char *segment_path(const struct segment_key *key, char path[static SEGMENT_PATH_
 			   key->job_id / SEGMENT_BUCKET, key->job_id, key->attempt);
 	assert(len > 0 && len < SEGMENT_PATH_SIZE);
 	(void)len;
+	return path;
+}
+
+/* "ORG/BUCKET/JOB-ATTEMPT.idx", or ".idx.new" while it is being written. */
+static char *index_path(const struct segment_key *key, const char *suffix, char path[static SEGMENT_PATH_SIZE])
+{
+	size_t len = strlen(segment_path(key, path)) - strlen(".seg");
+	int more = snprintf(path + len, SEGMENT_PATH_SIZE - len, "%s", suffix);
+
+	assert(more > 0 && (size_t)more < SEGMENT_PATH_SIZE - len);
+	(void)more;
 	return path;
 }
 
@@ -170,7 +182,7 @@ static int next_block(const struct segment_file *f, uint64_t offset, uint64_t en
 /* Reads headers up to `end`; f->size is where the last whole block ends. */
 static int scan(struct segment_file *f, uint64_t end, struct err *err)
 {
-	uint64_t at = 0;
+	uint64_t at = f->size;
 
 	while (at < end) {
 		struct segment_header h;
@@ -197,6 +209,62 @@ static int scan(struct segment_file *f, uint64_t end, struct err *err)
 	return 0;
 }
 
+/* Whether the last block that the index knows is where it says. */
+static bool index_fits(struct segment_file *f, uint64_t end)
+{
+	char bytes[SEGMENT_HEADER_SIZE];
+	struct segment_header h;
+
+	if (f->ref_count == 0 || f->size > end)
+		return false;
+	const struct segment_ref *last = &f->refs[f->ref_count - 1];
+	if (segment_read_at(f->fd, bytes, sizeof(bytes), last->offset, NULL) < 0 ||
+	    segment_decode_header((struct str){bytes, sizeof(bytes)}, &h, NULL) < 0)
+		return false;
+	return h.kind == SEGMENT_LINES && segment_key_eq(&h.key, &f->key) && h.offset == last->offset &&
+	       h.first_seq == last->first_seq && h.last_seq == last->last_seq &&
+	       h.offset + segment_block_len(&h) <= f->size;
+}
+
+/* Begins with what the index has; with nothing where it is of no use. */
+static void read_index(struct segment_file *f, int segments_fd, uint64_t end)
+{
+	char path[SEGMENT_PATH_SIZE];
+	autovar(buf) bytes = {0};
+
+	if (end < SEGMENT_INDEX_WORTH * SEGMENT_HEADER_SIZE ||
+	    file_read(segments_fd, index_path(&f->key, ".idx", path), SEGMENT_INDEX_MAX, &bytes, NULL) < 0 ||
+	    segment_index_decode(buf_str(&bytes), f, NULL) < 0)
+		return;
+	if (index_fits(f, end))
+		return;
+	free(f->refs);
+	*f = (struct segment_file){.key = f->key, .fd = f->fd};
+}
+
+int segment_file_write_index(struct segment_file *f, int segments_fd, struct err *err)
+{
+	char path[SEGMENT_PATH_SIZE];
+	char next[SEGMENT_PATH_SIZE];
+	autovar(buf) bytes = {0};
+
+	segment_index_encode(f, &bytes);
+	(void)index_path(&f->key, ".idx", path);
+	autoclose fd = openat(segments_fd, index_path(&f->key, ".idx.new", next),
+			      O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return err_sys(err, "create index %s", next);
+	/* Not synced: one that a crash tears is seen to be torn. */
+	int rc = file_write_fd(fd, buf_str(&bytes), err);
+	if (rc == 0 && renameat(segments_fd, next, segments_fd, path) != 0)
+		rc = err_sys(err, "name index %s", path);
+	if (rc < 0)
+		(void)unlinkat(segments_fd, next, 0);
+	else
+		f->indexed = f->ref_count;
+	return rc;
+}
+
 int segment_file_open(int segments_fd, const struct segment_key *key, struct segment_file *ret, struct err *err)
 {
 	autovar(segment_file) f = {.key = *key, .fd = -1};
@@ -209,12 +277,16 @@ int segment_file_open(int segments_fd, const struct segment_key *key, struct seg
 	if (f.fd >= 0) {
 		if (fstat(f.fd, &st) != 0)
 			return err_sys(err, "look at segment %s", path);
+		read_index(&f, segments_fd, (uint64_t)st.st_size);
 		int rc = scan(&f, (uint64_t)st.st_size, err);
 		if (rc < 0)
 			return err_wrap(err, "segment %s", path);
 		f.cut = (uint64_t)st.st_size - f.size;
 		if (f.cut > 0 && ftruncate(f.fd, (off_t)f.size) != 0)
 			return err_sys(err, "cut the torn tail of segment %s", path);
+		/* All of it is durable: what was written since the last sync is never opened, because it is open. */
+		if (f.ref_count - f.indexed >= SEGMENT_INDEX_WORTH)
+			(void)!segment_file_write_index(&f, segments_fd, NULL);
 	}
 	*ret = f;
 	f = (struct segment_file){.fd = -1};
@@ -241,6 +313,9 @@ int segment_file_remove(int segments_fd, const struct segment_key *key, struct e
 {
 	char path[SEGMENT_PATH_SIZE];
 
+	(void)unlinkat(segments_fd, index_path(key, ".idx.new", path), 0);
+	if (unlinkat(segments_fd, index_path(key, ".idx", path), 0) != 0 && errno != ENOENT)
+		return err_sys(err, "remove index %s", path);
 	if (unlinkat(segments_fd, segment_path(key, path), 0) != 0 && errno != ENOENT)
 		return err_sys(err, "remove segment %s", path);
 	/* Folders that still hold something stay. */

@@ -36,6 +36,7 @@ struct segment_file {
 	bool sealed;
 	int64_t seal_seq; /* sealed: lines up to it are still taken; or SEGMENT_SEAL_NOW */
 	bool capped;	  /* it takes no line any more, whatever is sent */
+	size_t indexed;	  /* refs that the file beside it has */
 	size_t damaged;	  /* stretches that were passed over */
 	uint64_t cut;	  /* bytes of a torn tail */
 };
@@ -53,7 +54,9 @@ void segment_file_fini(struct segment_file *f);
 AUTOVAR_DEFINE(segment_file)
 /* Whether nothing more will come: it is sealed and all is here, or nothing more is kept. */
 bool segment_file_complete(const struct segment_file *f);
-/* Removes the file, and folders that are empty then. Fine where there is none. Syncs nothing. */
+/* Writes the file beside it (logs/segment_index.h), for the next who opens it. What it covers is durable. */
+int segment_file_write_index(struct segment_file *f, int segments_fd, struct err *err) must_check;
+/* Removes the file, its index, and folders that are empty then. Fine where there is none. Syncs nothing. */
 int segment_file_remove(int segments_fd, const struct segment_key *key, struct err *err) must_check;
 /* Makes the names durable that are on the way to the file, as far as they are there. */
 int segment_file_sync_names(int segments_fd, const struct segment_key *key, struct err *err) must_check;
