@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/mem.h"
+#include "base/terminal.h"
 #include "model/job_state.h"
 
 static int interrupted(int64_t job_id, const struct follow_end *end)
@@ -15,12 +16,14 @@ static int interrupted(int64_t job_id, const struct follow_end *end)
 	return EXIT_INTERRUPTED;
 }
 
+/* The message comes from an agent: it cannot steer our terminal. */
 static void say_failure(int64_t job_id, const struct js *job)
 {
-	const char *message = js_text(js_get(job, "last_message"), "");
+	autovar(buf) message = {0};
 
+	(void)terminal_clean(str_c(js_text(js_get(job, "last_message"), "")), false, &message);
 	(void)fprintf(stderr, "job %" PRId64 " %s%s%s\n", job_id, js_text(js_get(job, "state"), "did not succeed"),
-		      message[0] != '\0' ? ": " : "", message);
+		      message.len > 0 ? ": " : "", message.len > 0 ? message.data : "");
 }
 
 int outcome(struct session *s, int64_t job_id, const struct follow_end *end, bool json, struct err *err)
