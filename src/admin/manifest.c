@@ -61,7 +61,7 @@ void manifest_encode(const struct manifest *m, struct buf *out)
 int manifest_decode(struct str text, struct arena *arena, struct manifest *ret, struct err *err)
 {
 	autoptr(js) v = NULL;
-	struct manifest m;
+	struct manifest m = {0};
 	int r = js_parse(text, &v, err);
 
 	if (r < 0)

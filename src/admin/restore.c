@@ -102,7 +102,7 @@ static int run_verify(struct command_call *call, struct err *err)
 {
 	autoptr(arena) arena = arena_new();
 	autoclose dirfd = -1;
-	struct manifest m;
+	struct manifest m = {0};
 	char when[CLOCK_TEXT_SIZE];
 	int r = dir_open(call->args[0], &dirfd, err);
 

@@ -166,7 +166,7 @@ static int run_on(const char *url, const struct role *role, struct err *err)
 {
 	autoptr(sql) sql = NULL;
 	autoclose segments_fd = -1;
-	struct voided v;
+	struct voided v = {0};
 	int r = open_segments(role, &segments_fd, err);
 
 	if (r == 0)

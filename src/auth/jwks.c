@@ -16,6 +16,7 @@
 enum { DOCUMENT_MAX = 256 * 1024, LISTED_MAX = 256, KNOWN_MAX = 4096 };
 /* Between the first two tries while nothing is known at all: both services may be starting. Then twice as long. */
 #define FIRST_REFRESH_NS (25 * NS_PER_MS)
+#define SETTLE_NS (5 * NS_PER_S)
 
 struct known_key {
 	struct jwt_key *key; /* kept when it is withdrawn: somebody may be verifying with it */
@@ -30,6 +31,7 @@ struct jwks {
 	int64_t max_age_ns;
 	int64_t timeout_ns;
 	int64_t wait_ns;
+	int64_t begun_ns;
 	struct http_client *client;
 	pthread_t thread;
 	bool started;
@@ -138,7 +140,8 @@ static void adopt_locked(struct jwks *j, struct jwks_set *set)
 		if (known == NULL && j->count < KNOWN_MAX) {
 			j->keys = xreallocarray(j->keys, j->count + 1, sizeof(*j->keys));
 			known = &j->keys[j->count++];
-			*known = (struct known_key){.key = TAKE(set->keys[i])};
+			struct jwt_key *key = TAKE(set->keys[i]);
+			*known = (struct known_key){.key = key};
 			changed = true;
 		}
 		if (known == NULL)
@@ -164,6 +167,16 @@ static int adopt_document(struct jwks *j, struct str document, struct err *err)
 	adopt_locked(j, &set);
 	(void)pthread_mutex_unlock(&j->lock);
 	return 0;
+}
+
+bool jwks_is_settled(const struct jwks *j)
+{
+	bool known;
+
+	(void)pthread_mutex_lock((pthread_mutex_t *)(uintptr_t)&j->lock);
+	known = j->count > 0;
+	(void)pthread_mutex_unlock((pthread_mutex_t *)(uintptr_t)&j->lock);
+	return known || clock_monotonic_ns() - j->begun_ns > SETTLE_NS;
 }
 
 uint64_t jwks_generation(const struct jwks *j)
@@ -335,6 +348,7 @@ int jwks_new(const struct jwks_opts *o, struct jwks **ret, struct err *err)
 	int r;
 
 	init_locks(j);
+	j->begun_ns = clock_monotonic_ns();
 	j->url = xstrdup(o->url);
 	j->path = o->path != NULL ? xstrdup(o->path) : NULL;
 	j->min_refresh_ns = or_else(o->min_refresh_ns, 5 * NS_PER_S);

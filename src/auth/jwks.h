@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,6 +35,8 @@ AUTOPTR_DEFINE(jwks)
  * ret_until_at (may be NULL): when the key is over; 0: no end is set. */
 int jwks_find(struct jwks *j, const char *kid, int64_t now_at, const struct jwt_key **ret, int64_t *ret_until_at,
 	      struct err *err) must_check;
+/* Keys are known, or the control plane has been away for so long (5 s) that nobody should wait for it. */
+bool jwks_is_settled(const struct jwks *j);
 /* Grows whenever a fetch changed what is listed. */
 uint64_t jwks_generation(const struct jwks *j);
 

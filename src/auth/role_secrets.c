@@ -8,7 +8,7 @@ int control_secrets(const struct control_settings *s, struct verifier_secrets *r
 		.user = {"NIMBUS_SSO_SESSION_SECRET", s->sso_session_secret, &s->sso_session_secret_fallbacks},
 	};
 	const struct token_secrets others[] = {
-		{"NIMBUS_GITHUB_WEBHOOK_SECRET", s->webhook_secret, NULL},
+		{"NIMBUS_GITHUB_WEBHOOK_SECRET", s->webhook_secret, &s->webhook_secret_fallbacks},
 		{"NIMBUS_METRICS_TOKEN", s->metrics_token, NULL},
 	};
 	int r = token_secrets_check(&secrets, others, ARRAY_LEN(others), err);

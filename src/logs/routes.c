@@ -23,6 +23,9 @@ static int readyz(void *ctx, struct http_request *req, struct err *err)
 		return err_set(err, ERR_UNAVAILABLE, "the log store cannot write");
 	if (http_server_stopping(app->server))
 		return err_set(err, ERR_UNAVAILABLE, "stopping");
+	/* Both services may be starting, and the first lines should not be refused for that. */
+	if (!jwks_is_settled(app->jwks))
+		return err_set(err, ERR_UNAVAILABLE, "the signing keys are not known yet");
 	int rc = log_store_check_room(app->store, err);
 	if (rc < 0)
 		return rc;

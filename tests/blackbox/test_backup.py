@@ -86,8 +86,9 @@ def test_a_backup_of_a_busy_system_is_restored_and_old_fences_are_not(tmp_path):
         assert answer.status_code == 401, "tokens of before are void"
         logs = {"entries": [{"job_id": held, "attempt": 1, "seq": 2, "agent_id": "holder", "level": "info",
                              "message": "written by the past", "timestamp": "2026-11-21T12:00:00Z"}]}
-        assert requests.post(restored.endpoints["logging_pipeline"] + "/logs", json=logs, timeout=60,
-                             headers={"Authorization": f"Bearer {lease['job']['log_token']}"}).status_code == 401
+        old = {"Authorization": f"Bearer {lease['job']['log_token']}"}
+        wait_until(lambda: requests.post(restored.endpoints["logging_pipeline"] + "/logs", json=logs, timeout=60,
+                                         headers=old).status_code == 401, "log tokens of before to be refused")
         again = PythonAgent(restored, "holder")
         for stale in (again.renew(lease), again.status(lease, "succeeded", exit_code=0, last_seq=1)):
             assert stale.status_code == 409 and stale.json()["code"] == "stale_fence"
