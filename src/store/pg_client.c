@@ -102,7 +102,9 @@ static char *clean(const struct pg_client *c, const char *message)
 			rest = (struct str){rest.data + secret.len, rest.len - secret.len};
 			continue;
 		}
-		char sign = rest.data[0] == '\n' || rest.data[0] == '\t' ? ' ' : rest.data[0];
+		char sign = rest.data[0];
+		if (sign == '\n' || sign == '\t')
+			sign = ' ';
 		if (sign != ' ' || (out.len > 0 && out.data[out.len - 1] != ' '))
 			buf_putc(&out, sign);
 		rest = (struct str){rest.data + 1, rest.len - 1};
@@ -308,6 +310,20 @@ static int connect_by(struct pg_client *c, int64_t deadline_ns, struct err *err)
 	return 0;
 }
 
+/* libpq's own connect_timeout is not for connections that are begun without waiting. */
+static int64_t connect_by_when(const struct dsn *dsn, int64_t deadline_ns)
+{
+	for (size_t i = 0; i < dsn->option_count; i++) {
+		int64_t seconds = 0;
+		if (strcmp(dsn->options[i].name, "connect_timeout") != 0 ||
+		    str_to_i64(str_c(dsn->options[i].value), "seconds", 1, 3600, &seconds, NULL) < 0)
+			continue;
+		int64_t wanted_ns = clock_monotonic_ns() + seconds * NS_PER_S;
+		return wanted_ns < deadline_ns ? wanted_ns : deadline_ns;
+	}
+	return deadline_ns;
+}
+
 int pg_client_open(const struct dsn *dsn, int64_t deadline_ns, struct pg_client **ret, struct err *err)
 {
 	struct keywords k = keywords_of(dsn);
@@ -317,7 +333,7 @@ int pg_client_open(const struct dsn *dsn, int64_t deadline_ns, struct pg_client 
 	c->conn = xcheck(PQconnectStartParams(k.names, k.values, 0));
 	(void)PQsetErrorVerbosity(c->conn, PQERRORS_VERBOSE);
 	(void)PQsetNoticeReceiver(c->conn, ignore_notice, NULL);
-	int rc = connect_by(c, deadline_ns, err);
+	int rc = connect_by(c, connect_by_when(dsn, deadline_ns), err);
 	if (rc < 0)
 		return rc;
 	(void)PQsetErrorVerbosity(c->conn, PQERRORS_TERSE);

@@ -17,8 +17,8 @@ enum {
 	LISTENERS_MAX = 16,
 	NOTES_MAX = 1024,   /* that wait to be sent */
 	ANSWER_S = 5,	    /* how long the server may take */
-	PING_S = 20,	    /* a connection that nobody speaks on may be dead */
-	TICK_S = 1,	    /* without LISTEN */
+	PING_MS = 20000,    /* a connection that nobody speaks on may be dead */
+	TICK_MS = 1000,	    /* without LISTEN */
 	PAUSE_MIN_MS = 100, /* between two tries to connect */
 	PAUSE_MAX_MS = 3000,
 };
@@ -175,7 +175,7 @@ static int serve(struct pg_signals *s, struct pg_client *client, struct err *err
 			continue;
 		if (rc < 0 || stopping(s))
 			return rc;
-		if (wait_for_something(s, pg_client_fd(client), (ticks ? TICK_S : PING_S) * 1000))
+		if (wait_for_something(s, pg_client_fd(client), ticks ? TICK_MS : PING_MS))
 			rc = pg_client_consume(client, err);
 		else if (ticks)
 			tell_all(s, 0, listening);

@@ -161,6 +161,7 @@ void sql_rows_free(struct sql_rows *rows)
 
 int sql_next(struct sql_rows *rows, struct err *err)
 {
+	assert(rows != NULL);
 	return doom(rows->tx, rows->tx->ops->next(rows, err), err);
 }
 
@@ -169,8 +170,9 @@ int sql_get_i64(struct sql_tx *tx, const char *text, const struct sql_args *args
 	autoptr(sql_rows) rows = NULL;
 	int rc = sql_query(tx, text, args, &rows, err);
 
-	if (rc == 0)
-		rc = sql_next(rows, err);
+	if (rc < 0)
+		return rc;
+	rc = sql_next(rows, err);
 	if (rc > 0)
 		*ret = sql_col_i64(rows, 0);
 	return rc;

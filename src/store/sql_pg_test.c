@@ -576,7 +576,13 @@ static void test_a_server_that_stands_still(void **state)
 
 	must(sql_open(&(struct sql_opts){.dsn = f->dsn, .timeout_ns = 200 * NS_PER_MS}, &hasty, &f->err));
 	must(sql_write(hasty, test_statement_fn, &insert, &f->err));
+	autofree char *impatient = xasprintf("%s?connect_timeout=1", f->dsn);
 	server("pause");
+	int64_t begun_ns = clock_monotonic_ns();
+	struct sql *none = NULL;
+	must_be(sql_open(&(struct sql_opts){.dsn = impatient, .timeout_ns = 60 * NS_PER_S}, &none, &f->err),
+		-ERR_UNAVAILABLE);
+	assert_true(clock_monotonic_ns() - begun_ns < 30 * NS_PER_S);
 	int rc = sql_write(hasty, test_statement_fn, &insert, &f->err);
 	server("resume");
 	must_be(rc, -ERR_UNAVAILABLE);
