@@ -7,11 +7,13 @@
  * Locks. Several control planes write at once, each statement sees what is committed (READ COMMITTED). What makes that
  * safe is one rule: **a transaction that changes a job, its queue place, its lease or its secrets first locks the job's
  * row** (job_lock(), or a SELECT that ends in FOR UPDATE OF j), and only then looks at the rest. So everything about
- *one job is serial. Locks are taken in this order, so that two transactions do not wait for each other:
+ * one job is serial. Locks are taken in this order, so that two transactions do not wait for each other:
  *
  *	deliveries    SKIP LOCKED, all of a batch at once
+ *	numbers       control_next_id() is a lock on the name until the end: of who makes jobs, one goes after the other
  *	jobs          in ascending order; who searches (a lease, the expirer) takes them by SKIP LOCKED, and never waits
- *	new rows      ids, label sets and offers, a new job: control_next_id() is a lock on the name until the end
+ *	rates         an organisation's
+ *	new rows      label sets and offers, then the job
  *	the rest      queue, lease, secrets, history, seals: under their job's lock
  *
  * Rows that somebody else may insert meanwhile are inserted with ON CONFLICT; where they were there, the write begins

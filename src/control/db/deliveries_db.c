@@ -153,23 +153,6 @@ struct ends {
 	size_t ended;
 };
 
-static int64_t turn(const struct delivery_end *end)
-{
-	return end->refusal == NULL ? end->fold.event->job_id : 0;
-}
-
-/* In the order of GitHub's job ids, which is the order of the jobs' locks; what concerns one job keeps its own. */
-static void order(struct delivery_end *list, size_t count)
-{
-	for (size_t i = 1; i < count; i++) {
-		struct delivery_end end = list[i];
-		size_t at = i;
-		for (; at > 0 && turn(&list[at - 1]) > turn(&end); at--)
-			list[at] = list[at - 1];
-		list[at] = end;
-	}
-}
-
 /* Those that nobody has ended meanwhile, or ends now. */
 static int lock_new(struct control_tx *t, const struct ends *ends, struct delivery_end *list, size_t *ret_count,
 		    struct err *err)
@@ -196,15 +179,43 @@ static int lock_new(struct control_tx *t, const struct ends *ends, struct delive
 	return rc;
 }
 
+/* What all of them may need, before any is looked at: the numbers of new jobs, then the jobs they are about, in one
+ * order. */
+static int lock_jobs(struct control_tx *t, const struct delivery_end *list, size_t count, struct err *err)
+{
+	struct sql_arg args[DELIVERIES_DB_END_MAX];
+	autovar(buf) text = {0};
+	autoptr(sql_rows) rows = NULL;
+	size_t wanted = 0;
+	int64_t number = 0;
+
+	buf_puts(&text, "SELECT id FROM job WHERE github_job_id IN (");
+	for (size_t i = 0; i < count; i++) {
+		if (list[i].refusal != NULL)
+			continue;
+		args[wanted++] = sql_i64(list[i].fold.event->job_id);
+		buf_printf(&text, "%s$%zu", wanted > 1 ? ", " : "", wanted);
+	}
+	if (wanted == 0)
+		return 0;
+	buf_puts(&text, ") ORDER BY id FOR UPDATE");
+	int rc = sql_get_i64(t->tx, "SELECT value FROM sequence WHERE name = 'job' FOR UPDATE", SQL_NO_ARGS, &number,
+			     err);
+	if (rc >= 0)
+		rc = sql_query(t->tx, text.data, &(struct sql_args){args, wanted}, &rows, err);
+	while (rc >= 0 && (rc = sql_next(rows, err)) > 0)
+		continue;
+	return rc;
+}
+
 static int end_fn(struct control_tx *t, void *ctx, struct err *err)
 {
 	struct ends *ends = ctx;
 	struct delivery_end *list = arena_calloc(t->arena, ends->count, sizeof(*list));
 	int rc = lock_new(t, ends, list, &ends->ended, err);
 
-	if (rc < 0)
-		return rc;
-	order(list, ends->ended);
+	if (rc == 0)
+		rc = lock_jobs(t, list, ends->ended, err);
 	for (size_t i = 0; i < ends->ended && rc >= 0; i++) {
 		struct job job = {0};
 

@@ -55,7 +55,7 @@ struct delivery_end {
 		*refusal; /* "ping", "no nimbus label", "event 'push' is not for us"; NULL: it becomes what follows */
 	struct github_fold fold;
 };
-/* All of them, those of one job in their order, in one commit; none where one fails. The bodies are dropped. One that
+/* All of them, in their order, in one commit; none where one fails. The bodies are dropped. One that
  * another control plane has ended, or is ending, is left to it. Up to DELIVERIES_DB_END_MAX; DELIVERIES_DB_ELSEWHERE.
  */
 int deliveries_db_end(const struct control_db *db, const struct delivery_end *ends, size_t count, struct err *err)
