@@ -574,7 +574,7 @@ static void test_a_server_that_stands_still(void **state)
 	autoptr(sql) hasty = NULL;
 	const char *insert = "INSERT INTO t VALUES (1, 0)";
 
-	must(sql_open(&(struct sql_opts){.dsn = f->dsn, .timeout_ns = 200 * NS_PER_MS}, &hasty, &f->err));
+	must(sql_open(&(struct sql_opts){.dsn = f->dsn, .timeout_ns = NS_PER_S}, &hasty, &f->err));
 	must(sql_write(hasty, test_statement_fn, &insert, &f->err));
 	autofree char *impatient = xasprintf("%s?connect_timeout=1", f->dsn);
 	server("pause");
@@ -597,7 +597,7 @@ static int dawdle_fn(struct sql_tx *tx, void *ctx, struct err *err)
 
 	if (rc == 0)
 		rc = sql_get_i64(tx, "SELECT 1", SQL_NO_ARGS, &one, err); /* so that the first is done */
-	sleep_ms(400);
+	sleep_ms(1500);
 	return rc < 0 ? rc : test_statement_fn(tx, ctx, err);
 }
 
@@ -609,7 +609,7 @@ static void test_a_transaction_that_stands_still_is_ended(void **state)
 	const char *insert = "INSERT INTO t VALUES (1, 0)";
 	const char *slow = "SELECT pg_sleep(5)";
 
-	must(sql_open(&(struct sql_opts){.dsn = f->dsn, .timeout_ns = 200 * NS_PER_MS}, &hasty, &f->err));
+	must(sql_open(&(struct sql_opts){.dsn = f->dsn, .timeout_ns = NS_PER_S}, &hasty, &f->err));
 	must_be(sql_write(hasty, dawdle_fn, &insert, &f->err), -ERR_UNAVAILABLE);
 	must_be(sql_write(hasty, test_statement_fn, &slow, &f->err), -ERR_UNAVAILABLE);
 	assert_int_equal(number(f, "SELECT COUNT(*) FROM t"), 0);
