@@ -125,6 +125,7 @@ class Client:
             try:
                 answer = self.session.request(method, self.system.endpoints["control_plane"] + path, timeout=10, **more)
                 if answer.status_code < 500 and answer.status_code != 429:
+                    answer.json()  # requests takes an answer that was cut off for a whole one
                     return answer
                 last = answer.text
             except (requests.RequestException, FileNotFoundError, ValueError) as error:
