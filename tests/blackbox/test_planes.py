@@ -79,12 +79,21 @@ def waiting(url):
     return numbers(url)["nimbus_control_plane_waiting_requests"]
 
 
+def hears(system, tells, listens):
+    """Ready is not listening yet: that begins when the server has a connection for it."""
+    before = numbers(listens)["nimbus_control_plane_peer_notes_total"]
+    submit(system, tells, "nobody-has-this")
+    time.sleep(0.3)
+    return numbers(listens)["nimbus_control_plane_peer_notes_total"] > before
+
+
 def test_a_webhook_at_one_wakes_an_agent_at_the_other(system, second):
     first = system.endpoints["control_plane"]
     agent = PythonAgent(system, "waits-at-second", base=second.url)
     for number, (accepts, waits) in enumerate([(first, second.url), (second.url, first)]):
         agent.base = waits
         label = f"wake-{number}"
+        wait_until(lambda: hears(system, accepts, waits), "the one to hear the other")  # noqa: B023
         call = Waiting(lambda: agent.lease(labels=["nimbus", label], wait_seconds=30), waits)  # noqa: B023
         told = numbers(waits)["nimbus_control_plane_peer_notes_total"]
         assert send_webhook(accepts, 4000 + number, labels=("nimbus", label)).status_code == 202
