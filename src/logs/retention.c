@@ -196,7 +196,7 @@ static void sweep_one(struct retention *r, int64_t org_id)
 	}
 	if (rc < 0)
 		log_warn("old logs could not be deleted: the next pass tries again", F("org", org_id),
-			    F("error", &err));
+			 F("error", &err));
 }
 
 static void sweep_all(struct retention *r)

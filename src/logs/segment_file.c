@@ -232,7 +232,7 @@ static void read_index(struct segment_file *f, int segments_fd, uint64_t end)
 	char path[SEGMENT_PATH_SIZE];
 	autovar(buf) bytes = {0};
 
-	if (end < SEGMENT_INDEX_WORTH * SEGMENT_HEADER_SIZE ||
+	if (end < (uint64_t)SEGMENT_INDEX_WORTH * SEGMENT_HEADER_SIZE ||
 	    file_read(segments_fd, index_path(&f->key, ".idx", path), SEGMENT_INDEX_MAX, &bytes, NULL) < 0 ||
 	    segment_index_decode(buf_str(&bytes), f, NULL) < 0)
 		return;

@@ -680,7 +680,7 @@ int log_store_orgs(struct log_store *s, int64_t **ret, size_t *ret_count, struct
 	DIR *dir = NULL;
 
 	int rc = open_dir(s->segments_fd, ".", &dir, err);
-	if (rc < 0)
+	if (rc < 0 || dir == NULL)
 		return rc;
 	for (struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
 		int64_t org_id = 0;
