@@ -155,6 +155,28 @@ static void users_read_their_organisation_and_agents_their_own_jobs(void **state
 	assert_int_equal(js_len(mine.body), 1);
 }
 
+/* The token that goes to the logging pipeline with each seal opens nothing here. */
+static void admin_tokens_for_something_else_do_nothing(void **state)
+{
+	static const struct claims limited[] = {
+		{.audience = TOKEN_ADMIN, .subject = "control-plane", .scopes = "seal"},
+		{.audience = TOKEN_ADMIN, .subject = "admin", .org_id = 1},
+	};
+	struct world *w = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(limited); i++) {
+		autoptr(secret) token = NULL;
+		assert_int_equal(token_mint(w->app->keyring, &limited[i], clock_unix_ns(), 60 * NS_PER_S, &token, NULL),
+				 0);
+		autovar(answer) minted = post(w, token, "/api/agents/token", "{\"agent_id\":\"a9\"}");
+		autovar(answer) submitted = post(w, token, "/api/jobs", "{\"argv\":[\"true\"]}");
+		autovar(answer) read = get(w, token, "/api/jobs/recent");
+		assert_int_equal(minted.status, 403);
+		assert_int_equal(submitted.status, 403);
+		assert_int_equal(read.status, 403);
+	}
+}
+
 static void admins_may_be_limited_to_a_list(void **state)
 {
 	struct world *w = *state;
@@ -234,6 +256,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WORLD(tokens_open_their_own_doors_only),
 		WORLD(users_read_their_organisation_and_agents_their_own_jobs),
+		WORLD(admin_tokens_for_something_else_do_nothing),
 		WORLD_WITH(with_other_admins, admins_may_be_limited_to_a_list),
 		WORLD_WITH(with_limits, admins_have_a_rate_and_so_have_tokens),
 		WORLD_WITH(with_metrics_token, metrics_want_their_token_where_there_is_one),

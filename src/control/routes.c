@@ -118,6 +118,10 @@ static int check_admin(const struct app *app, const struct http_request *req, co
 	const struct cidr_list *allowed = &app->admin_addresses;
 	const struct address *from = http_remote(req);
 
+	/* Such as the one that seals logs, which the logging pipeline gets to see. */
+	if (claims->scopes[0] != '\0' || claims->org_id != 0)
+		return err_set(err, ERR_FORBIDDEN,
+			       "Admin token is limited to a scope or an organisation: not for here");
 	if (!subject_allowed(&app->settings->admin_subjects, claims->subject))
 		return err_set(err, ERR_FORBIDDEN, "Admin subject not allowed");
 	if (http_has_stray_forwarding(req))
