@@ -363,6 +363,10 @@ static int parse_postgresql(struct str rest, struct dsn *dsn, struct err *err)
 	}
 	if (rc == 0)
 		rc = parse_hosts(authority, dsn, err);
+	/* Of "user:1234/56@host/db" the first host would be the user, its port a piece of the password, and the rest
+	 * of it a name that is shown. */
+	if (rc == 0 && at < 0 && str_find(path, '@') >= 0)
+		rc = bad(err, "a '/' in the password is written %2F (and an '@' in a database's name %40)");
 	if (rc == 0)
 		rc = decode_text(path, &dsn->database, err);
 	if (rc == 0 && options.len > 0)

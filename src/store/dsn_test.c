@@ -153,6 +153,8 @@ static void test_refused_without_saying_what_was_written(void **state)
 		"postgresql://h/db?hunter2",
 		"postgresql://h/db?hunter2=1",
 		"postgresql://u:pa?hunter2=x@h/db",
+		"postgresql://u:1234/hunter2@h/db",
+		"postgresql://u:/hunter2@h/db",
 		"postgresql://h/db?password",
 		"postgresql://h/db?password=a&password=hunter2",
 		"postgresql://h/db?port=hunter2",
