@@ -438,6 +438,10 @@ int log_store_append(struct log_store *s, int64_t org_id, struct log_line *lines
 
 	if (count > 0)
 		split(&plan, lines, count);
+	if (plan.count > LOG_STORE_ATTEMPTS_MAX)
+		return err_set(err, ERR_TOO_LARGE,
+			       "the lines are of %zu attempts, and %d are taken at once: send them in several bodies",
+			       plan.count, LOG_STORE_ATTEMPTS_MAX);
 	int rc = own_all(&plan, org_id, err);
 	for (size_t i = 0; i < plan.count && rc == 0; i++) {
 		struct part *part = &plan.parts[i];

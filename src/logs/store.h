@@ -55,6 +55,9 @@ int log_store_close(struct log_store *s, struct err *err);
 void log_store_free(struct log_store *s);
 AUTOPTR_DEFINE(log_store)
 
+/* Of one batch: each holds a file open, and those of all organisations share the descriptors. */
+enum { LOG_STORE_ATTEMPTS_MAX = 256 };
+
 struct log_append {
 	size_t stored;
 	size_t repeated; /* were there already */

@@ -248,6 +248,22 @@ static void a_batch_may_hold_many_jobs_and_is_taken_whole_or_not(void **state)
 	assert_holds(f, 1, 1, 3);
 }
 
+static void a_batch_opens_only_so_many_files(void **state)
+{
+	struct fixture *f = *state;
+	struct err err = {0};
+	struct log_append done = {0};
+	struct log_line lines[LOG_STORE_ATTEMPTS_MAX + 1];
+
+	for (size_t i = 0; i < ARRAY_LEN(lines); i++)
+		lines[i] = (struct log_line){
+			.job_id = (int64_t)i + 1, .attempt = 1, .seq = 1, .message = STR("x"), .timestamp = 1};
+	assert_int_equal(log_store_append(f->store, ORG, lines, ARRAY_LEN(lines), &done, &err), -ERR_TOO_LARGE);
+	assert_int_equal(done.stored, 0);
+	assert_int_equal(log_store_append(f->store, ORG, lines, LOG_STORE_ATTEMPTS_MAX, &done, &err), 0);
+	assert_int_equal(done.stored, LOG_STORE_ATTEMPTS_MAX);
+}
+
 static struct attempt_state state_of(struct fixture *f, int64_t job_id, int64_t attempt)
 {
 	const struct segment_key key = {ORG, job_id, attempt};
@@ -691,6 +707,7 @@ int main(void)
 		TEST(a_line_is_stored_once),
 		TEST(lines_without_an_attempt_are_numbered),
 		TEST(a_batch_may_hold_many_jobs_and_is_taken_whole_or_not),
+		TEST(a_batch_opens_only_so_many_files),
 		TEST(a_seal_takes_what_is_still_missing_and_no_more),
 		TEST(a_lost_attempt_takes_nothing),
 		TEST(a_clean_end_leaves_no_journal),
