@@ -46,8 +46,11 @@ static int check_file(const struct js *own, struct err *err)
 		int64_t org_id = 0;
 		if (str_to_i64(str_c(key), "organisation", 1, JOB_ID_MAX, &org_id, err) < 0)
 			return -err->code;
-		if (js_int(js_get(value, "days"), -1) < 0 || js_int(js_get(value, "bytes"), -1) < 0)
-			return err_set(err, ERR_INVALID, "organisation %s: days and bytes are numbers from 0", key);
+		int64_t days = js_int(js_get(value, "days"), -1);
+		if (days < 0 || days > RETENTION_DAYS_MAX || js_int(js_get(value, "bytes"), -1) < 0)
+			return err_set(err, ERR_INVALID,
+				       "organisation %s: days is a number from 0 (for ever) to %d, bytes one from 0",
+				       key, RETENTION_DAYS_MAX);
 	}
 	return 0;
 }

@@ -14,6 +14,8 @@
 #include "base/err.h"
 #include "logs/store.h"
 
+enum { RETENTION_DAYS_MAX = 36500 }; /* a century; as nanoseconds a number of 64 bits */
+
 struct retention_limits {
 	int64_t days;  /* since the last line; 0: for ever */
 	int64_t bytes; /* of packed log; 0: without bound */

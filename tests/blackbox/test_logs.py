@@ -687,9 +687,12 @@ def test_an_organisation_has_its_own_retention(make_pipeline, issuer):
     assert admin(pipeline, "GET", "/logs/retention", org_id=ORG).json()["days"] == 30
     assert admin(pipeline, "DELETE", "/logs/retention", org_id=ORG).json() == default
     pipeline.stop()
-    (pipeline.data / "logs" / "retention.json").write_text('{"7": {"days": "many"}}')
-    done = subprocess.run(pipeline.argv, env=pipeline.env, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.returncode != 0 and "retention.json" in done.stderr
+    # More days than nanoseconds have numbers for would be a time to come, and everything older than that.
+    for bad in ('{"7": {"days": "many"}}', '{"7": {"days": 106752, "bytes": 0}}'):
+        (pipeline.data / "logs" / "retention.json").write_text(bad)
+        done = subprocess.run(pipeline.argv, env=pipeline.env, capture_output=True, text=True, timeout=PATIENCE,
+                              check=False)
+        assert done.returncode != 0 and "retention.json" in done.stderr
 
 
 def test_one_job_does_not_fill_the_disk(make_pipeline, issuer):
