@@ -157,22 +157,48 @@ static int check_empty(const char *path, struct err *err)
 			       path);
 }
 
-/* As root, to whom it belonged; its folders too, which hold nothing of anybody else. */
-static int give(int dirfd, const struct manifest_file *f, struct err *err)
+/* The mode that it had, and as root, to whom it belonged. */
+static int give_file(int dirfd, const struct manifest_file *f, struct err *err)
 {
-	autofree char *path = xstrdup(f->path);
+	autoclose fd = openat(dirfd, f->path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
 
-	if (fchmodat(dirfd, path, (mode_t)f->mode & 0777, 0) != 0)
-		return err_sys(err, "set the mode of %s", f->path);
-	if (geteuid() != 0)
+	if (fd < 0 && errno == ENOENT) /* lines of an attempt that is void */
 		return 0;
-	for (char *slash = NULL;; *slash = '\0') {
-		if (fchownat(dirfd, path, (uid_t)f->uid, (gid_t)f->gid, AT_SYMLINK_NOFOLLOW) != 0)
-			return err_sys(err, "give %s to uid %" PRId64, f->path, f->uid);
-		slash = strrchr(path, '/');
-		if (slash == NULL)
-			return 0;
-	}
+	if (fd < 0 || fstat(fd, &st) != 0)
+		return err_sys(err, "open %s", f->path);
+	bool keeps_owner = geteuid() != 0 || (st.st_uid == (uid_t)f->uid && st.st_gid == (gid_t)f->gid);
+	if (keeps_owner && (st.st_mode & 07777) == ((mode_t)f->mode & 0777))
+		return 0;
+	if (!keeps_owner && fchown(fd, (uid_t)f->uid, (gid_t)f->gid) != 0)
+		return err_sys(err, "give %s to uid %" PRId64, f->path, f->uid);
+	if (fchmod(fd, (mode_t)f->mode & 0777) != 0 || fsync(fd) != 0)
+		return err_sys(err, "set the mode of %s", f->path);
+	return 0;
+}
+
+/* Where the path's folder of that depth ends; 0: it has none so deep. */
+static size_t folder_len(const char *path, size_t depth)
+{
+	const char *at = path;
+
+	while (depth > 0 && (at = strchr(at, '/')) != NULL)
+		if (--depth > 0)
+			at++;
+	return at != NULL ? (size_t)(at - path) : 0;
+}
+
+/* Its folders hold nothing of anybody else. */
+static int give_folder(int dirfd, const struct manifest_file *f, size_t depth, struct err *err)
+{
+	size_t len = folder_len(f->path, depth);
+	autofree char *path = xasprintf("%.*s", (int)len, f->path);
+
+	if (len == 0)
+		return 0;
+	return fchownat(dirfd, path, (uid_t)f->uid, (gid_t)f->gid, AT_SYMLINK_NOFOLLOW) == 0
+		       ? 0
+		       : err_sys(err, "give %s to uid %" PRId64, path, f->uid);
 }
 
 /* Tokens that the old system signed, those of its running jobs among them, are void: the first start makes a new key. A
@@ -197,9 +223,32 @@ static int bring_files(struct restore *x, struct err *err)
 			r = err_set(err, ERR_INVALID, "%s is missing in the backup", f->path);
 		if (r == 0)
 			r = check_same(f, &x->copy.files[before], err);
-		if (r == 0)
-			r = give(x->copy.to_fd, f, err);
 	}
+	return r;
+}
+
+/* When all is written: who owns a folder can put links into it, and root would follow them. So the files come first,
+ * then their folders, the deepest first: nothing is reached through a folder that was given away. */
+static int give_all(const struct restore *x, struct err *err)
+{
+	const struct manifest *m = &x->manifest;
+	size_t depth = 0;
+	bool deeper = geteuid() == 0;
+	int r = 0;
+
+	for (size_t i = 0; i < m->files.count && r == 0; i++)
+		if (!is_voided(x, &m->files.items[i]))
+			r = give_file(x->copy.to_fd, &m->files.items[i], err);
+	while (deeper) {
+		deeper = false;
+		depth++;
+		for (size_t i = 0; i < m->files.count; i++)
+			deeper = deeper || folder_len(m->files.items[i].path, depth) > 0;
+	}
+	for (; depth > 0 && r == 0; depth--)
+		for (size_t i = 0; i < m->files.count && r == 0; i++)
+			if (!is_voided(x, &m->files.items[i]))
+				r = give_folder(x->copy.to_fd, &m->files.items[i], depth, err);
 	return r;
 }
 
@@ -242,10 +291,14 @@ static int bring_all(struct restore *x, struct err *err)
 	if (r == 0)
 		r = void_database(x, err);
 	if (r == 0)
+		r = give_all(x, err);
+	if (r == 0)
 		r = copy_sync_folders(x->copy.to_fd, err);
-	/* An empty folder that was there keeps its mode. */
-	if (r == 0 && stat(x->role.data_dir, &st) == 0 && fchmod(x->copy.to_fd, st.st_mode & 07777) != 0)
-		r = err_sys(err, "set the mode of %s", x->partial);
+	/* An empty folder that was there keeps its owner and mode. */
+	if (r == 0 && stat(x->role.data_dir, &st) == 0 &&
+	    ((geteuid() == 0 && fchown(x->copy.to_fd, st.st_uid, st.st_gid) != 0) ||
+	     fchmod(x->copy.to_fd, st.st_mode & 07777) != 0))
+		r = err_sys(err, "set owner and mode of %s", x->partial);
 	if (r == 0 && rename(x->partial, x->role.data_dir) != 0)
 		r = err_sys(err, "rename %s to %s", x->partial, x->role.data_dir);
 	return r < 0 ? r : file_sync_parent(AT_FDCWD, x->role.data_dir, err);

@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import shutil
+import subprocess
 import threading
 
 import pytest
 import requests
 
 from chaos import PythonAgent, check_invariants
-from system import System, open_folder, wait_until
+from system import NIMBUS, System, open_folder, wait_until
 
 # What is copied here is SQLite; PostgreSQL has tools of its own (docs/operations.md).
 pytestmark = pytest.mark.once
@@ -194,6 +196,29 @@ def test_a_damaged_backup_is_told_and_leaves_nothing(whole, tmp_path, what):
     assert restore.returncode != 0 and says in restore.stderr.decode(), restore.stderr.decode()
     assert not target.exists() and not (tmp_path.parent / "outside").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["backup"], "nothing half done is left"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_restore_gives_nothing_away_before_all_is_written(whole, tmp_path):
+    """Who owns a folder could put a link into it that root then follows."""
+    uid = 54321
+    folder, target, trace = tmp_path / "backup", tmp_path / "target", tmp_path / "trace"
+    shutil.copytree(whole, folder)
+    rewrite(folder, lambda m: [file.update(uid=uid, gid=uid) for file in m["files"]])
+    target.mkdir(mode=0o750)
+    os.chown(target, uid, uid)
+    done = subprocess.run(["strace", "-f", "-qq", "-o", trace, "-e", "trace=openat,chown,fchown,fchownat,chmod,fchmodat",
+                           NIMBUS, "admin", "restore", "--data", target, folder],
+                          env=System(data=target).env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0 and "files restored" in done.stdout, done.stderr
+    calls = trace.read_text().splitlines()
+    made = [n for n, call in enumerate(calls) if "O_CREAT" in call]
+    given = [n for n, call in enumerate(calls) if "chown" in call and str(uid) in call]
+    assert made and given and max(made) < min(given), "\n".join(calls[min(given) - 3:])
+    assert not any("chmodat(" in call for call in calls[min(given):]), "by its name, which may be a link by now"
+    paths = [target, *target.rglob("*")]
+    assert {(path.lstat().st_uid, path.lstat().st_gid) for path in paths} == {(uid, uid)}, done.stdout
+    assert target.stat().st_mode & 0o7777 == 0o750
 
 
 def test_a_restore_wants_an_empty_folder(whole, tmp_path):
