@@ -149,14 +149,23 @@ static int open_folder(const char *folder, int *ret_fd, struct err *err)
 	return r < 0 ? r : dir_open(folder, ret_fd, err);
 }
 
-static int load(const char *folder, struct key_set *ret, struct err *err)
+static int make_first(const char *folder, struct err *err)
 {
-	autovar(key_set) set = {0};
 	autoclose dirfd = -1;
 	int r = open_folder(folder, &dirfd, err);
 
 	if (r == 0 && faccessat(dirfd, KEY_FILE, F_OK, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT)
 		r = make_key(dirfd, err);
+	return r < 0 ? err_wrap(err, "keys of the secret environment in '%s'", folder) : 0;
+}
+
+/* Makes none: where a file was taken away, the key that is in memory is the only one left. */
+static int load(const char *folder, struct key_set *ret, struct err *err)
+{
+	autovar(key_set) set = {0};
+	autoclose dirfd = -1;
+	int r = dir_open(folder, &dirfd, err);
+
 	if (r == 0)
 		r = add_key(&set, dirfd, KEY_FILE, err);
 	if (r == 0)
@@ -170,8 +179,10 @@ static int load(const char *folder, struct key_set *ret, struct err *err)
 int sealer_new(const char *folder, struct sealer **ret, struct err *err)
 {
 	autovar(key_set) set = {0};
-	int r = load(folder, &set, err);
+	int r = make_first(folder, err);
 
+	if (r == 0)
+		r = load(folder, &set, err);
 	if (r < 0)
 		return r;
 	struct sealer *s = xcalloc(1, sizeof(*s));
@@ -236,8 +247,10 @@ int sealer_rotate(const char *folder, char id[static SEALER_ID_SIZE], struct err
 	autovar(key_set) before = {0};
 	autovar(key_set) after = {0};
 	autoclose dirfd = -1;
-	int r = load(folder, &before, err);
+	int r = make_first(folder, err);
 
+	if (r == 0)
+		r = load(folder, &before, err);
 	if (r < 0)
 		return r;
 	autofree char *older = xasprintf(OLDER_PREFIX "%s.key", before.keys[0].id);

@@ -26,7 +26,8 @@ int sealer_new(const char *folder, struct sealer **ret, struct err *err) must_ch
 void sealer_free(struct sealer *s);
 AUTOPTR_DEFINE(sealer)
 
-/* Reads the keys again; what changed is appended in a few words. On an error they stay as they were. */
+/* Reads the keys again; what changed is appended in a few words. On an error, and a missing key is one,
+ * they stay as they were. */
 int sealer_refresh(const struct sealer *s, struct buf *changed, struct err *err) must_check;
 /* The ids of the keys, the sealing one first; gives how many. An id says nothing of its key. */
 size_t sealer_ids(const struct sealer *s, char ids[static SEALER_KEYS_MAX][SEALER_ID_SIZE]);

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -104,12 +105,36 @@ static void an_older_key_opens_until_it_is_retired(void **state)
 	assert_true(sealer_open(s, 1, buf_str(&old), &none, NULL) < 0);
 }
 
+/* The key in memory is then the only one left of what waits in the database. */
+static void a_key_that_was_taken_away_is_not_replaced_by_another(void **state)
+{
+	struct folder *f = *state;
+	autofree char *path = xasprintf("%s/secret-env.key", f->path);
+	autoptr(sealer) s = NULL;
+	autoptr(secret) plain = NULL;
+	autovar(buf) sealed = {0};
+	autovar(buf) changed = {0};
+	struct err err = {0};
+
+	assert_int_equal(sealer_new(f->path, &s, NULL), 0);
+	sealer_seal(s, 1, STR("kept"), &sealed);
+	assert_int_equal(unlink(path), 0);
+	assert_true(sealer_refresh(s, &changed, &err) < 0);
+	assert_non_null(strstr(err.msg, "secret-env.key"));
+	assert_int_equal(changed.len, 0);
+	assert_int_equal(access(path, F_OK), -1);
+	assert_int_equal(sealer_open(s, 1, buf_str(&sealed), &plain, NULL), 0);
+	assert_true(secret_equal(plain, STR("kept")));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_value_opens_for_its_own_job_only_also_after_a_restart, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(an_older_key_opens_until_it_is_retired, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_key_that_was_taken_away_is_not_replaced_by_another, set_up,
+						tear_down),
 		cmocka_unit_test_setup_teardown(a_key_that_others_may_read_is_refused, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
