@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "control/db/held_jobs.h"
 #include "control/db/job_move.h"
 #include "control/db/rate_limit.h"
 
@@ -20,22 +21,10 @@ static int take(struct control_tx *t, const char *key, struct gcra_verdict *ret,
 	return rate_limit_take(t->tx, key, limit->limit, limit->interval_ns, 1, t->now, ret, err);
 }
 
-/* 1: jobs of the organisation are held; *ret_next_at is when there is room for the next. */
-static int find_held(struct control_tx *t, int64_t org_id, int64_t *ret_next_at, struct err *err)
-{
-	return sql_get_i64(t->tx, "SELECT next_at FROM held_org WHERE org_id = $1", SQL_ARGS(sql_i64(org_id)),
-			   ret_next_at, err);
-}
-
 static int hold(struct control_tx *t, int64_t org_id, int64_t job_id, int64_t next_at, struct err *err)
 {
-	int rc = sql_exec(t->tx, "INSERT INTO held_job (org_id, job_id) VALUES ($1, $2)",
-			  SQL_ARGS(sql_i64(org_id), sql_i64(job_id)), NULL, err);
+	int rc = held_jobs_add(t, org_id, job_id, next_at, err);
 
-	if (rc == 0)
-		rc = sql_exec(t->tx,
-			      "INSERT INTO held_org (org_id, next_at) VALUES ($1, $2) ON CONFLICT (org_id) DO NOTHING",
-			      SQL_ARGS(sql_i64(org_id), sql_i64(next_at)), NULL, err);
 	if (rc < 0)
 		return rc;
 	control_tell(t, &(struct job_event){.type = JOB_EVENT_HELD,
@@ -59,7 +48,7 @@ int admission_ask(struct control_tx *t, int64_t org_id, int64_t job_id, struct e
 	org_key(org_id, key);
 	int rc = rate_limit_lock(t->tx, key, err);
 	if (rc == 0)
-		rc = find_held(t, org_id, &next_at, err);
+		rc = held_jobs_next(t, org_id, &next_at, err);
 	if (rc == 0) {
 		rc = take(t, key, &verdict, err);
 		next_at = verdict.retry_at;
@@ -67,12 +56,6 @@ int admission_ask(struct control_tx *t, int64_t org_id, int64_t job_id, struct e
 			return 0;
 	}
 	return rc < 0 ? rc : hold(t, org_id, job_id, next_at, err);
-}
-
-int admission_leave(struct control_tx *t, int64_t org_id, int64_t job_id, struct err *err)
-{
-	return sql_exec(t->tx, "DELETE FROM held_job WHERE org_id = $1 AND job_id = $2",
-			SQL_ARGS(sql_i64(org_id), sql_i64(job_id)), NULL, err);
 }
 
 /* --- letting in --- */
@@ -91,7 +74,7 @@ static int let_job_in(struct control_tx *t, const char *key, int64_t job_id, str
 	if (rc <= 0)
 		return rc < 0 ? rc : LET_BUSY;
 	if (job.state != JOB_PARKED) {
-		rc = admission_leave(t, job.org_id, job_id, err);
+		rc = held_jobs_remove(t, job.org_id, job_id, err);
 		return rc < 0 ? rc : LET_GO;
 	}
 	rc = take(t, key, verdict, err);
@@ -99,27 +82,6 @@ static int let_job_in(struct control_tx *t, const char *key, int64_t job_id, str
 		return rc;
 	rc = job_move(t, &job, JOB_QUEUED, NULL, err);
 	return rc < 0 ? rc : LET_IN;
-}
-
-static int held_jobs(struct control_tx *t, int64_t org_id, int64_t *ids, size_t *ret_count, struct err *err)
-{
-	autoptr(sql_rows) rows = NULL;
-	int rc = sql_query(t->tx, "SELECT job_id FROM held_job WHERE org_id = $1 ORDER BY job_id LIMIT $2",
-			   SQL_ARGS(sql_i64(org_id), sql_i64(LET_IN_BATCH)), &rows, err);
-
-	*ret_count = 0;
-	while (rc >= 0 && (rc = sql_next(rows, err)) > 0)
-		ids[(*ret_count)++] = sql_col_i64(rows, 0);
-	return rc;
-}
-
-/* The next one is due at `next_at`; without any, nothing is. */
-static int put_off(struct control_tx *t, int64_t org_id, int64_t next_at, bool none_left, struct err *err)
-{
-	if (none_left)
-		return sql_exec(t->tx, "DELETE FROM held_org WHERE org_id = $1", SQL_ARGS(sql_i64(org_id)), NULL, err);
-	return sql_exec(t->tx, "UPDATE held_org SET next_at = $2 WHERE org_id = $1",
-			SQL_ARGS(sql_i64(org_id), sql_i64(next_at)), NULL, err);
 }
 
 static int let_org_in(struct control_tx *t, int64_t org_id, int64_t *ret_count, struct err *err)
@@ -136,10 +98,10 @@ static int let_org_in(struct control_tx *t, int64_t org_id, int64_t *ret_count, 
 	int rc = rate_limit_lock(t->tx, key, err);
 	/* Under the lock it is seen again: another control plane may have been first. */
 	if (rc == 0)
-		rc = find_held(t, org_id, &next_at, err);
+		rc = held_jobs_next(t, org_id, &next_at, err);
 	if (rc <= 0 || next_at > t->now)
 		return rc < 0 ? rc : 0;
-	rc = held_jobs(t, org_id, ids, &count, err);
+	rc = held_jobs_first(t, org_id, ids, ARRAY_LEN(ids), &count, err);
 	for (; rc >= 0 && seen < count; seen++) {
 		rc = let_job_in(t, key, ids[seen], &verdict, err);
 		if (rc <= 0)
@@ -149,22 +111,15 @@ static int let_org_in(struct control_tx *t, int64_t org_id, int64_t *ret_count, 
 	}
 	if (rc < 0)
 		return rc;
-	return put_off(t, org_id, verdict.allowed ? t->now : verdict.retry_at,
-		       seen == count && !busy && count < LET_IN_BATCH, err);
-}
-
-/* 1: some organisation has room. The longest due comes first, so that each gets its turn. */
-static int find_due(struct sql_tx *tx, int64_t now, int64_t *ret_org_id, struct err *err)
-{
-	return sql_get_i64(tx, "SELECT org_id FROM held_org WHERE next_at <= $1 ORDER BY next_at LIMIT 1",
-			   SQL_ARGS(sql_i64(now)), ret_org_id, err);
+	return held_jobs_put_off(t, org_id, verdict.allowed ? t->now : verdict.retry_at,
+				 seen == count && !busy && count < LET_IN_BATCH, err);
 }
 
 static int let_in_fn(struct control_tx *t, void *ctx, struct err *err)
 {
 	int64_t *count = ctx;
 	int64_t org_id = 0;
-	int rc = find_due(t->tx, t->now, &org_id, err);
+	int rc = held_jobs_due(t->tx, t->now, &org_id, err);
 
 	*count = 0;
 	return rc <= 0 ? rc : let_org_in(t, org_id, count, err);
@@ -177,7 +132,7 @@ static int any_due(struct sql_tx *tx, void *ctx, struct err *err)
 	int64_t now = 0;
 	int rc = control_now(db, tx, &now, err);
 
-	return rc < 0 ? rc : find_due(tx, now, &org_id, err);
+	return rc < 0 ? rc : held_jobs_due(tx, now, &org_id, err);
 }
 
 int admission_let_in(const struct control_db *db, int64_t *ret_count, struct err *err)

@@ -17,8 +17,6 @@ enum { ADMISSION_HELD = 1 };
 /* A job that is about to be queued for the first time. ADMISSION_HELD: it is to be parked, and stands among those that
  * wait for room. */
 int admission_ask(struct control_tx *t, int64_t org_id, int64_t job_id, struct err *err) must_check;
-/* A parked job moves on, or is parked for something else: it waits for room no more. Fine for one that never did. */
-int admission_leave(struct control_tx *t, int64_t org_id, int64_t job_id, struct err *err) must_check;
 
 /* Queues held jobs as far as there is room, at most a batch of one organisation. Gives how many; any number of callers
  * at any time. An idle call costs a read. */

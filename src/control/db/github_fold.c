@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "control/db/admission.h"
+#include "control/db/held_jobs.h"
 #include "control/db/job_move.h"
 
 static const struct {
@@ -74,7 +75,7 @@ static int move_parked(struct control_tx *t, struct job *job, enum job_state to,
 	if (rc == 0 && to != JOB_PARKED)
 		return job_move(t, job, to, reason, err);
 	if (rc == 0)
-		rc = admission_leave(t, job->org_id, job->id, err);
+		rc = held_jobs_remove(t, job->org_id, job->id, err);
 	if (rc < 0)
 		return rc;
 	job->reason = rc == ADMISSION_HELD ? ADMISSION_REASON : reason;

@@ -4,7 +4,7 @@
 #include <inttypes.h>
 
 #include "base/buf.h"
-#include "control/db/admission.h"
+#include "control/db/held_jobs.h"
 #include "control/db/seals_db.h"
 
 static int write_history(struct control_tx *t, const struct job *job, const char *from, const char *agent_id,
@@ -43,7 +43,7 @@ static int follow(struct control_tx *t, const struct job *job, enum job_state fr
 	int rc = 0;
 
 	if (from == JOB_PARKED)
-		rc = admission_leave(t, job->org_id, job->id, err);
+		rc = held_jobs_remove(t, job->org_id, job->id, err);
 	if (from == JOB_QUEUED)
 		rc = delete_from(t, "DELETE FROM queue WHERE job_id = $1", job, err);
 	if (rc == 0 && job_state_live(from) && !job_state_live(job->state))
