@@ -6,7 +6,9 @@ nothing behind. A part that cannot be measured here says why and does not stop t
 """
 
 import argparse
+import datetime
 import http.client
+import itertools
 import json
 import multiprocessing
 import os
@@ -26,7 +28,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "blackbox"))
 sys.path.insert(0, str(ROOT / "tests" / "peers"))
 
-import postgresql  # noqa: E402: where it is, stands above
+import postgresql  # noqa: E402: where they are, stands above
+from system import wait_until  # noqa: E402
 
 WEBHOOK_SECRET = "a webhook secret of the benchmark, 0123456789"
 ROLES = ["control-plane", "logging-pipeline", "host-agent"]
@@ -358,7 +361,93 @@ def measure_log_search(report, build, folder):
         budget = None if name == "every_line" else BUDGETS["log search"]
         report.add(f"log search, {said}", found[f"{name}_gb_per_cpu_s"], "GB/s of CPU", floor,
                    "zstd -d | grep -c, both processes", budget=budget, at_least=True)
+    attempt(report, "VictoriaLogs", measure_victoria_logs, build, place, plain)
     shutil.rmtree(place)
+
+
+def build_victoria_logs(build):
+    """Built once by Go from its published module; gives the program."""
+    if shutil.which("go") is None:
+        raise RuntimeError("Go is not installed")
+    source = ROOT / "tests" / "peers" / "victoria-logs"
+    made = build / "peers" / "victoria-logs"
+    program = made / "victoria-logs"
+    if not program.exists():
+        shutil.copytree(source, made, dirs_exist_ok=True)
+        subprocess.run(["go", "build", "-mod=mod", "-o", program.name,
+                        "github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-logs"], cwd=made, check=True,
+                       timeout=900, capture_output=True, env=os.environ | {"CGO_ENABLED": "0"})
+    return program
+
+
+def cpu_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def call(port, method, path, body=None, kind="application/x-www-form-urlencoded"):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    connection.request(method, path, body, {"Content-Type": kind})
+    answer = connection.getresponse()
+    text = answer.read()
+    connection.close()
+    if answer.status != 200:
+        raise RuntimeError(f"{path}: {answer.status} {text[:200]}")
+    return text
+
+
+def victoria_logs_bodies(plain, lines_per_body=5000):
+    began = datetime.datetime.now(datetime.timezone.utc)
+    with open(plain, encoding="utf-8") as file:
+        for first in itertools.count(step=lines_per_body):
+            lines = list(itertools.islice(file, lines_per_body))
+            if not lines:
+                return
+            yield "\n".join(json.dumps({"_msg": line.rstrip("\n"), "job": "1",
+                                        "_time": (began + datetime.timedelta(microseconds=first + i)).isoformat()})
+                            for i, line in enumerate(lines)).encode()
+
+
+def measure_victoria_logs(report, build, place, plain):
+    """A peer: the same million lines as NDJSON, the same text looked for. It answers before a line is on the disk."""
+    program = build_victoria_logs(build)
+    port = free_port_base()
+    process = subprocess.Popen([program, f"-storageDataPath={place / 'victoria'}", f"-httpListenAddr=127.0.0.1:{port}"],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: healthy_peer(port), "VictoriaLogs to answer")
+        bodies = list(victoria_logs_bodies(plain))
+        used = cpu_seconds(process.pid)
+        for body in bodies:
+            call(port, "POST", "/insert/jsonline?_stream_fields=job", body, "application/stream+json")
+        used = cpu_seconds(process.pid) - used
+        count = sum(body.count(b"\n") + 1 for body in bodies)
+        report.add("VictoriaLogs (built without cgo), log lines per second of CPU, as NDJSON", count / used, "/s", durable="later")
+        wait_until(lambda: victoria_logs_count(port, "*") == count, "VictoriaLogs to have all lines")
+        rates = []
+        for _ in range(3):
+            used = cpu_seconds(process.pid)
+            found = victoria_logs_count(port, '~"warning: unusual"')
+            used = cpu_seconds(process.pid) - used
+            if found != 0:
+                raise RuntimeError(f"an odd answer: {found}")
+            rates.append(plain.stat().st_size / 1e9 / max(used, 0.01))
+        report.add("VictoriaLogs (built without cgo), log search", max(rates), "GB/s of CPU")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def victoria_logs_count(port, query):
+    said = call(port, "GET", "/select/logsql/query?query=" + urllib.parse.quote(f"{query} | stats count() n"))
+    return int(json.loads(said)["n"])
+
+
+def healthy_peer(port):
+    try:
+        return call(port, "GET", "/health") == b"OK"
+    except OSError:
+        return False
 
 
 def request_times(port, seconds):
