@@ -207,13 +207,6 @@ static int fetch(struct jwks *j, struct err *err)
 	return 0;
 }
 
-static void wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t deadline_ns)
-{
-	const struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
-
-	(void)pthread_cond_timedwait(cond, lock, &until);
-}
-
 /* When the next fetch is due. One that failed is tried again as soon as may be. */
 static int64_t due_ns(const struct jwks *j)
 {
@@ -253,7 +246,7 @@ static void *fetch_thread(void *ctx)
 		if (due <= clock_monotonic_ns())
 			fetch_unlocked(j);
 		else
-			wait_until(&j->asked, &j->lock, due);
+			(void)clock_cond_wait(&j->asked, &j->lock, due);
 	}
 	(void)pthread_mutex_unlock(&j->lock);
 	return NULL;
@@ -274,7 +267,7 @@ static void ask_locked(struct jwks *j)
 		return;
 	j->waiting = true;
 	while ((j->fetches == fetches || j->count == 0) && !j->ending && clock_monotonic_ns() < deadline_ns)
-		wait_until(&j->done, &j->lock, deadline_ns);
+		(void)clock_cond_wait(&j->done, &j->lock, deadline_ns);
 	j->waiting = false;
 }
 
@@ -327,14 +320,9 @@ static int read_copy(struct jwks *j, struct err *err)
 
 static void init_locks(struct jwks *j)
 {
-	pthread_condattr_t attr;
-
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	(void)pthread_mutex_init(&j->lock, NULL);
-	(void)pthread_cond_init(&j->asked, &attr);
-	(void)pthread_cond_init(&j->done, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	clock_cond_init(&j->asked);
+	clock_cond_init(&j->done);
 }
 
 static int64_t or_else(int64_t value, int64_t otherwise)

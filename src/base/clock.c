@@ -1,5 +1,7 @@
 #include "base/clock.h"
 
+#include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -24,6 +26,30 @@ int64_t clock_boottime_ns(void)
 int64_t clock_unix_ns(void)
 {
 	return now(CLOCK_REALTIME);
+}
+
+void clock_cond_init(pthread_cond_t *cond)
+{
+	pthread_condattr_t monotonic;
+	int rc = pthread_condattr_init(&monotonic);
+
+	assert(rc == 0);
+	rc = pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	assert(rc == 0);
+	rc = pthread_cond_init(cond, &monotonic);
+	assert(rc == 0);
+	(void)pthread_condattr_destroy(&monotonic);
+}
+
+bool clock_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t deadline_ns)
+{
+	struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
+
+	if (deadline_ns <= 0)
+		return false;
+	int rc = deadline_ns == INT64_MAX ? pthread_cond_wait(cond, lock) : pthread_cond_timedwait(cond, lock, &until);
+	assert(rc == 0 || rc == ETIMEDOUT);
+	return rc == 0;
 }
 
 char *clock_format(int64_t unix_ns, char text[static CLOCK_TEXT_SIZE])

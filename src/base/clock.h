@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
@@ -20,6 +22,11 @@ int64_t clock_monotonic_ns(void);
 int64_t clock_boottime_ns(void);
 /* CLOCK_REALTIME: may jump; never used to measure. */
 int64_t clock_unix_ns(void);
+
+/* A condition whose waits end by clock_monotonic_ns(). */
+void clock_cond_init(pthread_cond_t *cond);
+/* False at the deadline; INT64_MAX: there is none. May wake for nothing, as conditions do. */
+bool clock_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t deadline_ns);
 
 enum { CLOCK_TEXT_SIZE = 32 };
 /* RFC 3339 in UTC with six decimals and Z: 2026-11-21T12:40:00.123456Z. Gives `text`. */

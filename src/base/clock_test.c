@@ -76,12 +76,31 @@ static void clocks_run(void **state)
 	assert_true(clock_unix_ns() > INT64_C(1700000000) * NS_PER_S);
 }
 
+static void a_wait_ends_at_its_deadline(void **state)
+{
+	(void)state;
+	pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	pthread_cond_t cond;
+	int64_t deadline = clock_monotonic_ns() + 5 * NS_PER_MS;
+
+	clock_cond_init(&cond);
+	(void)pthread_mutex_lock(&lock);
+	assert_false(clock_cond_wait(&cond, &lock, 0));
+	assert_false(clock_cond_wait(&cond, &lock, clock_monotonic_ns() - 1));
+	while (clock_cond_wait(&cond, &lock, deadline))
+		;
+	assert_true(clock_monotonic_ns() >= deadline);
+	(void)pthread_mutex_unlock(&lock);
+	(void)pthread_cond_destroy(&cond);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(text_and_back),
 		cmocka_unit_test(what_is_no_time),
 		cmocka_unit_test(clocks_run),
+		cmocka_unit_test(a_wait_ends_at_its_deadline),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,6 @@
 #include "base/queue.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <pthread.h>
 
 #include "base/clock.h"
@@ -26,17 +25,12 @@ static void must(int rc)
 
 struct queue *queue_new(size_t capacity)
 {
-	pthread_condattr_t monotonic;
-
 	assert(capacity > 0 && capacity <= SIZE_MAX / sizeof(void *) - sizeof(struct queue));
 	struct queue *q = xcalloc(1, sizeof(*q) + capacity * sizeof(void *));
 	q->capacity = capacity;
 	must(pthread_mutex_init(&q->lock, NULL));
-	must(pthread_condattr_init(&monotonic));
-	must(pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC));
-	must(pthread_cond_init(&q->filled, &monotonic));
-	must(pthread_cond_init(&q->drained, &monotonic));
-	must(pthread_condattr_destroy(&monotonic));
+	clock_cond_init(&q->filled);
+	clock_cond_init(&q->drained);
 	return q;
 }
 
@@ -48,21 +42,6 @@ void queue_free(struct queue *q)
 	must(pthread_cond_destroy(&q->filled));
 	must(pthread_mutex_destroy(&q->lock));
 	free(q);
-}
-
-/* False at the deadline. */
-static bool wait_locked(struct queue *q, pthread_cond_t *cond, int64_t deadline_ns)
-{
-	if (deadline_ns == INT64_MAX) {
-		must(pthread_cond_wait(cond, &q->lock));
-		return true;
-	}
-	if (deadline_ns <= 0)
-		return false;
-	struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
-	int rc = pthread_cond_timedwait(cond, &q->lock, &until);
-	assert(rc == 0 || rc == ETIMEDOUT);
-	return rc == 0;
 }
 
 static bool push_locked(struct queue *q, void *item)
@@ -87,7 +66,7 @@ bool queue_push(struct queue *q, void *item, int64_t deadline_ns)
 {
 	assert(item != NULL);
 	must(pthread_mutex_lock(&q->lock));
-	while (!q->closed && q->len == q->capacity && wait_locked(q, &q->drained, deadline_ns))
+	while (!q->closed && q->len == q->capacity && clock_cond_wait(&q->drained, &q->lock, deadline_ns))
 		continue;
 	bool pushed = push_locked(q, item);
 	must(pthread_mutex_unlock(&q->lock));
@@ -99,7 +78,7 @@ size_t queue_pop_many(struct queue *q, void **items, size_t max, int64_t deadlin
 	size_t count = 0;
 
 	must(pthread_mutex_lock(&q->lock));
-	while (!q->closed && q->len == 0 && wait_locked(q, &q->filled, deadline_ns))
+	while (!q->closed && q->len == 0 && clock_cond_wait(&q->filled, &q->lock, deadline_ns))
 		continue;
 	for (; count < max && q->len > 0; count++) {
 		items[count] = q->items[q->head];

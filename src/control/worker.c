@@ -22,15 +22,11 @@ struct worker {
 struct worker *worker_new(worker_pass_fn *pass, void *ctx)
 {
 	struct worker *w = xcalloc(1, sizeof(*w));
-	pthread_condattr_t monotonic;
 
 	w->pass = pass;
 	w->ctx = ctx;
 	pthread_mutex_init(&w->lock, NULL);
-	pthread_condattr_init(&monotonic);
-	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	pthread_cond_init(&w->changed, &monotonic);
-	pthread_condattr_destroy(&monotonic);
+	clock_cond_init(&w->changed);
 	return w;
 }
 
@@ -38,12 +34,11 @@ struct worker *worker_new(worker_pass_fn *pass, void *ctx)
 static bool wait_for_next(struct worker *w, int64_t pause_ns)
 {
 	int64_t deadline = clock_monotonic_ns() + pause_ns;
-	struct timespec at = {.tv_sec = deadline / NS_PER_S, .tv_nsec = deadline % NS_PER_S};
 	bool go_on;
 
 	pthread_mutex_lock(&w->lock);
 	while (!w->woken && !w->stopping && pause_ns > 0)
-		if (pthread_cond_timedwait(&w->changed, &w->lock, &at) != 0)
+		if (!clock_cond_wait(&w->changed, &w->lock, deadline))
 			break;
 	w->woken = false;
 	go_on = !w->stopping;

@@ -218,11 +218,10 @@ static void sweep_all(struct retention *r)
 static bool wait_for_next(struct retention *r)
 {
 	int64_t until_ns = clock_monotonic_ns() + r->opts.interval_ns;
-	const struct timespec until = {until_ns / NS_PER_S, until_ns % NS_PER_S};
 
 	(void)pthread_mutex_lock(&r->lock);
-	while (!r->stopping && clock_monotonic_ns() < until_ns)
-		(void)pthread_cond_timedwait(&r->wake, &r->lock, &until);
+	while (!r->stopping && clock_cond_wait(&r->wake, &r->lock, until_ns))
+		;
 	bool goes_on = !r->stopping;
 	(void)pthread_mutex_unlock(&r->lock);
 	return goes_on;
@@ -240,15 +239,11 @@ static void *run(void *arg)
 int retention_new(const struct retention_opts *opts, struct retention **ret, struct err *err)
 {
 	autoptr(retention) r = xcalloc(1, sizeof(*r));
-	pthread_condattr_t attributes;
 
 	r->opts = *opts;
 	r->path = xstrdup(opts->path);
 	(void)pthread_mutex_init(&r->lock, NULL);
-	(void)pthread_condattr_init(&attributes);
-	(void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&r->wake, &attributes);
-	(void)pthread_condattr_destroy(&attributes);
+	clock_cond_init(&r->wake);
 	int rc = load(r, err);
 	if (rc < 0)
 		return rc;

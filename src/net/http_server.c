@@ -624,7 +624,6 @@ static void fit_descriptor_limit(struct http_server_opts *opts)
 struct http_server *http_server_new(const struct http_server_opts *opts)
 {
 	struct http_server *s = xcalloc(1, sizeof(*s));
-	pthread_condattr_t attr;
 
 	s->opts = *opts;
 	set_defaults(&s->opts);
@@ -645,10 +644,7 @@ struct http_server *http_server_new(const struct http_server_opts *opts)
 	s->queue = queue_new(2 * (size_t)s->opts.connections_max);
 	s->waits = http_waits_new(on_ready);
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&s->idle, &attr);
-	pthread_condattr_destroy(&attr);
+	clock_cond_init(&s->idle);
 	return s;
 }
 
@@ -769,12 +765,9 @@ struct http_server_counts http_server_counts(struct http_server *s)
 
 static void await_requests(struct http_server *s, int64_t deadline_ns)
 {
-	struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
-	int rc = 0;
-
 	pthread_mutex_lock(&s->lock);
-	while (s->active > 0 && rc != ETIMEDOUT)
-		rc = pthread_cond_timedwait(&s->idle, &s->lock, &until);
+	while (s->active > 0 && clock_cond_wait(&s->idle, &s->lock, deadline_ns))
+		;
 	pthread_mutex_unlock(&s->lock);
 }
 

@@ -141,16 +141,15 @@ static void close_idle_locked(struct pg *p)
 static int take_place(struct pg *p, bool fresh, struct pg_client **ret, struct err *err)
 {
 	int64_t deadline_ns = clock_monotonic_ns() + p->timeout_ns;
-	struct timespec until = {.tv_sec = deadline_ns / NS_PER_S, .tv_nsec = deadline_ns % NS_PER_S};
-	int waited = 0;
+	bool in_time = true;
 
 	(void)pthread_mutex_lock(&p->lock);
 	if (fresh)
 		close_idle_locked(p);
 	bool room = p->waiting < WAITERS_MAX;
 	p->waiting += room;
-	while (room && p->idle_count == 0 && p->opened == p->size && waited == 0)
-		waited = pthread_cond_timedwait(&p->freed, &p->lock, &until);
+	while (room && p->idle_count == 0 && p->opened == p->size && in_time)
+		in_time = clock_cond_wait(&p->freed, &p->lock, deadline_ns);
 	p->waiting -= room;
 	bool got = room && (p->idle_count > 0 || p->opened < p->size);
 	if (got && p->idle_count > 0)
@@ -620,7 +619,6 @@ static void pg_free(struct sql *sql)
 static int pg_open(struct dsn *dsn, const struct sql_opts *opts, struct sql **ret, struct err *err)
 {
 	struct pg *p = xcalloc(1, sizeof(*p));
-	pthread_condattr_t monotonic;
 
 	p->base = (struct sql){.ops = &sql_pg_ops, .shown = xstrdup(dsn->shown)};
 	p->dsn = TAKE_STRUCT(*dsn);
@@ -632,10 +630,7 @@ static int pg_open(struct dsn *dsn, const struct sql_opts *opts, struct sql **re
 	p->queue = queue_new(QUEUE_MAX);
 	p->signals = pg_signals_new(&p->dsn);
 	(void)pthread_mutex_init(&p->lock, NULL);
-	(void)pthread_condattr_init(&monotonic);
-	(void)pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&p->freed, &monotonic);
-	(void)pthread_condattr_destroy(&monotonic);
+	clock_cond_init(&p->freed);
 	/* What is wrong with the address is said at the start. */
 	struct pg_client *client = NULL;
 	int rc = take_client(p, false, &client, err);

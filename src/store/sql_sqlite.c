@@ -559,12 +559,12 @@ static void mind_wal(struct sqlite *s)
 	(void)pthread_mutex_lock(&cp->lock);
 	ask_for_pass_locked(cp);
 	if (s->wal_pages >= WAL_HARD_PAGES) {
-		struct timespec until = timespec_of(clock_monotonic_ns() + NS_PER_S);
+		int64_t deadline_ns = clock_monotonic_ns() + NS_PER_S;
 		/* The pass that runs now may have begun before the last commit: the one after it has not. */
 		uint64_t target = cp->passes + 2;
-		int waited = 0;
-		while (cp->passes < target && waited == 0) {
-			waited = pthread_cond_timedwait(&cp->done, &cp->lock, &until);
+		bool in_time = true;
+		while (cp->passes < target && in_time) {
+			in_time = clock_cond_wait(&cp->done, &cp->lock, deadline_ns);
 			ask_for_pass_locked(cp);
 		}
 	}
