@@ -34,7 +34,7 @@ WRAPPERS = {
     r"microhttpd\.h": {"net/http_server.c"},
     r"curl/": {"net/http_client.c"},
     r"systemd/": {"net/loop.c"},
-    r"sqlite3\.h": {"store/sql_sqlite.c"},
+    r"sqlite3\.h": {"store/sqlite_client.c"},
     r"libpq": {"store/pg_client.c"},
     r"cjose/": {"auth/jwt.c"},
     r"lz4": {"vm/kernel.c"},
