@@ -1,5 +1,7 @@
 #include "control/db/job_row.h"
 
+#include <string.h>
+
 /* Reads columns in the order of JOB_SELECT. */
 struct reader {
 	struct sql_rows *rows;
@@ -170,13 +172,19 @@ int job_metadata_merge(struct sql_tx *tx, int64_t job_id, const struct js_pairs 
 {
 	int rc = 0;
 
-	for (size_t i = 0; i < metadata->count && rc == 0; i++)
-		rc = sql_exec(
-			tx,
-			"INSERT INTO job_metadata (job_id, key, value) VALUES ($1, $2, $3)"
-			" ON CONFLICT (job_id, key) DO UPDATE SET value = excluded.value",
-			SQL_ARGS(sql_i64(job_id), sql_text(metadata->items[i].key), sql_text(metadata->items[i].value)),
-			NULL, err);
+	for (size_t i = 0; i < metadata->count && rc == 0; i++) {
+		const struct js_pair *pair = &metadata->items[i];
+		if (strlen(pair->key) + strlen(pair->value) > JOB_METADATA_BYTES_MAX)
+			continue;
+		rc = sql_exec(tx,
+			      "INSERT INTO job_metadata (job_id, key, value) SELECT $1, $2, $3"
+			      " WHERE (SELECT COUNT(*) FROM job_metadata WHERE job_id = $1) < $4"
+			      " OR EXISTS (SELECT 1 FROM job_metadata WHERE job_id = $1 AND key = $2)"
+			      " ON CONFLICT (job_id, key) DO UPDATE SET value = excluded.value",
+			      SQL_ARGS(sql_i64(job_id), sql_text(pair->key), sql_text(pair->value),
+				       sql_i64(JOB_METADATA_MAX)),
+			      NULL, err);
+	}
 	return rc;
 }
 

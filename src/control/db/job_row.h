@@ -82,6 +82,8 @@ int job_read(struct sql_tx *tx, int64_t id, struct arena *arena, struct job *ret
 /* The same, and nobody else changes the job until this transaction ends: what every change begins with. */
 int job_lock(struct sql_tx *tx, int64_t id, struct arena *arena, struct job *ret, struct err *err) must_check;
 
-/* Key by key into what is there. */
+/* Key by key into what is there. It comes from agents, so it has an end: new keys beyond the most, and pairs longer
+ * than that, are passed over, and the report that brings them counts nevertheless. */
+enum { JOB_METADATA_MAX = 256, JOB_METADATA_BYTES_MAX = 4096 };
 int job_metadata_merge(struct sql_tx *tx, int64_t job_id, const struct js_pairs *metadata, struct err *err) must_check;
 int job_metadata_read(struct sql_tx *tx, struct arena *arena, struct job *job, struct err *err) must_check;

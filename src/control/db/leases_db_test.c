@@ -368,6 +368,35 @@ static void test_secrets_come_with_the_fence_and_go_with_the_job(void **state)
 	assert_int_equal(fixture_number(f, "SELECT COUNT(*) FROM job_secret"), 0);
 }
 
+static void test_metadata_has_an_end(void **state)
+{
+	struct fixture *f = *state;
+	struct js_pair pairs[JOB_METADATA_MAX + 2];
+	struct job job = {0};
+	int64_t id = fixture_submit(f, "nimbus");
+
+	must(fixture_lease(f, "a", "", false, &job));
+	for (size_t i = 0; i < ARRAY_LEN(pairs); i++)
+		pairs[i] = (struct js_pair){arena_printf(f->arena, "key-%04zu", i), "first"};
+	char *longest = arena_calloc(f->arena, JOB_METADATA_BYTES_MAX + 1, 1);
+	memset(longest, 'x', JOB_METADATA_BYTES_MAX);
+	pairs[0].value = longest; /* with its key too long */
+	struct job_report running = report_of(id, "a", job.fence, JOB_RUNNING);
+	running.metadata = (struct js_pairs){pairs, ARRAY_LEN(pairs)};
+	must(leases_db_report(&f->db, &running, &f->err));
+	/* What is there is changed also when nothing more is taken. */
+	struct js_pair again[] = {{"key-9999", "second"}, {"key-0001", "second"}};
+	struct job_report end = report_of(id, "a", job.fence, JOB_SUCCEEDED);
+	end.metadata = (struct js_pairs){again, ARRAY_LEN(again)};
+	must(leases_db_report(&f->db, &end, &f->err));
+	job = fixture_get(f, id);
+	assert_int_equal(job.state, JOB_SUCCEEDED);
+	assert_int_equal(job.metadata.count, JOB_METADATA_MAX);
+	assert_string_equal(job.metadata.items[0].key, "key-0001");
+	assert_string_equal(job.metadata.items[0].value, "second");
+	assert_string_equal(job.metadata.items[1].value, "first");
+}
+
 static void test_an_end_is_kept_whole(void **state)
 {
 	struct fixture *f = *state;
@@ -506,6 +535,7 @@ int main(void)
 		TEST(test_a_renewed_lease_lives_on),
 		TEST(test_commands_are_repeated_while_the_job_lives),
 		TEST(test_secrets_come_with_the_fence_and_go_with_the_job),
+		TEST(test_metadata_has_an_end),
 		TEST(test_an_end_is_kept_whole),
 		TEST(test_seals_are_retried_until_done),
 		TEST(test_agents_race_and_each_job_goes_to_one),
