@@ -28,8 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "blackbox"))
 sys.path.insert(0, str(ROOT / "tests" / "peers"))
 
-import postgresql  # noqa: E402: where they are, stands above
-from system import wait_until  # noqa: E402
+import postgresql  # noqa: E402: where it is, stands above
 
 WEBHOOK_SECRET = "a webhook secret of the benchmark, 0123456789"
 ROLES = ["control-plane", "logging-pipeline", "host-agent"]
@@ -238,7 +237,8 @@ def workflow_job(folder):
     return path, stored
 
 
-def measure_webhooks(report, build, system, folder):
+def measure_webhooks(report, build, system, folder, on="", bare=None):
+    """`on` is the database, in the rows' names; `bare`: INSERTs a second that were measured elsewhere."""
     port = str(port_of(system.endpoints["control_plane"]))
     payload, stored = workflow_job(folder)
 
@@ -255,18 +255,48 @@ def measure_webhooks(report, build, system, folder):
     load(200, 0, 8, 10**15)  # warm
     flat_out = load(10000, 0, 64, 2 * 10**15)
     paced = load(10000, 2000, 64, 3 * 10**15)
-    floor = json.loads(subprocess.run([build / "bench" / "bench_insert_floor", folder, SCHEMA, stored, "10000", "2000"],
-                                      capture_output=True, check=True, timeout=120).stdout)
-    report.add("webhooks accepted", flat_out["per_second"], "/s", floor["grouped"]["per_second"],
-               "bare INSERTs, 64 a commit", bytes_each=flat_out["bytes_each"],
-               single_inserts_per_second=floor["single"]["per_second"])
-    report.add("webhook p50 at 2,000/s", paced["p50_ms"], "ms", floor["paced"]["p50_ms"], "bare INSERTs at 2,000/s",
-               reached_per_second=paced["per_second"], floor_reached_per_second=floor["paced"]["per_second"])
-    report.add("webhook p99 at 2,000/s", paced["p99_ms"], "ms", floor["paced"]["p99_ms"], "bare INSERTs at 2,000/s",
+    floors = [None, None, None]
+    floor_is, paced_is = "bare INSERTs, 64 a commit", "bare INSERTs at 2,000/s"
+    if bare is None:
+        floor = json.loads(subprocess.run([build / "bench" / "bench_insert_floor", folder, SCHEMA, stored, "10000",
+                                           "2000"], capture_output=True, check=True, timeout=120).stdout)
+        floors = [floor["grouped"]["per_second"], floor["paced"]["p50_ms"], floor["paced"]["p99_ms"]]
+    else:
+        floors[0], floor_is, paced_is = bare, "bare INSERTs, one a commit, 8 clients", ""
+    report.add(f"{on}webhooks accepted", flat_out["per_second"], "/s", floors[0], floor_is,
+               bytes_each=flat_out["bytes_each"])
+    report.add(f"{on}webhook p50 at 2,000/s", paced["p50_ms"], "ms", floors[1], paced_is,
+               reached_per_second=paced["per_second"])
+    report.add(f"{on}webhook p99 at 2,000/s", paced["p99_ms"], "ms", floors[2], paced_is,
                budget=BUDGETS["webhook p99 at 2,000/s"])
 
 
-def measure_lease(report, system, rounds=200):
+LEASE = {"agent_version": "bench", "capabilities": ["firecracker"], "hardware": {}, "wait_seconds": 30, "vcpus_free": 64,
+         "memory_mb_free": 65536}
+
+
+def wait_for_work(system, token, agent_id, labels):
+    """An agent that waits."""
+    agent = Api(system, token)
+    agent.send("/api/jobs/lease", LEASE | {"agent_id": agent_id, "labels": labels})
+    return agent
+
+
+def measure_waiting(report, system, on="", count=1000):
+    """What measure_lease() measures, while that many other agents wait."""
+    admin = (system.data / "secrets" / "admin-token").read_text().strip()
+    token = Api(system, admin).call("/api/agents/token", {"agent_id": "bench-waiting", "ttl_seconds": 3600})["token"]
+    before = private_dirty_mb(system.role_pid("control-plane"))
+    waiting = [wait_for_work(system, token, "bench-waiting", ["bench-nothing"]) for _ in range(count)]
+    time.sleep(1)
+    memory = private_dirty_mb(system.role_pid("control-plane"))
+    measure_lease(report, system, f"{on}{count:,} agents wait: ")
+    report.add(f"{on}{count:,} agents wait: memory of it, above none", memory - before, "MB")
+    for agent in waiting:
+        agent.connection.close()
+
+
+def measure_lease(report, system, on="", rounds=200):
     """An agent waits; a job is submitted; until the agent has it. `accepted` is when the submitter has its answer."""
     admin = (system.data / "secrets" / "admin-token").read_text().strip()
     submitter = Api(system, admin)
@@ -275,9 +305,7 @@ def measure_lease(report, system, rounds=200):
     agent = Api(system, token)
     sent_to_leased, accepted_to_leased = [], []
     for _ in range(rounds):
-        agent.send("/api/jobs/lease", {"agent_id": agent_id, "agent_version": "bench", "capabilities": ["firecracker"],
-                                       "hardware": {}, "labels": ["bench-lease"], "wait_seconds": 30,
-                                       "vcpus_free": 64, "memory_mb_free": 65536})
+        agent.send("/api/jobs/lease", LEASE | {"agent_id": agent_id, "labels": ["bench-lease"]})
         time.sleep(0.01)  # idle, and the agent waits
         begun = time.perf_counter()
         submitter.send("/api/jobs", {"image": "demo", "argv": ["true"], "labels": ["bench-lease"]})
@@ -293,9 +321,9 @@ def measure_lease(report, system, rounds=200):
         agent.call("/api/jobs/status", {"agent_id": agent_id, "job_id": lease["job"]["job_id"], "status": "succeeded",
                                         "fence_token": lease["fence_token"], "exit_code": 0, "last_seq": 0})
     for q, name in ((0.5, "p50"), (0.99, "p99")):
-        report.add(f"accepted to leased, {name}", quantile(accepted_to_leased, q), "ms",
+        report.add(f"{on}accepted to leased, {name}", quantile(accepted_to_leased, q), "ms",
                    budget=BUDGETS[f"accepted to leased {name}"])
-        report.add(f"submitted to leased, {name}", quantile(sent_to_leased, q), "ms")
+        report.add(f"{on}submitted to leased, {name}", quantile(sent_to_leased, q), "ms")
 
 
 def measure_boot(report, system, boots=10):
@@ -414,6 +442,8 @@ def measure_victoria_logs(report, build, place, plain):
     port = free_port_base()
     process = subprocess.Popen([program, f"-storageDataPath={place / 'victoria'}", f"-httpListenAddr=127.0.0.1:{port}"],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    from system import wait_until  # which main() has imported
+
     try:
         wait_until(lambda: healthy_peer(port), "VictoriaLogs to answer")
         bodies = list(victoria_logs_bodies(plain))
@@ -501,21 +531,32 @@ def measure_hostile(report, system, seconds=25):
                "the same without them", budget=2 * floor, requests=len(beside))
 
 
-def measure_postgresql(report, build, folder):
-    """The store and the control plane's lease beside libpq alone, on one server with commits that reach the disk."""
+def measure_postgresql(report, harness, build, folder):
+    """The store and the control plane's lease beside libpq alone, on one server with commits that reach the disk; and
+    the whole system on it."""
     with postgresql.Postgresql(fsync=True, parent="/var/tmp") as server:
-        done = subprocess.run([build / "bench" / "bench_pg_store", server.dsn(), workflow_job(folder)],
+        done = subprocess.run([build / "bench" / "bench_pg_store", server.dsn(), workflow_job(folder)[1]],
                               capture_output=True, check=False, timeout=300)
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr.decode())
-    found = json.loads(done.stdout)
-    clients = f"{found['threads']} clients"
-    report.add("PostgreSQL: leases of the control plane", found["lease_control"], "/s", found["lease_bare"],
-               f"the same tables by SKIP LOCKED and libpq alone, {clients}", ratio_budget=0.8)
-    report.add("PostgreSQL: one row taken, by the store", found["take_store"], "/s", found["take_bare"],
-               f"one statement of SKIP LOCKED by libpq alone, {clients}", ratio_budget=0.8)
-    report.add("PostgreSQL: webhook rows, by the store", found["insert_store"], "/s", found["insert_bare"],
-               f"bare INSERTs, {clients}")
+        if done.returncode != 0:
+            raise RuntimeError(done.stderr.decode())
+        found = json.loads(done.stdout)
+        clients = f"{found['threads']} clients"
+        report.add("PostgreSQL: leases of the control plane", found["lease_control"], "/s", found["lease_bare"],
+                   f"the same tables by SKIP LOCKED and libpq alone, {clients}", ratio_budget=0.8)
+        report.add("PostgreSQL: one row taken, by the store", found["take_store"], "/s", found["take_bare"],
+                   f"one statement of SKIP LOCKED by libpq alone, {clients}", ratio_budget=0.8)
+        report.add("PostgreSQL: webhook rows, by the store", found["insert_store"], "/s", found["insert_bare"],
+                   f"bare INSERTs, {clients}")
+        env = {"NIMBUS_GITHUB_WEBHOOK_SECRET": WEBHOOK_SECRET, "NIMBUS_DATABASE_URL": server.database("bench")}
+        data = pathlib.Path(folder) / "data-postgresql"
+        data.mkdir(mode=0o755)
+        with harness.System(data=data, env=env) as system:
+            on = "PostgreSQL: "
+            attempt(report, "PostgreSQL: accepted to leased", measure_lease, system, on)
+            attempt(report, "PostgreSQL: waiting agents", measure_waiting, system, on)
+            attempt(report, "PostgreSQL: webhooks", measure_webhooks, build, system, folder, on, found["insert_bare"])
+            report.add("PostgreSQL: memory, control plane after that",
+                       private_dirty_mb(system.role_pid("control-plane")), "MB")
 
 
 def attempt(report, what, function, *args):
@@ -554,6 +595,7 @@ def main():
                     attempt(report, "idle memory", measure_idle_memory, system)
                 if wanted("lease"):
                     attempt(report, "accepted to leased", measure_lease, system)
+                    attempt(report, "waiting agents", measure_waiting, system)
                 if wanted("hostile"):
                     attempt(report, "slow peers", measure_hostile, system)
                 if wanted("boot"):
@@ -563,7 +605,7 @@ def main():
                 if wanted("webhooks"):
                     attempt(report, "webhooks", measure_webhooks, build, system, folder)
         if wanted("pg"):
-            attempt(report, "PostgreSQL", measure_postgresql, build, folder)
+            attempt(report, "PostgreSQL", measure_postgresql, harness, build, folder)
         if wanted("logs"):
             attempt(report, "log lines", measure_logs, build, folder)
             attempt(report, "log search", measure_log_search, build, folder)
