@@ -90,6 +90,10 @@ static int read_text(const struct source *from, struct needle *ret, struct err *
 	if (contains != NULL && grep != NULL)
 		return err_set(err, ERR_INVALID_FIELD, "grep: not beside contains");
 	*ret = (struct needle){str_c(grep != NULL ? grep : contains), grep == NULL};
+	/* A line that repeats itself is compared with it at every place. */
+	if (ret->text.len > LOG_PARAM_TEXT_MAX)
+		return err_set(err, ERR_INVALID_FIELD, "%s: longer than %d bytes", grep != NULL ? "grep" : "contains",
+			       LOG_PARAM_TEXT_MAX);
 	return 0;
 }
 

@@ -13,6 +13,8 @@
 /* The value of a parameter, or NULL where it is absent. */
 typedef const char *log_param_fn(const void *ctx, const char *name);
 
+enum { LOG_PARAM_TEXT_MAX = 256 }; /* bytes of what is looked for */
+
 struct log_params {
 	int64_t org_id;		  /* 0: not said */
 	int64_t job_id;		  /* 0: not said */

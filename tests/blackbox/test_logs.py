@@ -239,6 +239,7 @@ def test_two_searches_at_a_time(make_pipeline, issuer):
     ("/logs/tail", {"job_id": 1, "cursor": "0x1"}), ("/logs/tail", {"job_id": 1, "tail": -1}),
     ("/logs/query", {"level": "loud"}), ("/logs/query", {"errors": "perhaps"}),
     ("/logs/query", {"contains": "a", "grep": "a"}),
+    ("/logs/query", {"contains": "a" * 257}), ("/logs/tail", {"job_id": 1, "grep": "a" * 257}),
 ], ids=str)
 def test_cursors_made_by_hand(pipeline, path, parameters):
     assert pipeline.post(pipeline.issuer.job_token(ORG, 1), lines(1, 1, 3)).status_code == 202
