@@ -319,35 +319,6 @@ class Pgbouncer:
                 raise RuntimeError("pgbouncer does not start: " + (server.folder / "pgbouncer.log").read_text())
             time.sleep(0.01)
 
-    def __all_pids(self):
-        pid = self.pid()
-        return [pid, *children(pid)] if pid is not None else []
-
-    def pause(self):
-        """SIGSTOP of every process: connections stay open, and nobody answers."""
-        for pid in self.__all_pids():
-            os.kill(pid, signal.SIGSTOP)
-
-    def resume(self):
-        for pid in self.__all_pids():
-            os.kill(pid, signal.SIGCONT)
-
-    def tls(self):
-        """From now on with a certificate of its own, for 127.0.0.1: self.folder / "server.crt"."""
-        key, certificate = self.folder / "server.key", self.folder / "server.crt"
-        run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
-            + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-        )
-        key.chmod(0o600)
-        if os.geteuid() == 0:
-            entry = pwd.getpwnam(self.os_user)
-            os.chown(key, entry.pw_uid, entry.pw_gid)
-        certificate.chmod(0o644)
-        with (self.data / "postgresql.conf").open("a") as conf:
-            conf.write(f"ssl = on\nssl_cert_file = '{certificate}'\nssl_key_file = '{key}'\n")
-        self.restart()
-
     def dsn(self, database="nimbus", options="prepare=false"):
         return self.server.dsn(database, options=options).replace(f":{self.server.port}/", f":{self.port}/")
 
