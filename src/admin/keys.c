@@ -14,7 +14,6 @@
 #include "auth/sealed.h"
 #include "base/clock.h"
 #include "base/crypto.h"
-#include "base/encoding.h"
 #include "base/file.h"
 #include "base/js.h"
 #include "base/mem.h"
@@ -25,7 +24,7 @@
 #define PUBLISH_NS (INT64_C(360) * NS_PER_S)
 /* The longest life of a token that is made here: an agent's. */
 #define KEEP_NS (INT64_C(366) * 86400 * NS_PER_S)
-enum { SECRET_FILE_MAX = 65536, SECRET_BYTES = 32 };
+enum { SECRET_FILE_MAX = 65536 };
 
 struct keys_options {
 	struct role_flags role;
@@ -167,16 +166,9 @@ static int write_list(int dirfd, const char *name, const struct js *list, struct
 
 static int write_new(int dirfd, const char *name, struct err *err)
 {
-	unsigned char bytes[SECRET_BYTES];
-	autovar(buf) hex = {0};
-	int r;
+	autoptr(secret) fresh = crypto_random_secret();
 
-	crypto_random(bytes, sizeof(bytes));
-	encode_hex((struct str){(char *)bytes, sizeof(bytes)}, &hex);
-	r = file_write_private(dirfd, name, buf_str(&hex), err);
-	secret_wipe(bytes, sizeof(bytes));
-	secret_wipe(hex.data, hex.cap);
-	return r;
+	return file_write_private(dirfd, name, secret_reveal(fresh), err);
 }
 
 /* First the old one among the older ones, then the new one: at no moment does a token verify nowhere. */

@@ -6,6 +6,7 @@
 #include <openssl/params.h>
 #include <sys/random.h>
 
+#include "base/encoding.h"
 #include "base/mem.h"
 
 enum { NONCE_SIZE = 12, TAG_SIZE = 16 };
@@ -99,6 +100,19 @@ void crypto_random(void *bytes, size_t len)
 		to += got;
 		len -= (size_t)got;
 	}
+}
+
+struct secret *crypto_random_secret(void)
+{
+	char bytes[32];
+	autovar(buf) text = {0};
+
+	crypto_random(bytes, sizeof(bytes));
+	encode_hex((struct str){bytes, sizeof(bytes)}, &text);
+	struct secret *made = secret_new(text.data, text.len);
+	secret_wipe(text.data, text.len);
+	secret_wipe(bytes, sizeof(bytes));
+	return made;
 }
 
 uint64_t crypto_random_u64(void)

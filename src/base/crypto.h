@@ -37,6 +37,8 @@ bool crypto_equal(struct str a, struct str b);
 
 /* From the kernel; aborts where it gives none. */
 void crypto_random(void *bytes, size_t len);
+/* A shared secret: 32 random bytes, as hex. */
+struct secret *crypto_random_secret(void) must_check;
 uint64_t crypto_random_u64(void);
 /* Even over 0..bound-1; bound > 0. */
 uint64_t crypto_random_below(uint64_t bound);

@@ -135,6 +135,18 @@ static void random_numbers_stay_below_their_bound(void **state)
 	assert_true(crypto_random_u64() != crypto_random_u64());
 }
 
+static void a_random_secret_is_hex_and_new(void **state)
+{
+	(void)state;
+	autoptr(secret) one = crypto_random_secret();
+	autoptr(secret) other = crypto_random_secret();
+	struct str text = secret_reveal(one);
+
+	assert_int_equal(text.len, 64);
+	assert_int_equal(strspn(text.data, "0123456789abcdef"), 64);
+	assert_false(secret_equal(other, text));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -144,6 +156,7 @@ int main(void)
 		cmocka_unit_test(what_is_sealed_opens_with_its_key_and_context_only),
 		cmocka_unit_test(sealing_twice_differs),
 		cmocka_unit_test(random_numbers_stay_below_their_bound),
+		cmocka_unit_test(a_random_secret_is_hex_and_new),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,14 +13,11 @@
 #include "auth/token.h"
 #include "base/clock.h"
 #include "base/crypto.h"
-#include "base/encoding.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "cli/commands.h"
 #include "cli/session.h"
 #include "model/names.h"
-
-enum { SECRET_BYTES = 32 };
 
 struct bootstrap_options {
 	struct cli_flags cli; /* url and token: of the control plane that makes the agent's token */
@@ -57,19 +54,6 @@ static void made_fini(struct made *m)
 }
 AUTOVAR_DEFINE(made)
 
-static struct secret *random_secret(void)
-{
-	char bytes[SECRET_BYTES];
-	autovar(buf) text = {0};
-
-	crypto_random(bytes, sizeof(bytes));
-	encode_hex((struct str){bytes, sizeof(bytes)}, &text);
-	struct secret *made = secret_new(text.data, text.len);
-	secret_wipe(text.data, text.len);
-	secret_wipe(bytes, sizeof(bytes));
-	return made;
-}
-
 static int sign(const struct secret *key, enum token_audience audience, const char *subject, int64_t ttl_ns,
 		struct secret **ret, struct err *err)
 {
@@ -105,10 +89,10 @@ static int make(struct command_call *call, struct made *m, struct err *err)
 	const struct bootstrap_options *o = call->options;
 	int rc = 0;
 
-	m->jwt = random_secret();
-	m->agent = random_secret();
-	m->cache = random_secret();
-	m->webhook = random_secret();
+	m->jwt = crypto_random_secret();
+	m->agent = crypto_random_secret();
+	m->cache = crypto_random_secret();
+	m->webhook = crypto_random_secret();
 	if (!o->no_admin_token)
 		rc = sign(m->jwt, TOKEN_ADMIN, o->admin_subject, o->admin_ttl_ns, &m->admin_token, err);
 	if (rc < 0)

@@ -6,11 +6,10 @@
 #include <unistd.h>
 
 #include "base/crypto.h"
-#include "base/encoding.h"
 #include "base/file.h"
 #include "base/mem.h"
 
-enum { SECRET_BYTES = 32, SECRET_FILE_MAX = 4096 };
+enum { SECRET_FILE_MAX = 4096 };
 
 int secrets_put(const char *data_dir, const char *name, const struct service_user *user, const struct secret *value,
 		struct err *err)
@@ -20,19 +19,6 @@ int secrets_put(const char *data_dir, const char *name, const struct service_use
 
 	int rc = file_write_atomic(AT_FDCWD, path, bytes, 0600, err);
 	return rc < 0 ? rc : service_user_own(user, path, err);
-}
-
-static struct secret *make(void)
-{
-	char bytes[SECRET_BYTES];
-	autovar(buf) text = {0};
-
-	crypto_random(bytes, sizeof(bytes));
-	encode_hex((struct str){bytes, sizeof(bytes)}, &text);
-	struct secret *made = secret_new(text.data, text.len);
-	secret_wipe(text.data, text.len);
-	secret_wipe(bytes, sizeof(bytes));
-	return made;
 }
 
 /* The service user may write in this folder and we may be root: no links, and nothing that would keep us waiting. */
@@ -60,7 +46,7 @@ int secrets_get(const char *data_dir, const char *name, const struct service_use
 	int rc = 0;
 
 	if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) != 0) {
-		value = make();
+		value = crypto_random_secret();
 		rc = secrets_put(data_dir, name, user, value, err);
 	} else {
 		rc = read_secret(path, &text, err);
