@@ -9,11 +9,8 @@
 #include <unistd.h>
 
 #include "base/crypto.h"
-#include "base/encoding.h"
 #include "base/file.h"
 #include "base/mem.h"
-
-enum { CHUNK = 1 << 18 };
 
 void copy_fini(struct copy *c)
 {
@@ -44,30 +41,12 @@ static int make_folders(int dirfd, const char *path, struct err *err)
 /* Reads to the end; to_fd -1: for the digest alone. */
 static int pump(int from_fd, int to_fd, struct arena *arena, struct manifest_file *ret, struct err *err)
 {
-	autoptr(crypto_hash) hash = crypto_hash_new();
-	autofree char *chunk = xmalloc(CHUNK);
 	autovar(buf) hex = {0};
-	int64_t size = 0;
+	int r = file_copy_fd(from_fd, to_fd, &hex, &ret->size, err);
 
-	for (;;) {
-		ssize_t got = read(from_fd, chunk, CHUNK);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return err_sys(err, "read");
-		if (got == 0)
-			break;
-		crypto_hash_update(hash, (struct str){chunk, (size_t)got});
-		size += got;
-		int r = to_fd >= 0 ? file_write_fd(to_fd, (struct str){chunk, (size_t)got}, err) : 0;
-		if (r < 0)
-			return r;
-	}
-	struct sha256 digest = crypto_hash_finish(hash);
-	encode_hex((struct str){(char *)digest.bytes, sizeof(digest.bytes)}, &hex);
-	ret->sha256 = arena_strdup(arena, hex.data);
-	ret->size = size;
-	return 0;
+	if (r == 0)
+		ret->sha256 = arena_strdup(arena, hex.data);
+	return r;
 }
 
 int copy_digest(int dirfd, const char *path, struct arena *arena, struct manifest_file *ret, struct err *err)

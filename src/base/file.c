@@ -5,12 +5,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <stdio.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/crypto.h"
+#include "base/encoding.h"
 #include "base/mem.h"
+
+enum { COPY_SIZE = 1 << 18 };
 
 void fd_close(int *fd)
 {
@@ -227,6 +232,53 @@ int dir_remove(int dirfd, const char *name, struct err *err)
 	}
 	if (unlinkat(dirfd, name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) != 0)
 		return err_sys(err, "remove %s", name);
+	return 0;
+}
+
+int file_copy_fd(int from, int to, struct buf *digest, int64_t *ret_size, struct err *err)
+{
+	autoptr(crypto_hash) hash = crypto_hash_new();
+	autofree char *chunk = xmalloc(COPY_SIZE);
+	int64_t size = 0;
+
+	for (;;) {
+		ssize_t got = read(from, chunk, COPY_SIZE);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return err_sys(err, "read");
+		if (got == 0)
+			break;
+		struct str piece = {chunk, (size_t)got};
+		crypto_hash_update(hash, piece);
+		size += got;
+		int rc = to >= 0 ? file_write_fd(to, piece, err) : 0;
+		if (rc < 0)
+			return rc;
+	}
+	struct sha256 sum = crypto_hash_finish(hash);
+	encode_hex((struct str){(const char *)sum.bytes, sizeof(sum.bytes)}, digest);
+	if (ret_size != NULL)
+		*ret_size = size;
+	return 0;
+}
+
+int file_lock(const char *path, mode_t mode, int *ret_fd, char holder[static FILE_HOLDER_SIZE], struct err *err)
+{
+	autoclose fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, mode);
+	char number[FILE_HOLDER_SIZE] = "";
+
+	if (fd < 0)
+		return err_sys(err, "open %s", path);
+	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+		ssize_t got = pread(fd, number, sizeof(number) - 1, 0);
+		(void)snprintf(holder, FILE_HOLDER_SIZE, "%s", got > 0 ? number : "?");
+		return 1;
+	}
+	int len = snprintf(number, sizeof(number), "%d", (int)getpid());
+	if (ftruncate(fd, 0) != 0 || pwrite(fd, number, (size_t)len, 0) != len)
+		return err_sys(err, "write %s", path);
+	*ret_fd = fd_take(&fd);
 	return 0;
 }
 

@@ -32,6 +32,15 @@ int file_write_new(int dirfd, const char *path, struct str bytes, mode_t mode, s
 /* fsync of the folder that holds `path`, so that a new or renamed entry lasts. */
 int file_sync_parent(int dirfd, const char *path, struct err *err) must_check;
 
+/* From here to the end of the one to the other (-1: to nowhere). Appends the SHA-256 of the bytes, in hex; ret_size may
+ * be NULL. */
+int file_copy_fd(int from, int to, struct buf *digest, int64_t *ret_size, struct err *err) must_check;
+enum { FILE_HOLDER_SIZE = 16 };
+/* Locks the file, which is made where there is none, for as long as the descriptor is open, and writes this process's
+ * number into it. 1: another process has it; its number (or "?") is in `holder`. */
+int file_lock(const char *path, mode_t mode, int *ret_fd, char holder[static FILE_HOLDER_SIZE], struct err *err)
+	must_check;
+
 /* Every missing folder of the path with `mode`; fine where it exists. */
 int dir_make(const char *path, mode_t mode, struct err *err) must_check;
 int dir_open(const char *path, int *ret_fd, struct err *err) must_check;

@@ -151,6 +151,46 @@ static void free_space_is_told(void **state)
 	assert_true(disk_free(-1, &bytes, NULL) < 0);
 }
 
+static void a_copy_has_a_digest(void **state)
+{
+	(void)state;
+	autovar(buf) digest = {0};
+	autovar(buf) copied = {0};
+	int64_t size = 0;
+
+	assert_int_equal(file_write_atomic(at, "from", STR("abc"), 0600, NULL), 0);
+	autoclose from = openat(at, "from", O_RDONLY | O_CLOEXEC);
+	autoclose to = openat(at, "to", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(file_copy_fd(from, to, &digest, &size, NULL), 0);
+	assert_int_equal(size, 3);
+	assert_string_equal(digest.data, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+	assert_int_equal(file_read(at, "to", 100, &copied, NULL), 0);
+	assert_string_equal(copied.data, "abc");
+	/* At its end there is nothing left. */
+	digest.len = 0;
+	assert_int_equal(file_copy_fd(from, -1, &digest, &size, NULL), 0);
+	assert_int_equal(size, 0);
+	assert_string_equal(digest.data, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+	assert_true(file_copy_fd(to, -1, &digest, NULL, NULL) < 0); /* not open for reading */
+}
+
+static void a_lock_has_one_holder(void **state)
+{
+	(void)state;
+	autofree char *path = xasprintf("/proc/self/fd/%d/lock", at);
+	autofree char *self = xasprintf("%d", (int)getpid());
+	char holder[FILE_HOLDER_SIZE] = "";
+	autoclose first = -1;
+	autoclose second = -1;
+
+	assert_int_equal(file_lock(path, 0600, &first, holder, NULL), 0);
+	assert_int_equal(file_lock(path, 0600, &second, holder, NULL), 1);
+	assert_string_equal(holder, self);
+	assert_int_equal(second, -1);
+	fd_close(&first);
+	assert_int_equal(file_lock(path, 0600, &second, holder, NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -162,6 +202,8 @@ int main(void)
 		cmocka_unit_test(folders_are_made_and_removed_whole),
 		cmocka_unit_test(removing_follows_no_link),
 		cmocka_unit_test(free_space_is_told),
+		cmocka_unit_test(a_copy_has_a_digest),
+		cmocka_unit_test(a_lock_has_one_holder),
 	};
 	return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

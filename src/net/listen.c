@@ -9,7 +9,6 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -154,21 +153,10 @@ static int open_tcp(const char *address, uint16_t port, struct listener *l, stru
 static int lock_path(const char *path, int *ret_fd, struct err *err)
 {
 	autofree char *lock = xasprintf("%s.lock", path);
-	autoclose fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	char holder[16] = "";
+	char holder[FILE_HOLDER_SIZE] = "";
+	int rc = file_lock(lock, 0600, ret_fd, holder, err);
 
-	if (fd < 0)
-		return err_sys(err, "open %s", lock);
-	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-		ssize_t len = pread(fd, holder, sizeof(holder) - 1, 0);
-		return err_set(err, ERR_CONFLICT, "%s is in use by process %.*s", path, len > 0 ? (int)len : 1,
-			       len > 0 ? holder : "?");
-	}
-	int len = snprintf(holder, sizeof(holder), "%d", (int)getpid());
-	if (ftruncate(fd, 0) != 0 || pwrite(fd, holder, (size_t)len, 0) != len)
-		return err_sys(err, "write %s", lock);
-	*ret_fd = fd_take(&fd);
-	return 0;
+	return rc > 0 ? err_set(err, ERR_CONFLICT, "%s is in use by process %s", path, holder) : rc;
 }
 
 static int remove_stale(const char *path, struct err *err)

@@ -6,7 +6,6 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -54,21 +53,12 @@ struct up {
 static int lock_folder(const struct layout *l, int *ret_fd, struct err *err)
 {
 	autofree char *path = xasprintf("%s/run/up.lock", l->role.data_dir);
-	autoclose fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-	char holder[16] = "";
+	char holder[FILE_HOLDER_SIZE] = "";
+	int rc = file_lock(path, 0644, ret_fd, holder, err);
 
-	if (fd < 0)
-		return err_sys(err, "open %s", path);
-	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-		ssize_t len = pread(fd, holder, sizeof(holder) - 1, 0);
-		return err_set(err, ERR_CONFLICT, "%s is in use by another 'nimbus up' (process %.*s)",
-			       l->role.data_dir, len > 0 ? (int)len : 1, len > 0 ? holder : "?");
-	}
-	int len = snprintf(holder, sizeof(holder), "%d", (int)getpid());
-	if (ftruncate(fd, 0) != 0 || pwrite(fd, holder, (size_t)len, 0) != len)
-		return err_sys(err, "write %s", path);
-	*ret_fd = fd_take(&fd);
-	return 0;
+	return rc > 0 ? err_set(err, ERR_CONFLICT, "%s is in use by another 'nimbus up' (process %s)", l->role.data_dir,
+				holder)
+		      : rc;
 }
 
 /* --- what people and scripts see --- */

@@ -15,7 +15,7 @@
 
 #define ROOTFS_SUFFIX ".squashfs"
 
-enum { MANIFEST_MAX = 64 * 1024, DIGEST_LEN = 2 * SHA256_SIZE, COPY_SIZE = 1 << 20 };
+enum { MANIFEST_MAX = 64 * 1024, DIGEST_LEN = 2 * SHA256_SIZE };
 
 int assets_find_share(char **ret_path, struct err *err)
 {
@@ -50,30 +50,6 @@ static bool is_digest(struct str s)
 	return s.len == DIGEST_LEN;
 }
 
-static int copy_hashed(int from, int to, struct buf *digest, struct err *err)
-{
-	autoptr(crypto_hash) hash = crypto_hash_new();
-	autofree char *bytes = xmalloc(COPY_SIZE);
-
-	for (;;) {
-		ssize_t got = read(from, bytes, COPY_SIZE);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return err_sys(err, "read");
-		if (got == 0)
-			break;
-		struct str piece = {bytes, (size_t)got};
-		crypto_hash_update(hash, piece);
-		int rc = file_write_fd(to, piece, err);
-		if (rc < 0)
-			return rc;
-	}
-	struct sha256 sum = crypto_hash_finish(hash);
-	encode_hex((struct str){(const char *)sum.bytes, sizeof(sum.bytes)}, digest);
-	return 0;
-}
-
 /* The name `temp` is the caller's to rename or remove. */
 static int copy_file(int share_fd, const char *name, int assets_fd, const char *temp, struct str digest,
 		     struct err *err)
@@ -86,7 +62,7 @@ static int copy_file(int share_fd, const char *name, int assets_fd, const char *
 	if (to < 0)
 		return err_sys(err, "create");
 
-	int rc = copy_hashed(from, to, &found, err);
+	int rc = file_copy_fd(from, to, &found, NULL, err);
 	if (rc == 0 && !str_eq(buf_str(&found), digest))
 		rc = err_set(err, ERR_INVALID, "its digest is not the manifest's");
 	if (rc == 0 && fsync(to) != 0)
