@@ -8,6 +8,15 @@ bool str_eq(struct str a, struct str b)
 	return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
 
+uint32_t str_hash(struct str s)
+{
+	uint32_t hash = 2166136261U;
+
+	for (size_t i = 0; i < s.len; i++)
+		hash = (hash ^ (unsigned char)s.data[i]) * 16777619U;
+	return hash;
+}
+
 bool str_starts_with(struct str s, struct str prefix)
 {
 	return s.len >= prefix.len && (prefix.len == 0 || memcmp(s.data, prefix.data, prefix.len) == 0);

@@ -27,6 +27,8 @@ unused_fn static inline struct str str_c(const char *text)
 }
 
 bool str_eq(struct str a, struct str b);
+/* FNV-1a, for tables. */
+uint32_t str_hash(struct str s);
 bool str_starts_with(struct str s, struct str prefix);
 bool str_ends_with(struct str s, struct str suffix);
 /* Without ASCII white space at both ends. */

@@ -12,6 +12,9 @@ static void comparing(void **state)
 	assert_true(str_eq(STR(""), (struct str){NULL, 0}));
 	assert_true(str_eq(STR("ab"), STR("ab")));
 	assert_false(str_eq(STR("ab"), STR("abc")));
+	/* FNV-1a's own vectors. */
+	assert_int_equal(str_hash(STR("")), 0x811c9dc5);
+	assert_int_equal(str_hash(STR("foobar")), 0xbf9cf968);
 	assert_true(str_starts_with(STR("abc"), STR("ab")));
 	assert_true(str_starts_with(STR("abc"), STR("")));
 	assert_false(str_starts_with(STR("a"), STR("ab")));

@@ -170,11 +170,9 @@ static struct address_key key_of(const struct sockaddr_storage *peer)
 
 static struct address **find_address_locked(struct http_connections *c, const struct address_key *key)
 {
-	uint32_t hash = 2166136261U; /* FNV-1a */
-
-	for (size_t i = 0; i < sizeof(key->bytes); i++)
-		hash = (hash ^ key->bytes[i]) * 16777619U;
+	uint32_t hash = str_hash((struct str){(const char *)key->bytes, sizeof(key->bytes)});
 	struct address **at = &c->addresses[hash % ADDRESS_BUCKETS];
+
 	while (*at != NULL && memcmp(&(*at)->key, key, sizeof(*key)) != 0)
 		at = &(*at)->next;
 	return at;

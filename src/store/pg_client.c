@@ -410,23 +410,13 @@ static int bind_all(struct pg_client *c, const struct sql_args *args, struct par
 	return 0;
 }
 
-/* FNV-1a. */
-static size_t slot_of(const char *text)
-{
-	uint32_t hash = 2166136261U;
-
-	for (const unsigned char *s = (const unsigned char *)text; *s != '\0'; s++)
-		hash = (hash ^ *s) * 16777619U;
-	return hash & (CACHE_SLOTS - 1);
-}
-
 /* The statement's slot: where it is, or where it belongs. There is always one free. */
 static struct prepared *find(struct pg_client *c, const char *text)
 {
-	size_t at = slot_of(text);
+	size_t at = str_hash(str_c(text)) % CACHE_SLOTS;
 
 	while (c->cache[at].text != NULL && strcmp(c->cache[at].text, text) != 0)
-		at = (at + 1) & (CACHE_SLOTS - 1);
+		at = (at + 1) % CACHE_SLOTS;
 	return &c->cache[at];
 }
 

@@ -138,16 +138,6 @@ static int prepare(struct sqlite_client *c, const char *text, unsigned flags, sq
 	return 0;
 }
 
-/* FNV-1a. */
-static size_t slot_of(const char *text)
-{
-	uint32_t hash = 2166136261U;
-
-	for (const unsigned char *c = (const unsigned char *)text; *c != '\0'; c++)
-		hash = (hash ^ *c) * 16777619U;
-	return hash & (CACHE_SLOTS - 1);
-}
-
 /*
  * The statement of that text, prepared once per connection. A slot belongs to the text that used it last; a text whose
  * statement is in use right now (a query inside the loop over its own rows) gets one of its own: *ret_slot is NULL.
@@ -155,7 +145,7 @@ static size_t slot_of(const char *text)
 static int statement(struct sqlite_client *c, const char *text, sqlite3_stmt **ret, struct cached **ret_slot,
 		     struct err *err)
 {
-	struct cached *slot = &c->cache[slot_of(text)];
+	struct cached *slot = &c->cache[str_hash(str_c(text)) % CACHE_SLOTS];
 
 	*ret_slot = NULL;
 	if (slot->busy)
@@ -237,6 +227,19 @@ static int bind_all(struct sqlite_client *c, sqlite3_stmt *stmt, const struct sq
 	return 0;
 }
 
+static int bound_statement(struct sqlite_client *c, const char *text, const struct sql_args *args, sqlite3_stmt **ret,
+			   struct cached **ret_slot, struct err *err)
+{
+	int rc = statement(c, text, ret, ret_slot, err);
+
+	if (rc < 0)
+		return rc;
+	rc = bind_all(c, *ret, args, err);
+	if (rc < 0)
+		statement_done(*ret, *ret_slot);
+	return rc;
+}
+
 int sqlite_client_run(struct sqlite_client *c, const char *text, struct err *err)
 {
 	sqlite3_stmt *stmt = NULL;
@@ -264,15 +267,10 @@ int sqlite_tx_query(struct sql_tx *tx, const char *text, const struct sql_args *
 	struct sqlite_client *c = client_of(tx);
 	sqlite3_stmt *stmt = NULL;
 	struct cached *slot = NULL;
-	int rc = statement(c, text, &stmt, &slot, err);
+	int rc = bound_statement(c, text, args, &stmt, &slot, err);
 
 	if (rc < 0)
 		return rc;
-	rc = bind_all(c, stmt, args, err);
-	if (rc < 0) {
-		statement_done(stmt, slot);
-		return rc;
-	}
 	struct rows *rows = xcalloc(1, sizeof(*rows));
 	*rows = (struct rows){.base.tx = tx, .stmt = stmt, .slot = slot};
 	*ret = &rows->base;
@@ -307,20 +305,17 @@ int sqlite_tx_exec(struct sql_tx *tx, const char *text, const struct sql_args *a
 	struct sqlite_client *c = client_of(tx);
 	sqlite3_stmt *stmt = NULL;
 	struct cached *slot = NULL;
-	int rc = statement(c, text, &stmt, &slot, err);
+	int rc = bound_statement(c, text, args, &stmt, &slot, err);
+	int step = SQLITE_ROW;
 
 	if (rc < 0)
 		return rc;
-	rc = bind_all(c, stmt, args, err);
-	if (rc == 0) {
-		int step = SQLITE_ROW;
-		while (step == SQLITE_ROW)
-			step = sqlite3_step(stmt);
-		if (step != SQLITE_DONE)
-			rc = fail(c, "run SQL", err);
-		if (ret_changed != NULL)
-			*ret_changed = sqlite3_changes64(c->db);
-	}
+	while (step == SQLITE_ROW)
+		step = sqlite3_step(stmt);
+	if (step != SQLITE_DONE)
+		rc = fail(c, "run SQL", err);
+	if (ret_changed != NULL)
+		*ret_changed = sqlite3_changes64(c->db);
 	statement_done(stmt, slot);
 	return rc;
 }
