@@ -12,6 +12,7 @@
 
 #include "auth/keys.h"
 #include "auth/token.h"
+#include "auth/verifier.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"

@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "auth/token.h"
+#include "auth/verifier.h"
 #include "base/compiler.h"
 #include "base/err.h"
 #include "model/settings.h"

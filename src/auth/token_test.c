@@ -1,4 +1,5 @@
 #include "auth/token.h"
+#include "auth/verifier.h"
 
 #include <fcntl.h>
 #include <pthread.h>

@@ -6,6 +6,7 @@
 
 #include "auth/cache_token.h"
 #include "auth/token.h"
+#include "auth/verifier.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "cli/commands.h"

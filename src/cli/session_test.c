@@ -8,6 +8,7 @@
 #include <fcntl.h>
 
 #include "auth/token.h"
+#include "auth/verifier.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"

@@ -9,7 +9,7 @@
 
 #include "auth/keys.h"
 #include "auth/sealed.h"
-#include "auth/token.h"
+#include "auth/verifier.h"
 #include "base/compiler.h"
 #include "base/crypto.h"
 #include "base/err.h"

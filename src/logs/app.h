@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 #include "auth/jwks.h"
-#include "auth/token.h"
+#include "auth/verifier.h"
 #include "base/compiler.h"
 #include "base/err.h"
 #include "logs/gate.h"
