@@ -41,9 +41,7 @@ check: # the tests alone, on what is built
 	@$(PYTHON) tests/style/includes.py
 	@$(PYTHON) tests/style/symbols.py $(BUILD)
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --quiet
-	@for database in $(DATABASES); do \
-		NIMBUS_BUILD=$(BUILD) $(PYTHON) -m pytest -q -p no:cacheprovider tests/blackbox --database $$database || exit 1; \
-	done
+	@PYTHON=$(PYTHON) scripts/blackbox.sh $(BUILD) $(DATABASES)
 
 test-asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory test BUILD=$(BUILD)-asan \
