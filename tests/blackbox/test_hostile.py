@@ -416,6 +416,7 @@ def test_what_would_not_serve_is_named_at_the_start(certificates, damage, words)
 
 # --- unix sockets ---
 
+@pytest.mark.once
 def test_a_system_that_listens_at_unix_sockets_only(tmp_path):
     with open_folder() as folder:
         os.chmod(folder, 0o777)
