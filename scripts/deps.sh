@@ -8,7 +8,7 @@ libmicrohttpd-dev libgnutls28-dev libcurl4-openssl-dev libssl-dev libcjose-dev l
 libzstd-dev zlib1g-dev liblz4-dev libpq-dev'
 run='binutils qemu-system-x86 squashfs-tools busybox-static e2fsprogs dpkg ca-certificates'
 test='libcmocka-dev binutils python3-pytest python3-requests python3-hypothesis python3-psycopg2 git curl openssl zstd
-nginx-light haproxy postgresql pgbouncer'
+nginx-light haproxy postgresql pgbouncer strace faketime mount util-linux'
 lint='clang clang-format clang-tidy cppcheck'
 fuzz='clang libclang-rt-14-dev'
 
@@ -45,7 +45,16 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+# The tests start servers of their own: what is installed here need not listen anywhere.
+policy=/usr/sbin/policy-rc.d
+if [ -e $policy ]; then
+    policy=
+else
+    printf '#!/bin/sh\nexit 101\n' | $root tee $policy >/dev/null
+    $root chmod 755 $policy
+fi
+trap 'rm -f "$log"; [ -z "$policy" ] || $root rm -f "$policy"' EXIT
+trap 'exit 130' INT TERM
 # shellcheck disable=SC2086 # lists of words
 if ! { $root apt-get update -qq && $root apt-get install -qq -y --no-install-recommends $missing; } >"$log" 2>&1; then
     cat "$log" >&2
