@@ -13,6 +13,7 @@ trap 'exit 130' INT TERM
 start() {
     database=$1
     lane=$2
+    : >"$said/$database-$lane" # there before it is followed
     # shellcheck disable=SC2046 # a list of files
     NIMBUS_BUILD=$build "${PYTHON:-python3}" -m pytest -q -p no:cacheprovider --database "$database" \
         $(printf '%s\n' tests/blackbox/test_*.py | awk "NR % $lanes == $lane") >"$said/$database-$lane" 2>&1 &

@@ -9,7 +9,7 @@ sources=$(git ls-files 'src/*.c' 'fuzz/*.c' 'bench/*.c')
 headers=$(git ls-files 'src/*.h')
 
 # shellcheck disable=SC2086 # lists of files, all without spaces
-:
+clang-format --dry-run -Werror $sources $headers
 /usr/bin/python3 tests/style/includes.py
 
 checks='-*,bugprone-*,clang-analyzer-*,cert-err34-c'

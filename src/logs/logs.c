@@ -1,5 +1,6 @@
 #include "logs/logs.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -109,6 +110,7 @@ static int serve(struct role *role, const struct logging_settings *settings, str
 		rc = logs_app_start(&opts, &app, err);
 	if (rc < 0)
 		return rc;
+	assert(app != NULL);
 	log_info("ready", F("address", role->common.listen.items[0]), F("port", http_server_port(app->server)));
 	bool well = wait_for_end(&stop, role);
 	if (well) {

@@ -90,7 +90,7 @@ static int seek_back(struct app *app, struct http_request *req, struct tail_opts
 static int find_start(struct app *app, struct http_request *req, const struct log_params *p, struct tail_opts *opts,
 		      struct err *err)
 {
-	struct attempt_state state;
+	struct attempt_state state = {0};
 	int64_t cursor = -1;
 
 	int rc = read_cursor(req, p->cursor, &cursor, err);

@@ -107,8 +107,12 @@ static bool split_unix_url(const char *url, char **ret_path, char **ret_url)
 	for (; *at != '\0' && *at != '/'; at++) {
 		int high = *at == '%' ? decode_hex_digit(at[1]) : -1;
 		int low = high >= 0 ? decode_hex_digit(at[2]) : -1;
-		buf_putc(&path, low >= 0 ? (char)(high << 4 | low) : *at);
-		at += low >= 0 ? 2 : 0;
+		if (low < 0) {
+			buf_putc(&path, *at);
+			continue;
+		}
+		buf_putc(&path, (char)(high * 16 + low));
+		at += 2;
 	}
 	*ret_url = xasprintf("http://localhost%s", *at != '\0' ? at : "/");
 	buf_putc(&path, '\0');

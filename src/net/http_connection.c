@@ -161,9 +161,10 @@ static struct address_key key_of(const struct sockaddr_storage *peer)
 		memcpy(key.bytes + 12, &((const struct sockaddr_in *)(const void *)peer)->sin_addr, 4);
 		return key;
 	}
-	const struct in6_addr *v6 = &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr;
-	memcpy(key.bytes, v6, 16);
-	if (!IN6_IS_ADDR_V4MAPPED(v6))
+	struct sockaddr_in6 v6 = {0};
+	memcpy(&v6, peer, sizeof(v6));
+	memcpy(key.bytes, &v6.sin6_addr, 16);
+	if (!IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr))
 		memset(key.bytes + 8, 0, 8);
 	return key;
 }

@@ -615,7 +615,8 @@ static void fit_descriptor_limit(struct http_server_opts *opts)
 	(void)setrlimit(RLIMIT_NOFILE, &limit);
 	if (limit.rlim_max >= opts->connections_max + OTHERS)
 		return;
-	unsigned fit = limit.rlim_max > 2 * OTHERS ? (unsigned)limit.rlim_max - OTHERS : (unsigned)limit.rlim_max / 2;
+	unsigned fit =
+		limit.rlim_max > (rlim_t)2 * OTHERS ? (unsigned)limit.rlim_max - OTHERS : (unsigned)limit.rlim_max / 2;
 	log_warn("fewer connections than configured: the limit of open files is low", F("connections", (uint64_t)fit),
 		 F("configured", (uint64_t)opts->connections_max), F("open_files", (uint64_t)limit.rlim_max));
 	opts->connections_max = fit;
