@@ -157,7 +157,13 @@ class Pipeline:
         headers = {**more.pop("headers", {})}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
-        return requests.request(method, self.url + path, headers=headers, timeout=PATIENCE, **more)
+        deadline = time.monotonic() + 10
+        while True:
+            answer = requests.request(method, self.url + path, headers=headers, timeout=PATIENCE, **more)
+            # Right after its start, on a busy machine: what a client of ours tries again, too.
+            if answer.status_code != 503 or "keys are being fetched" not in answer.text or time.monotonic() > deadline:
+                return answer
+            time.sleep(0.05)
 
     def post(self, token, lines):
         return self.request("POST", "/logs", token, data="\n".join(map(json.dumps, lines)))

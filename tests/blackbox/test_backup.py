@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from chaos import PythonAgent, check_invariants
+from tracing import WITHOUT_LEAKS
 from system import NIMBUS, System, open_folder, wait_until
 
 # What is copied here is SQLite; PostgreSQL has tools of its own (docs/operations.md).
@@ -209,7 +210,8 @@ def test_a_restore_gives_nothing_away_before_all_is_written(whole, tmp_path):
     os.chown(target, uid, uid)
     done = subprocess.run(["strace", "-f", "-qq", "-o", trace, "-e", "trace=openat,chown,fchown,fchownat,chmod,fchmodat",
                            NIMBUS, "admin", "restore", "--data", target, folder],
-                          env=System(data=target).env, capture_output=True, text=True, timeout=120, check=False)
+                          env=System(data=target).env | WITHOUT_LEAKS, capture_output=True, text=True, timeout=120,
+                          check=False)
     assert done.returncode == 0 and "files restored" in done.stdout, done.stderr
     calls = trace.read_text().splitlines()
     made = [n for n, call in enumerate(calls) if "O_CREAT" in call]

@@ -9,7 +9,7 @@ import requests
 from pipeline import lines
 from system import System, alive, wait_until
 from test_webhooks import SECRET, payload, post
-from tracing import Strace, answers, syncs
+from tracing import WITHOUT_LEAKS, Strace, answers, syncs
 
 TRACED = "trace=recvfrom,recvmsg,read,sendto,sendmsg,write,writev,fdatasync,fsync"
 
@@ -22,7 +22,8 @@ def assert_synced_before_answered(exchanges, made):
 
 @pytest.fixture(scope="module")
 def nimbus():
-    with System(env={"NIMBUS_GITHUB_WEBHOOK_SECRET": SECRET, "NIMBUS_GITHUB_DRY_RUN": "true"}) as system:
+    env = {"NIMBUS_GITHUB_WEBHOOK_SECRET": SECRET, "NIMBUS_GITHUB_DRY_RUN": "true"}
+    with System(env=env | WITHOUT_LEAKS) as system:
         yield system
 
 
@@ -81,7 +82,7 @@ FAILING = ("-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EI
 
 
 def test_a_pipeline_whose_sync_fails_ends_and_loses_nothing(make_pipeline, issuer):
-    pipeline = make_pipeline().start()
+    pipeline = make_pipeline(env=dict(WITHOUT_LEAKS)).start()
     token = issuer.pusher_token(3)
     acknowledged = 0
     with Strace(pipeline.process.pid, *FAILING):
