@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <limits.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -141,11 +142,22 @@ static int start_log(const struct role *r, const struct config_table *table, str
 	return 0;
 }
 
+/* Until the role takes signals, one that asks it to read again what it is just reading waits instead of ending it. */
+static void hold_reloads(void)
+{
+	sigset_t set;
+
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGHUP);
+	(void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
 int role_start(const struct role_flags *flags, const struct config_table *table, void *settings, struct role *ret,
 	       struct err *err)
 {
 	autovar(role) r = {0};
 
+	hold_reloads();
 	int rc = role_open(flags, false, &r, err);
 	if (rc == 0)
 		rc = start_log(&r, table, err);
