@@ -4,9 +4,32 @@
 #include <stdlib.h>
 
 #include "fuzz.h"
-#include "proto/guest_frame.h"
+#include "proto/guest_stream.h"
 
 enum { EPOCH = 7 };
+
+static void decode_streams(struct str payload)
+{
+	static struct guest_open open;
+	struct guest_close close;
+	struct guest_winsize size;
+	struct guest_exec_status status;
+
+	if (guest_winsize_decode(payload, &size, NULL) == 0)
+		assert(payload.len == 4);
+	if (guest_close_decode(payload, &close, NULL) == 0) {
+		assert(close.text.len <= GUEST_CLOSE_TEXT_MAX);
+		if (guest_exec_status(close.status, &status))
+			assert(status.code == 0 || status.signal == 0);
+	}
+	if (guest_open_decode(payload, &open, NULL) == 0) {
+		struct buf again = {0};
+		assert(guest_open_encode(17, &open, &again, NULL) == 0);
+		assert(again.len == payload.len + GUEST_HEADER_SIZE);
+		assert(memcmp(again.data + GUEST_HEADER_SIZE, payload.data, payload.len) == 0);
+		buf_fini(&again);
+	}
+}
 
 static void decode_all(struct str payload)
 {
@@ -38,6 +61,7 @@ static void decode_all(struct str payload)
 		buf_fini(&again);
 	}
 	assert(ok <= 9);
+	decode_streams(payload);
 }
 
 static void feed(struct guest_decoder *d, struct str input, size_t piece)

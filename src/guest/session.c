@@ -60,6 +60,9 @@ static int on_hello(struct session *s, const struct guest_frame *frame, struct e
 	struct guest_ack ack = {.version = GUEST_PROTOCOL_VERSION, .epoch = s->decoder.epoch};
 
 	int rc = guest_hello_decode(frame->payload, &hello, err);
+	/* Of another version: it learns ours, and that nothing is done. */
+	if (rc == -ERR_UNSUPPORTED)
+		guest_ack_encode(&ack, &s->out);
 	if (rc < 0)
 		return rc;
 	s->done = s->opts->ops->hello(s->opts->ops->ctx, &hello);
@@ -142,6 +145,15 @@ static int (*const handlers[])(struct session *, const struct guest_frame *, str
 	[GUEST_CREDIT] = on_credit, [GUEST_PING] = on_ping, [GUEST_SHUTDOWN] = on_shutdown,
 };
 
+static int take_frame(struct session *s, const struct guest_frame *frame, struct err *err)
+{
+	size_t type = (size_t)frame->type;
+
+	if (type >= ARRAY_LEN(handlers) || handlers[type] == NULL)
+		return err_set(err, ERR_UNSUPPORTED, "%s is not known here", guest_frame_name((int)type));
+	return handlers[type](s, frame, err);
+}
+
 static void take_input(struct session *s, struct str input)
 {
 	struct guest_frame frame;
@@ -151,9 +163,8 @@ static void take_input(struct session *s, struct str input)
 		int rc = guest_decode(&s->decoder, &input, &frame, &err);
 		if (rc == 0)
 			return;
-		/* The decoder lets nothing through that a host may not send, so each has its handler. */
 		if (rc == GUEST_FRAME_READY)
-			rc = handlers[frame.type](s, &frame, &err);
+			rc = take_frame(s, &frame, &err);
 		else
 			s->over = true;
 		if (rc < 0)

@@ -177,7 +177,8 @@ static void say_hello(void)
 {
 	struct buf out = {0};
 
-	guest_hello_encode(&(struct guest_hello){.version = 1, .epoch = EPOCH, .hostname = "h"}, &out);
+	guest_hello_encode(&(struct guest_hello){.version = GUEST_PROTOCOL_VERSION, .epoch = EPOCH, .hostname = "h"},
+			   &out);
 	say(&out);
 	guest_decoder_for_host(&host.decoder, EPOCH);
 }
@@ -252,6 +253,25 @@ static void a_job_is_refused_until_the_hello_is_done(void **state)
 	hello_done = GUEST_DONE_NEEDED;
 	start_job("echo never");
 	assert_int_equal(step(), GUEST_FAULT);
+	shut_down();
+}
+
+static void a_host_of_another_version_learns_ours(void **state)
+{
+	struct buf out = {0};
+	struct guest_frame frame;
+	struct guest_ack ack;
+
+	(void)state;
+	start_guest(WAIT_S * NS_PER_S);
+	guest_hello_encode(&(struct guest_hello){.version = 99, .epoch = EPOCH, .hostname = "h"}, &out);
+	say(&out);
+	guest_decoder_for_host(&host.decoder, EPOCH);
+	assert_true(next_frame(&frame));
+	assert_int_equal(frame.type, GUEST_ACK);
+	assert_int_equal(guest_ack_decode(frame.payload, &ack, NULL), 0);
+	assert_int_equal(ack.version, GUEST_PROTOCOL_VERSION);
+	assert_int_equal(ack.done, 0);
 	shut_down();
 }
 
@@ -395,6 +415,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_job_runs),
 		cmocka_unit_test(a_job_is_refused_until_the_hello_is_done),
+		cmocka_unit_test(a_host_of_another_version_learns_ours),
 		cmocka_unit_test(a_second_job_is_refused),
 		cmocka_unit_test(a_missing_program_is_an_exit_of_127),
 		cmocka_unit_test(output_stops_where_the_credit_ends),

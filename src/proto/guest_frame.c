@@ -2,10 +2,14 @@
 
 #include <assert.h>
 
+#include "proto/cursor.h"
+
 /* Random, save that the first byte is not ASCII and the first four, as a length, are far over the limit. */
 const unsigned char guest_magic[GUEST_MAGIC_SIZE] = {
 	0xf7, 0x9c, 0x5e, 0xe1, 0x3a, 0x0d, 0x84, 0xc6, 0x71, 0xb8, 0x1f, 0xd2, 0x4b, 0x96, 0xa0, 0x2e,
 };
+
+enum { JOB_STDIN = 1, JOB_TTY = 2 };
 
 struct type_info {
 	const char *name;
@@ -33,70 +37,16 @@ const char *guest_frame_name(int type)
 	return info != NULL ? info->name : "unknown";
 }
 
-/* --- reading and writing numbers and texts --- */
-
-/* A place in a payload. Reading past its end sets `bad` and gives zeros, so that one check at the end will do. */
-struct cursor {
-	struct str rest;
-	bool bad;
-};
-
-static void take(struct cursor *c, void *to, size_t len)
-{
-	if (c->bad || c->rest.len < len) {
-		c->bad = true;
-		memset(to, 0, len);
-		return;
-	}
-	memcpy(to, c->rest.data, len);
-	c->rest.data += len;
-	c->rest.len -= len;
-}
-
-static uint64_t take_number(struct cursor *c, size_t size)
-{
-	unsigned char bytes[8] = {0};
-	uint64_t value = 0;
-
-	take(c, bytes, size);
-	for (size_t i = size; i-- > 0;)
-		value = value << 8 | bytes[i];
-	return value;
-}
-
-static uint32_t take_u32(struct cursor *c)
-{
-	return (uint32_t)take_number(c, 4);
-}
-
-static uint64_t take_u64(struct cursor *c)
-{
-	return take_number(c, 8);
-}
+/* --- reading and writing --- */
 
 /* A time or a size: never negative. */
 static int64_t take_count(struct cursor *c)
 {
-	uint64_t value = take_u64(c);
+	uint64_t value = cursor_u64(c);
 
 	if (value > INT64_MAX)
 		c->bad = true;
 	return c->bad ? 0 : (int64_t)value;
-}
-
-/* Text with its NUL. */
-static const char *take_text(struct cursor *c)
-{
-	const char *text = c->rest.data;
-	ptrdiff_t end = c->bad ? -1 : str_find(c->rest, '\0');
-
-	if (end < 0) {
-		c->bad = true;
-		return "";
-	}
-	c->rest.data += end + 1;
-	c->rest.len -= (size_t)end + 1;
-	return text;
 }
 
 static int taken(const struct cursor *c, int type, struct err *err)
@@ -106,13 +56,7 @@ static int taken(const struct cursor *c, int type, struct err *err)
 	return 0;
 }
 
-static void put_text(struct buf *out, const char *text)
-{
-	buf_append(out, text, strlen(text) + 1);
-}
-
-/* Where the frame began is what frame_end() needs to set its length. */
-static size_t frame_begin(struct buf *out, enum guest_frame_type type, uint16_t stream)
+size_t guest_frame_begin(struct buf *out, enum guest_frame_type type, uint16_t stream)
 {
 	size_t start = out->len;
 
@@ -122,7 +66,7 @@ static size_t frame_begin(struct buf *out, enum guest_frame_type type, uint16_t 
 	return start;
 }
 
-static void frame_end(struct buf *out, size_t start)
+void guest_frame_end(struct buf *out, size_t start)
 {
 	size_t len = out->len - start - GUEST_HEADER_SIZE;
 
@@ -192,7 +136,7 @@ static uint32_t frame_length(const struct guest_decoder *d)
 {
 	struct cursor c = {.rest = {(const char *)d->bytes, 4}};
 
-	return take_u32(&c);
+	return cursor_u32(&c);
 }
 
 static int check_header(const struct guest_decoder *d, struct err *err)
@@ -206,7 +150,7 @@ static int check_header(const struct guest_decoder *d, struct err *err)
 			       GUEST_PAYLOAD_MAX);
 	if (info == NULL)
 		return err_set(err, ERR_INVALID, "guest channel: unknown message type %d", type);
-	if (info->sender != d->from)
+	if ((info->sender & d->from) == 0)
 		return err_set(err, ERR_INVALID, "guest channel: %s comes from the wrong side", info->name);
 	if (len < info->least)
 		return err_set(err, ERR_INVALID, "guest channel: %s message of %u bytes", info->name, len);
@@ -220,8 +164,8 @@ static bool opens(struct guest_decoder *d, const struct guest_frame *frame)
 
 	if (frame->type != GUEST_HELLO && frame->type != GUEST_ACK)
 		return false;
-	(void)take_u32(&c); /* the version, which is the caller's to judge */
-	uint64_t epoch = take_u64(&c);
+	(void)cursor_u32(&c); /* the version, which is the caller's to judge */
+	uint64_t epoch = cursor_u64(&c);
 	if (d->any_epoch)
 		d->epoch = epoch;
 	return epoch == d->epoch;
@@ -294,17 +238,17 @@ int guest_hello_decode(struct str payload, struct guest_hello *ret, struct err *
 	struct cursor c = {.rest = payload};
 	struct guest_hello m = {0};
 
-	m.version = take_u32(&c);
-	m.epoch = take_u64(&c);
+	m.version = cursor_u32(&c);
+	m.epoch = cursor_u64(&c);
 	/* A later version may have other fields behind these two. */
 	if (!c.bad && m.version != GUEST_PROTOCOL_VERSION)
 		return err_set(err, ERR_UNSUPPORTED, "guest channel: version %u, this guest speaks %d", m.version,
 			       GUEST_PROTOCOL_VERSION);
 	m.wall_ns = take_count(&c);
-	take(&c, m.entropy, sizeof(m.entropy));
-	take(&c, m.machine_id, sizeof(m.machine_id));
-	take(&c, m.boot_id, sizeof(m.boot_id));
-	m.hostname = take_text(&c);
+	cursor_take(&c, m.entropy, sizeof(m.entropy));
+	cursor_take(&c, m.machine_id, sizeof(m.machine_id));
+	cursor_take(&c, m.boot_id, sizeof(m.boot_id));
+	m.hostname = cursor_text(&c);
 	if (!c.bad && !good_hostname(m.hostname))
 		c.bad = true;
 	int rc = taken(&c, GUEST_HELLO, err);
@@ -317,15 +261,15 @@ void guest_hello_encode(const struct guest_hello *m, struct buf *out)
 {
 	assert(good_hostname(m->hostname));
 	buf_append(out, guest_magic, sizeof(guest_magic));
-	size_t frame = frame_begin(out, GUEST_HELLO, GUEST_CONTROL);
+	size_t frame = guest_frame_begin(out, GUEST_HELLO, GUEST_CONTROL);
 	buf_put_u32(out, m->version);
 	buf_put_u64(out, m->epoch);
 	buf_put_u64(out, (uint64_t)m->wall_ns);
 	buf_append(out, m->entropy, sizeof(m->entropy));
 	buf_append(out, m->machine_id, sizeof(m->machine_id));
 	buf_append(out, m->boot_id, sizeof(m->boot_id));
-	put_text(out, m->hostname);
-	frame_end(out, frame);
+	buf_put_text(out, m->hostname);
+	guest_frame_end(out, frame);
 }
 
 int guest_ack_decode(struct str payload, struct guest_ack *ret, struct err *err)
@@ -333,12 +277,12 @@ int guest_ack_decode(struct str payload, struct guest_ack *ret, struct err *err)
 	struct cursor c = {.rest = payload};
 	struct guest_ack m = {0};
 
-	m.version = take_u32(&c);
-	m.epoch = take_u64(&c);
+	m.version = cursor_u32(&c);
+	m.epoch = cursor_u64(&c);
 	if (!c.bad && m.version != GUEST_PROTOCOL_VERSION)
 		return err_set(err, ERR_UNSUPPORTED, "guest channel: the guest speaks version %u, this host %d",
 			       m.version, GUEST_PROTOCOL_VERSION);
-	m.done = take_u32(&c);
+	m.done = cursor_u32(&c);
 	m.init_ns = take_count(&c);
 	m.ready_ns = take_count(&c);
 	m.ack_ns = take_count(&c);
@@ -351,75 +295,122 @@ int guest_ack_decode(struct str payload, struct guest_ack *ret, struct err *err)
 void guest_ack_encode(const struct guest_ack *m, struct buf *out)
 {
 	buf_append(out, guest_magic, sizeof(guest_magic));
-	size_t frame = frame_begin(out, GUEST_ACK, GUEST_CONTROL);
+	size_t frame = guest_frame_begin(out, GUEST_ACK, GUEST_CONTROL);
 	buf_put_u32(out, m->version);
 	buf_put_u64(out, m->epoch);
 	buf_put_u32(out, m->done);
 	buf_put_u64(out, (uint64_t)m->init_ns);
 	buf_put_u64(out, (uint64_t)m->ready_ns);
 	buf_put_u64(out, (uint64_t)m->ack_ns);
-	frame_end(out, frame);
+	guest_frame_end(out, frame);
 }
 
-static size_t take_texts(struct cursor *c, const char **ret, size_t max)
+/* Behind the environment: how standard input comes, and the terminal. */
+static void take_stdio(struct cursor *c, struct guest_job *ret)
 {
-	uint32_t count = take_u32(c);
+	uint8_t flags = cursor_u8(c);
 
-	if (count > max)
+	ret->has_stdin = (flags & JOB_STDIN) != 0;
+	ret->tty = (flags & JOB_TTY) != 0;
+	ret->size.rows = cursor_u16(c);
+	ret->size.cols = cursor_u16(c);
+	if ((flags & ~(unsigned)(JOB_STDIN | JOB_TTY)) != 0)
 		c->bad = true;
-	for (size_t i = 0; i < count && !c->bad; i++)
-		ret[i] = take_text(c);
-	ret[c->bad ? 0 : count] = NULL;
-	return c->bad ? 0 : count;
+}
+
+static void take_services(struct cursor *c, struct guest_job *ret)
+{
+	uint8_t count = cursor_u8(c);
+
+	if (count > GUEST_SERVICES_MAX)
+		c->bad = true;
+	for (size_t i = 0; i < count && !c->bad; i++) {
+		ret->services[i].port = cursor_u16(c);
+		ret->services[i].name = cursor_text(c);
+		if (ret->services[i].port == 0 || !guest_service_name_ok(ret->services[i].name))
+			c->bad = true;
+	}
+	ret->servicec = c->bad ? 0 : count;
+}
+
+bool guest_service_name_ok(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len >= 1 && len <= GUEST_SERVICE_NAME_MAX &&
+	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == len;
 }
 
 int guest_job_decode(struct str payload, struct guest_job *ret, struct err *err)
 {
 	struct cursor c = {.rest = payload};
 
-	ret->pids_max = take_u32(&c);
-	ret->cwd = take_text(&c);
-	ret->argc = take_texts(&c, ret->argv, GUEST_ARGS_MAX);
-	ret->envc = take_texts(&c, ret->env, GUEST_ENV_MAX);
+	ret->pids_max = cursor_u32(&c);
+	ret->cwd = cursor_text(&c);
+	ret->argc = cursor_texts(&c, ret->argv, GUEST_ARGS_MAX);
+	ret->envc = cursor_texts(&c, ret->env, GUEST_ENV_MAX);
 	if (ret->argc == 0)
 		c.bad = true;
-	for (size_t i = 0; i < ret->envc; i++) {
-		const char *equals = strchr(ret->env[i], '=');
-		if (equals == NULL || equals == ret->env[i])
-			c.bad = true;
-	}
+	cursor_check_env(&c, ret->env, ret->envc);
+	take_stdio(&c, ret);
+	take_services(&c, ret);
 	return taken(&c, GUEST_JOB, err);
 }
 
-static int put_texts(struct buf *out, const char *what, const char *const *texts, size_t count, size_t max,
-		     struct err *err)
+int guest_put_texts(struct buf *out, const char *what, const char *const *texts, size_t count, size_t max,
+		    struct err *err)
 {
 	if (count > max)
 		return err_set(err, ERR_TOO_LARGE, "%s: %zu, at most %zu", what, count, max);
 	buf_put_u32(out, (uint32_t)count);
 	for (size_t i = 0; i < count; i++)
-		put_text(out, texts[i]);
+		buf_put_text(out, texts[i]);
+	return 0;
+}
+
+static void put_stdio(const struct guest_job *m, struct buf *out)
+{
+	buf_putc(out, (char)((m->has_stdin ? JOB_STDIN : 0) | (m->tty ? JOB_TTY : 0)));
+	buf_put_u16(out, m->size.rows);
+	buf_put_u16(out, m->size.cols);
+}
+
+static void put_services(const struct guest_job *m, struct buf *out)
+{
+	assert(m->servicec <= GUEST_SERVICES_MAX);
+	buf_putc(out, (char)m->servicec);
+	for (size_t i = 0; i < m->servicec; i++) {
+		assert(m->services[i].port != 0 && guest_service_name_ok(m->services[i].name));
+		buf_put_u16(out, m->services[i].port);
+		buf_put_text(out, m->services[i].name);
+	}
+}
+
+int guest_frame_end_checked(struct buf *out, size_t start, int rc, const char *what, struct err *err)
+{
+	size_t len = out->len - start - GUEST_HEADER_SIZE;
+
+	if (rc == 0 && len > GUEST_PAYLOAD_MAX)
+		rc = err_set(err, ERR_TOO_LARGE, "%s: %zu bytes, at most %d", what, len, GUEST_PAYLOAD_MAX);
+	if (rc < 0) {
+		out->len = start;
+		return rc;
+	}
+	guest_frame_end(out, start);
 	return 0;
 }
 
 int guest_job_encode(const struct guest_job *m, struct buf *out, struct err *err)
 {
-	size_t frame = frame_begin(out, GUEST_JOB, GUEST_CONTROL);
+	size_t frame = guest_frame_begin(out, GUEST_JOB, GUEST_CONTROL);
 	buf_put_u32(out, m->pids_max);
-	put_text(out, m->cwd);
-	int rc = put_texts(out, "arguments of the job", m->argv, m->argc, GUEST_ARGS_MAX, err);
+	buf_put_text(out, m->cwd);
+	int rc = guest_put_texts(out, "arguments of the job", m->argv, m->argc, GUEST_ARGS_MAX, err);
 	if (rc == 0)
-		rc = put_texts(out, "environment of the job", m->env, m->envc, GUEST_ENV_MAX, err);
-	size_t len = out->len - frame - GUEST_HEADER_SIZE;
-	if (rc == 0 && len > GUEST_PAYLOAD_MAX)
-		rc = err_set(err, ERR_TOO_LARGE, "arguments and environment of the job: %zu bytes, at most %d", len,
-			     GUEST_PAYLOAD_MAX);
-	if (rc < 0) {
-		out->len = frame;
-		return rc;
-	}
-	frame_end(out, frame);
-	return 0;
+		rc = guest_put_texts(out, "environment of the job", m->env, m->envc, GUEST_ENV_MAX, err);
+	put_stdio(m, out);
+	put_services(m, out);
+	return guest_frame_end_checked(out, frame, rc, "arguments and environment of the job", err);
 }
 
 int guest_started_decode(struct str payload, struct guest_started *ret, struct err *err)
@@ -427,7 +418,7 @@ int guest_started_decode(struct str payload, struct guest_started *ret, struct e
 	struct cursor c = {.rest = payload};
 	struct guest_started m = {0};
 
-	m.pid = take_u32(&c);
+	m.pid = cursor_u32(&c);
 	int rc = taken(&c, GUEST_STARTED, err);
 	if (rc == 0)
 		*ret = m;
@@ -436,9 +427,9 @@ int guest_started_decode(struct str payload, struct guest_started *ret, struct e
 
 void guest_started_encode(const struct guest_started *m, struct buf *out)
 {
-	size_t frame = frame_begin(out, GUEST_STARTED, GUEST_CONTROL);
+	size_t frame = guest_frame_begin(out, GUEST_STARTED, GUEST_CONTROL);
 	buf_put_u32(out, m->pid);
-	frame_end(out, frame);
+	guest_frame_end(out, frame);
 }
 
 int guest_signal_decode(struct str payload, struct guest_signal *ret, struct err *err)
@@ -446,7 +437,7 @@ int guest_signal_decode(struct str payload, struct guest_signal *ret, struct err
 	struct cursor c = {.rest = payload};
 	struct guest_signal m = {0};
 
-	m.signal = take_u32(&c);
+	m.signal = cursor_u32(&c);
 	m.kill_after_ns = take_count(&c);
 	if (m.signal < 1 || m.signal > 64)
 		c.bad = true;
@@ -458,16 +449,16 @@ int guest_signal_decode(struct str payload, struct guest_signal *ret, struct err
 
 void guest_signal_encode(const struct guest_signal *m, struct buf *out)
 {
-	size_t frame = frame_begin(out, GUEST_SIGNAL, GUEST_CONTROL);
+	size_t frame = guest_frame_begin(out, GUEST_SIGNAL, GUEST_CONTROL);
 	buf_put_u32(out, m->signal);
 	buf_put_u64(out, (uint64_t)m->kill_after_ns);
-	frame_end(out, frame);
+	guest_frame_end(out, frame);
 }
 
 int guest_output_decode(struct str payload, struct guest_output *ret, struct err *err)
 {
 	struct cursor c = {.rest = payload};
-	uint64_t seq = take_u64(&c);
+	uint64_t seq = cursor_u64(&c);
 
 	if (c.bad)
 		return taken(&c, GUEST_OUTPUT, err);
@@ -477,10 +468,10 @@ int guest_output_decode(struct str payload, struct guest_output *ret, struct err
 
 void guest_output_encode(uint16_t stream, const struct guest_output *m, struct buf *out)
 {
-	size_t frame = frame_begin(out, GUEST_OUTPUT, stream);
+	size_t frame = guest_frame_begin(out, GUEST_OUTPUT, stream);
 	buf_put_u64(out, m->seq);
 	buf_append_str(out, m->bytes);
-	frame_end(out, frame);
+	guest_frame_end(out, frame);
 }
 
 int guest_credit_decode(struct str payload, struct guest_credit *ret, struct err *err)
@@ -488,7 +479,7 @@ int guest_credit_decode(struct str payload, struct guest_credit *ret, struct err
 	struct cursor c = {.rest = payload};
 	struct guest_credit m = {0};
 
-	m.bytes = take_u32(&c);
+	m.bytes = cursor_u32(&c);
 	int rc = taken(&c, GUEST_CREDIT, err);
 	if (rc == 0)
 		*ret = m;
@@ -497,9 +488,9 @@ int guest_credit_decode(struct str payload, struct guest_credit *ret, struct err
 
 void guest_credit_encode(uint16_t stream, const struct guest_credit *m, struct buf *out)
 {
-	size_t frame = frame_begin(out, GUEST_CREDIT, stream);
+	size_t frame = guest_frame_begin(out, GUEST_CREDIT, stream);
 	buf_put_u32(out, m->bytes);
-	frame_end(out, frame);
+	guest_frame_end(out, frame);
 }
 
 int guest_usage_decode(struct str payload, struct guest_usage *ret, struct err *err)
@@ -518,11 +509,11 @@ int guest_usage_decode(struct str payload, struct guest_usage *ret, struct err *
 
 void guest_usage_encode(const struct guest_usage *m, struct buf *out)
 {
-	size_t frame = frame_begin(out, GUEST_USAGE, GUEST_CONTROL);
+	size_t frame = guest_frame_begin(out, GUEST_USAGE, GUEST_CONTROL);
 	buf_put_u64(out, (uint64_t)m->user_ns);
 	buf_put_u64(out, (uint64_t)m->system_ns);
 	buf_put_u64(out, (uint64_t)m->max_rss_bytes);
-	frame_end(out, frame);
+	guest_frame_end(out, frame);
 }
 
 int guest_exit_decode(struct str payload, struct guest_exit *ret, struct err *err)
@@ -530,9 +521,9 @@ int guest_exit_decode(struct str payload, struct guest_exit *ret, struct err *er
 	struct cursor c = {.rest = payload};
 	struct guest_exit m = {0};
 
-	m.code = take_u32(&c);
-	m.signal = take_u32(&c);
-	m.oom = take_number(&c, 1) != 0;
+	m.code = cursor_u32(&c);
+	m.signal = cursor_u32(&c);
+	m.oom = cursor_number(&c, 1) != 0;
 	if (m.code > 255 || m.signal > 64)
 		c.bad = true;
 	int rc = taken(&c, GUEST_EXIT, err);
@@ -543,11 +534,11 @@ int guest_exit_decode(struct str payload, struct guest_exit *ret, struct err *er
 
 void guest_exit_encode(const struct guest_exit *m, struct buf *out)
 {
-	size_t frame = frame_begin(out, GUEST_EXIT, GUEST_CONTROL);
+	size_t frame = guest_frame_begin(out, GUEST_EXIT, GUEST_CONTROL);
 	buf_put_u32(out, m->code);
 	buf_put_u32(out, m->signal);
 	buf_putc(out, m->oom ? 1 : 0);
-	frame_end(out, frame);
+	guest_frame_end(out, frame);
 }
 
 int guest_ping_decode(struct str payload, struct guest_ping *ret, struct err *err)
@@ -555,7 +546,7 @@ int guest_ping_decode(struct str payload, struct guest_ping *ret, struct err *er
 	struct cursor c = {.rest = payload};
 	struct guest_ping m = {0};
 
-	m.token = take_u64(&c);
+	m.token = cursor_u64(&c);
 	int rc = taken(&c, GUEST_PING, err);
 	if (rc == 0)
 		*ret = m;
@@ -564,9 +555,9 @@ int guest_ping_decode(struct str payload, struct guest_ping *ret, struct err *er
 
 static void encode_token(enum guest_frame_type type, const struct guest_ping *m, struct buf *out)
 {
-	size_t frame = frame_begin(out, type, GUEST_CONTROL);
+	size_t frame = guest_frame_begin(out, type, GUEST_CONTROL);
 	buf_put_u64(out, m->token);
-	frame_end(out, frame);
+	guest_frame_end(out, frame);
 }
 
 void guest_ping_encode(const struct guest_ping *m, struct buf *out)
@@ -581,12 +572,12 @@ void guest_pong_encode(const struct guest_ping *m, struct buf *out)
 
 void guest_fault_encode(const char *text, struct buf *out)
 {
-	size_t frame = frame_begin(out, GUEST_FAULT, GUEST_CONTROL);
+	size_t frame = guest_frame_begin(out, GUEST_FAULT, GUEST_CONTROL);
 	buf_puts(out, text);
-	frame_end(out, frame);
+	guest_frame_end(out, frame);
 }
 
 void guest_shutdown_encode(struct buf *out)
 {
-	frame_end(out, frame_begin(out, GUEST_SHUTDOWN, GUEST_CONTROL));
+	guest_frame_end(out, guest_frame_begin(out, GUEST_SHUTDOWN, GUEST_CONTROL));
 }

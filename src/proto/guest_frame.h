@@ -21,38 +21,52 @@
 #include "base/str.h"
 
 enum {
-	GUEST_PROTOCOL_VERSION = 1,
+	/*
+	 * 2: streams, and what a job's standard input is. Agent, shim and guest come from one build, and a shim keeps
+	 * the guest that it began with, so both sides of a channel speak one version; a template made by another build
+	 * is not used. Where it is otherwise nevertheless, a guest answers with its own version and nothing done, and
+	 * the host refuses it in a sentence: the job fails before it began, and nothing else was said.
+	 */
+	GUEST_PROTOCOL_VERSION = 2,
 	GUEST_MAGIC_SIZE = 16,
 	GUEST_HEADER_SIZE = 7,
 	GUEST_PAYLOAD_MAX = 64 * 1024,
-	GUEST_CREDIT_START = 256 * 1024, /* bytes of output that each stream may send before the first credit */
-	GUEST_OUTPUT_MAX = 32 * 1024,	 /* bytes of output in one frame, as ours sends it */
+	GUEST_CREDIT_START = 256 * 1024,   /* bytes that the guest may send on each stream before the first credit */
+	GUEST_CREDIT_TO_GUEST = 64 * 1024, /* and the host; the guest, whose memory is small, grants more as it can */
+	GUEST_OUTPUT_MAX = 32 * 1024,	   /* bytes of output or data in one frame, as ours sends it */
 	GUEST_ENTROPY_SIZE = 32,
 	GUEST_ID_SIZE = 16,
 	GUEST_NAME_MAX = 64, /* Linux's limit for a hostname */
 	GUEST_ARGS_MAX = 1024,
 	GUEST_ENV_MAX = 1024,
+	GUEST_SERVICES_MAX = 8, /* that listen in the guest */
+	GUEST_SERVICE_NAME_MAX = 32,
 };
 
 extern const unsigned char guest_magic[GUEST_MAGIC_SIZE];
 
-enum guest_sender { GUEST_FROM_HOST = 1, GUEST_FROM_GUEST = 2 };
+/* A mask. */
+enum guest_sender { GUEST_FROM_HOST = 1, GUEST_FROM_GUEST = 2, GUEST_FROM_BOTH = 3 };
 
 /* name, number, who sends it, least payload */
-#define GUEST_FRAME_TYPES(X)               \
-	X(HELLO, 1, GUEST_FROM_HOST, 12)   \
-	X(ACK, 2, GUEST_FROM_GUEST, 12)    \
-	X(JOB, 3, GUEST_FROM_HOST, 1)      \
-	X(STARTED, 4, GUEST_FROM_GUEST, 4) \
-	X(SIGNAL, 5, GUEST_FROM_HOST, 12)  \
-	X(OUTPUT, 6, GUEST_FROM_GUEST, 8)  \
-	X(CREDIT, 7, GUEST_FROM_HOST, 4)   \
-	X(USAGE, 8, GUEST_FROM_GUEST, 24)  \
-	X(EXIT, 9, GUEST_FROM_GUEST, 9)    \
-	X(PING, 10, GUEST_FROM_HOST, 8)    \
-	X(PONG, 11, GUEST_FROM_GUEST, 8)   \
-	X(FAULT, 12, GUEST_FROM_GUEST, 0)  \
-	X(SHUTDOWN, 13, GUEST_FROM_HOST, 0)
+#define GUEST_FRAME_TYPES(X)                \
+	X(HELLO, 1, GUEST_FROM_HOST, 12)    \
+	X(ACK, 2, GUEST_FROM_GUEST, 12)     \
+	X(JOB, 3, GUEST_FROM_HOST, 1)       \
+	X(STARTED, 4, GUEST_FROM_GUEST, 4)  \
+	X(SIGNAL, 5, GUEST_FROM_HOST, 12)   \
+	X(OUTPUT, 6, GUEST_FROM_GUEST, 8)   \
+	X(CREDIT, 7, GUEST_FROM_BOTH, 4)    \
+	X(USAGE, 8, GUEST_FROM_GUEST, 24)   \
+	X(EXIT, 9, GUEST_FROM_GUEST, 9)     \
+	X(PING, 10, GUEST_FROM_HOST, 8)     \
+	X(PONG, 11, GUEST_FROM_GUEST, 8)    \
+	X(FAULT, 12, GUEST_FROM_GUEST, 0)   \
+	X(SHUTDOWN, 13, GUEST_FROM_HOST, 0) \
+	X(OPEN, 14, GUEST_FROM_BOTH, 1)     \
+	X(DATA, 15, GUEST_FROM_BOTH, 0)     \
+	X(CLOSE, 16, GUEST_FROM_BOTH, 4)    \
+	X(WINSIZE, 17, GUEST_FROM_HOST, 4)
 
 enum guest_frame_type {
 #define X(name, number, sender, least) GUEST_##name = (number),
@@ -63,7 +77,8 @@ enum guest_frame_type {
 /* "hello"; "unknown" for what is none. */
 const char *guest_frame_name(int type);
 
-enum guest_stream { GUEST_CONTROL = 0, GUEST_STDOUT = 1, GUEST_STDERR = 2 };
+/* Those from 16 are opened: proto/guest_stream.h. */
+enum guest_stream { GUEST_CONTROL = 0, GUEST_STDOUT = 1, GUEST_STDERR = 2, GUEST_STDIN = 3, GUEST_FIRST_OPENED = 16 };
 
 struct guest_frame {
 	enum guest_frame_type type;
@@ -129,6 +144,17 @@ struct guest_ack {
 	int64_t ack_ns;
 };
 
+struct guest_winsize {
+	uint16_t rows;
+	uint16_t cols;
+};
+
+/* A port of the guest's loopback. Each connection to it is brought to the host as a stream of this name. */
+struct guest_service {
+	uint16_t port;
+	const char *name; /* 1 to 32 of a-z 0-9 '-' */
+};
+
 struct guest_job {
 	uint32_t pids_max; /* processes and threads of the job; 0: the guest's default */
 	const char *cwd;   /* "" : / */
@@ -136,13 +162,19 @@ struct guest_job {
 	const char *argv[GUEST_ARGS_MAX + 1]; /* at least one; NULL-terminated. Found by the PATH in env */
 	size_t envc;
 	const char *env[GUEST_ENV_MAX + 1]; /* "NAME=value" */
+	bool has_stdin;			    /* stream GUEST_STDIN is open; else it reads /dev/null */
+	bool tty; /* a terminal is all three of its streams; what it shows comes as GUEST_STDOUT. With has_stdin. */
+	struct guest_winsize size; /* of the terminal */
+	size_t servicec;
+	struct guest_service services[GUEST_SERVICES_MAX];
 };
 
 struct guest_started {
 	uint32_t pid; /* in the guest */
 };
 
-/* To every process of the job. Those left after kill_after_ns (0: never) are killed. */
+/* On GUEST_CONTROL: to every process of the job; those left after kill_after_ns (0: never) are killed. On a stream:
+ * to the process that it is of, and its group. */
 struct guest_signal {
 	uint32_t signal;
 	int64_t kill_after_ns;
@@ -154,7 +186,7 @@ struct guest_output {
 	struct str bytes;
 };
 
-/* frame.stream may send this many bytes more. */
+/* Whoever gets it may send this many bytes more on frame.stream. */
 struct guest_credit {
 	uint32_t bytes;
 };
@@ -180,6 +212,8 @@ struct guest_ping {
 
 /* FAULT: text; the guest could not be set up, or refused a message. SHUTDOWN: empty; powers off at once. Without one
  * the guest powers off by itself a few seconds after its last frame, or when the channel is closed. */
+
+bool guest_service_name_ok(const char *name);
 
 int guest_hello_decode(struct str payload, struct guest_hello *ret, struct err *err) must_check;
 int guest_ack_decode(struct str payload, struct guest_ack *ret, struct err *err) must_check;
@@ -208,3 +242,13 @@ void guest_ping_encode(const struct guest_ping *m, struct buf *out);
 void guest_pong_encode(const struct guest_ping *m, struct buf *out);
 void guest_fault_encode(const char *text, struct buf *out);
 void guest_shutdown_encode(struct buf *out);
+
+/* --- for the modules that make frames --- */
+
+/* Where the frame begins is what its end needs to set its length. */
+size_t guest_frame_begin(struct buf *out, enum guest_frame_type type, uint16_t stream);
+void guest_frame_end(struct buf *out, size_t start);
+/* The end of one whose parts come from outside: takes it back where rc is negative or it is too long for a frame. */
+int guest_frame_end_checked(struct buf *out, size_t start, int rc, const char *what, struct err *err) must_check;
+int guest_put_texts(struct buf *out, const char *what, const char *const *texts, size_t count, size_t max,
+		    struct err *err) must_check;

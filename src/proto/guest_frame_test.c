@@ -41,7 +41,7 @@ static void open_host(struct buf *bytes)
 
 static void open_guest(struct buf *bytes)
 {
-	const struct guest_hello hello = {.version = 1, .epoch = EPOCH, .hostname = "h"};
+	const struct guest_hello hello = {.version = GUEST_PROTOCOL_VERSION, .epoch = EPOCH, .hostname = "h"};
 
 	guest_decoder_for_guest(&decoder);
 	guest_hello_encode(&hello, bytes);
@@ -51,7 +51,11 @@ static void open_guest(struct buf *bytes)
 static void hello_and_ack_say_all(void **state)
 {
 	autovar(buf) bytes = {0};
-	struct guest_hello hello = {.version = 1, .epoch = 99, .wall_ns = 1234567, .hostname = "guest-1.a"}, got;
+	struct guest_hello hello = {.version = GUEST_PROTOCOL_VERSION,
+				    .epoch = 99,
+				    .wall_ns = 1234567,
+				    .hostname = "guest-1.a"},
+			   got;
 	struct guest_ack ack;
 	struct err err;
 
@@ -91,6 +95,10 @@ static void a_job_keeps_its_texts(void **state)
 	job = (struct guest_job){.pids_max = 10, .cwd = "/tmp", .argc = 3, .argv = {"sh", "", "a b"}, .envc = 2};
 	job.env[0] = "PATH=/bin";
 	job.env[1] = "EMPTY=";
+	job.has_stdin = job.tty = true;
+	job.size = (struct guest_winsize){.rows = 50, .cols = 132};
+	job.servicec = 1;
+	job.services[0] = (struct guest_service){.port = 9001, .name = "logs"};
 	assert_int_equal(guest_job_encode(&job, &bytes, &err), 0);
 	struct guest_frame frame = only_frame(&bytes);
 	assert_int_equal(guest_job_decode(frame.payload, &job_again, &err), 0);
@@ -102,6 +110,12 @@ static void a_job_keeps_its_texts(void **state)
 	assert_null(job_again.argv[3]);
 	assert_string_equal(job_again.env[1], "EMPTY=");
 	assert_null(job_again.env[2]);
+	assert_true(job_again.has_stdin && job_again.tty);
+	assert_int_equal(job_again.size.rows, 50);
+	assert_int_equal(job_again.size.cols, 132);
+	assert_int_equal(job_again.servicec, 1);
+	assert_int_equal(job_again.services[0].port, 9001);
+	assert_string_equal(job_again.services[0].name, "logs");
 }
 
 static void a_job_too_large_for_a_frame_is_refused_whole(void **state)
@@ -118,31 +132,33 @@ static void a_job_too_large_for_a_frame_is_refused_whole(void **state)
 	assert_int_equal(bytes.len, strlen("before"));
 }
 
+/* No standard input, no terminal, no services. */
+#define TAIL "\0\0\0\0\0\0"
+
 static void jobs_without_sense_are_refused(void **state)
 {
 	static const struct str cases[] = {
 		STR("\0\0\0\0"
 		    "\0"
 		    "\0\0\0\0"
-		    "\0\0\0\0"), /* no argument */
+		    "\0\0\0\0" TAIL), /* no argument */
 		STR("\0\0\0\0"
 		    "\0"
 		    "\1\0\0\0"
 		    "a\0"
 		    "\1\0\0\0"
-		    "X\0"), /* no '=' */
+		    "X\0" TAIL), /* no '=' */
 		STR("\0\0\0\0"
 		    "\0"
 		    "\1\0\0\0"
 		    "a\0"
 		    "\1\0\0\0"
-		    "=X\0"), /* no name */
+		    "=X\0" TAIL), /* no name */
 		STR("\0\0\0\0"
 		    "\0"
 		    "\1\0\0\0"
 		    "a\0"
-		    "\0\0\0\0"
-		    "more"), /* bytes behind */
+		    "\0\0\0\0" TAIL "more"), /* bytes behind */
 		STR("\0\0\0\0"
 		    "\0"
 		    "\2\0\0\0"
@@ -150,12 +166,47 @@ static void jobs_without_sense_are_refused(void **state)
 		STR("\0\0\0\0"
 		    "\0"
 		    "\xff\xff\xff\xff"
-		    "a\0"),
+		    "a\0"
+		    "\0\0\0\0" TAIL), /* too many */
 		STR("\0\0\0\0"
 		    "/tmp"), /* no end */
+		STR("\0\0\0\0"
+		    "\0"
+		    "\1\0\0\0"
+		    "a\0"
+		    "\0\0\0\0"
+		    "\4\0\0\0\0\0"), /* an unknown flag */
+		STR("\0\0\0\0"
+		    "\0"
+		    "\1\0\0\0"
+		    "a\0"
+		    "\0\0\0\0"
+		    "\0\0\0\0\0\1"
+		    "\0\0"
+		    "logs"), /* port 0 */
+		STR("\0\0\0\0"
+		    "\0"
+		    "\1\0\0\0"
+		    "a\0"
+		    "\0\0\0\0"
+		    "\0\0\0\0\0\1"
+		    "\1\0"
+		    "../x"), /* a name */
+		STR("\0\0\0\0"
+		    "\0"
+		    "\1\0\0\0"
+		    "a\0"
+		    "\0\0\0\0"
+		    "\0\0\0\0\0\x09"), /* nine services */
 	};
+	static const struct str good = STR("\0\0\0\0"
+					   "\0"
+					   "\1\0\0\0"
+					   "a\0"
+					   "\0\0\0\0" TAIL);
 
 	(void)state;
+	assert_int_equal(guest_job_decode(good, &job, NULL), 0);
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++)
 		assert_int_equal(guest_job_decode(cases[i], &job, &(struct err){0}), -ERR_INVALID);
 }
@@ -219,9 +270,9 @@ static void values_out_of_range_are_refused(void **state)
 	assert_int_equal(guest_usage_decode(STR("\0\0\0\0\0\0\0\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), &usage, NULL),
 			 -ERR_INVALID);
 	/* A version from the future says so, whatever else it holds. */
-	assert_int_equal(guest_hello_decode(STR("\2\0\0\0\0\0\0\0\0\0\0\0"), &hello, NULL), -ERR_UNSUPPORTED);
+	assert_int_equal(guest_hello_decode(STR("\3\0\0\0\0\0\0\0\0\0\0\0"), &hello, NULL), -ERR_UNSUPPORTED);
 	/* A hostname that is a command line. */
-	guest_hello_encode(&(struct guest_hello){.version = 1, .hostname = "aaaa"}, &bytes);
+	guest_hello_encode(&(struct guest_hello){.version = GUEST_PROTOCOL_VERSION, .hostname = "aaaa"}, &bytes);
 	struct str payload = {bytes.data + GUEST_MAGIC_SIZE + GUEST_HEADER_SIZE,
 			      bytes.len - GUEST_MAGIC_SIZE - GUEST_HEADER_SIZE};
 	bytes.data[bytes.len - 3] = ';';
@@ -281,7 +332,7 @@ static void noise_and_other_epochs_are_skipped(void **state)
 static void a_guest_takes_a_new_epoch_between_frames(void **state)
 {
 	autovar(buf) bytes = {0};
-	const struct guest_hello next = {.version = 1, .epoch = 1234, .hostname = "clone"};
+	const struct guest_hello next = {.version = GUEST_PROTOCOL_VERSION, .epoch = 1234, .hostname = "clone"};
 	struct guest_frame frame;
 
 	(void)state;
