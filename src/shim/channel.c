@@ -148,6 +148,11 @@ void channel_room(struct channel *c, bool room)
 	grant(c);
 }
 
+void channel_excuse(struct channel *c)
+{
+	c->heard_ns = clock_monotonic_ns();
+}
+
 /* --- what the guest says --- */
 
 static int on_ack(struct channel *c, const struct guest_frame *frame, struct err *err)

@@ -54,5 +54,7 @@ int channel_send_job(struct channel *c, const struct guest_job *job, struct err 
 void channel_send_signal(struct channel *c, int signal, int64_t kill_after_ns);
 /* Whether more output can be taken. */
 void channel_room(struct channel *c, bool room);
+/* The VM stands still for no fault of its guest's: its silence counts from now on. */
+void channel_excuse(struct channel *c);
 /* The VMM is gone: reads what it left and then calls finished or lost, unless that was done. */
 void channel_close(struct channel *c);

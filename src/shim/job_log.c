@@ -165,6 +165,12 @@ void job_log_feed(struct job_log *l, enum log_stream stream, struct str bytes)
 		output_feed(l->output, stream, bytes);
 }
 
+void job_log_note(struct job_log *l, const char *text)
+{
+	if (l->output != NULL)
+		output_note(l->output, LOG_LINE_WARNING, "nimbus: %s", text);
+}
+
 void job_log_flush(struct job_log *l)
 {
 	(void)write_spool(l);

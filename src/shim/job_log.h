@@ -32,6 +32,8 @@ AUTOPTR_DEFINE(job_log)
 void job_log_mask(struct job_log *l, const char *name, struct str value);
 /* The log may be closed already: a guest goes on writing while its VM is being killed. */
 void job_log_feed(struct job_log *l, enum log_stream stream, struct str bytes);
+/* A line of ours, as a warning, among what the job writes. */
+void job_log_note(struct job_log *l, const char *text);
 /* What was fed, to disk and on its way. */
 void job_log_flush(struct job_log *l);
 /* The last line; `note` stands behind it, where the job itself did not say why it ends; or NULL. Twice is fine. */

@@ -53,6 +53,7 @@ struct life {
 
 	struct outcome_facts facts;
 	bool vm_gone;
+	bool stalled; /* told in the log */
 	int64_t launched_ns;
 	struct shim_booted booted;
 	struct shim_running running;
@@ -410,7 +411,26 @@ static void on_vm_ended(void *ctx, const struct process_exit *exit)
 	conclude(l);
 }
 
-static const struct machine_ops machine_ops = {.connected = on_vm_connected, .ended = on_vm_ended};
+/* The job's own log says why nothing moves; limits and lease hold as ever. */
+static void on_vm_stalled(void *ctx, bool stalled)
+{
+	struct life *l = ctx;
+
+	if (stalled && !l->stalled) {
+		log_warn("the host's disk is full: the VM stands still until there is room",
+			 F("job", job_of(l)->job_id), F("attempt", job_of(l)->attempt));
+		job_log_note(l->log, "the host's disk is full: the job stands still until there is room");
+		job_log_flush(l->log);
+	} else if (!stalled) {
+		log_info("the host's disk has room again: the VM goes on", F("job", job_of(l)->job_id));
+	}
+	l->stalled = stalled;
+	if (l->channel != NULL)
+		channel_excuse(l->channel);
+}
+
+static const struct machine_ops machine_ops = {
+	.connected = on_vm_connected, .stalled = on_vm_stalled, .ended = on_vm_ended};
 
 static int start_vm(struct life *l, const struct msg_fds *fds, struct err *err)
 {

@@ -35,6 +35,8 @@ struct fixture {
 	bool stopped;
 
 	int guest_fd;
+	int vmm_fd; /* the VMM's end of its control socket: each byte says that there is no room */
+	unsigned tries;
 	struct guest_decoder decoder;
 	struct buf said;
 	uint64_t epoch;
@@ -62,21 +64,53 @@ static void fake_free(struct vm *vm)
 {
 	vm_launch_fini(&vm->launch);
 	fd_close(&vm->console_fd);
+	fd_close(&vm->control_fd);
 	free(vm);
 }
 
-static const struct vm_driver fake_driver = {"fake", "sh", fake_prepare, fake_connect, fake_free};
+static int fake_hear(struct vm *vm, vm_news_fn fn, void *ctx, struct err *err)
+{
+	char byte;
+
+	if (read(vm->control_fd, &byte, 1) != 1)
+		return err_set(err, ERR_UNAVAILABLE, "gone");
+	fn(ctx, VM_NEWS_NO_SPACE, "");
+	return 0;
+}
+
+static int fake_go_on(struct vm *vm, struct err *err)
+{
+	(void)vm;
+	(void)err;
+	the_fixture->tries++;
+	return 0;
+}
+
+static const struct vm_driver fake_driver = {
+	.name = "fake",
+	.program = "sh",
+	.prepare = fake_prepare,
+	.connect = fake_connect,
+	.hear = fake_hear,
+	.go_on = fake_go_on,
+	.free = fake_free,
+};
 
 static int fake_prepare(const struct vm_spec *spec, struct vm **ret, struct err *err)
 {
 	struct vm *vm = xcalloc(1, sizeof(*vm));
-	int ends[2];
+	int ends[2], control[2];
 
 	(void)spec;
 	vm->driver = &fake_driver;
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
 		return err_sys(err, "pipe");
 	vm->console_fd = ends[0];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, control) != 0)
+		return err_sys(err, "socketpair");
+	fd_close(&the_fixture->vmm_fd);
+	vm->control_fd = control[0];
+	the_fixture->vmm_fd = control[1];
 	vm_launch_init(&vm->launch, "/bin/sh");
 	vm_launch_arg(&vm->launch, "sh");
 	vm_launch_arg(&vm->launch, "-c");
@@ -116,6 +150,7 @@ static int set_up(void **state)
 	the_fixture = f;
 	vmm_script = "exec sleep 1000";
 	f->guest_fd = -1;
+	f->vmm_fd = -1;
 	f->agent_fd = -1;
 	f->arena = arena_new();
 	f->path = xstrdup("/tmp/nimbus-life-XXXXXX");
@@ -134,6 +169,7 @@ static int tear_down(void **state)
 	assert_int_equal(dir_remove(AT_FDCWD, f->path, NULL), 0);
 	fd_close(&f->agent_fd);
 	fd_close(&f->guest_fd);
+	fd_close(&f->vmm_fd);
 	fd_close(&f->dir_fd);
 	buf_fini(&f->said);
 	arena_free(f->arena);
@@ -370,6 +406,25 @@ static void a_job_succeeds(void **state)
 	assert_true(e.usage.wall_ns > 0 && e.usage.max_rss_bytes > 0);
 	assert_log(f, "1o|hello\n2o|my ***\n3e|oops\n4o|no newline\n");
 	acknowledge(f);
+}
+
+/* Tried again each second until it has room, and told once. */
+static void a_vm_without_room_stands_still_and_goes_on(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	run_job(f);
+	assert_int_equal(write(f->vmm_fd, "nnn", 3), 3);
+	while (f->tries < 1)
+		step(f);
+	assert_int_equal(write(f->vmm_fd, "n", 1), 1);
+	while (f->tries < 2)
+		step(f);
+	put_end(f, 0, 0, false, &out);
+	guest_says(f, &out);
+	(void)hear_exited(f, SHIM_REASON_EXIT);
+	assert_log(f, "1s|nimbus: the host's disk is full: the job stands still until there is room\n");
 }
 
 /* Whoever connects hears all that was reached; the exit is repeated until it is acknowledged. */
@@ -655,6 +710,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	static const struct CMUnitTest tests[] = {
 		TEST(a_job_succeeds),
+		TEST(a_vm_without_room_stands_still_and_goes_on),
 		TEST(every_agent_is_told_everything),
 		TEST(ends_are_told_apart),
 		TEST(a_cancelled_job_has_its_grace),

@@ -12,6 +12,9 @@
 enum { CONSOLE_KEPT = 4096, WORDS_MAX = 160, REAP_S = 10, CONNECT_S = 60 };
 
 #define CONNECT_RETRY_NS (5 * NS_PER_MS)
+#define STALL_RETRY_NS NS_PER_S
+/* A VM that has run for so long since it was tried again has found its room. */
+#define STALL_OVER_NS (2 * NS_PER_S)
 
 struct machine {
 	struct vm *vm;
@@ -21,8 +24,11 @@ struct machine {
 	bool running;
 	struct loop_source *pidfd;
 	struct loop_source *console;
+	struct loop_source *control;
 	struct loop_source *connect_timer;
 	int64_t connect_by_ns;
+	struct loop_source *stall_timer;
+	enum { FLOWS, STALLED, TRIED } stall;
 	struct buf tail; /* the end of the console, unchecked */
 	char words[WORDS_MAX + 1];
 };
@@ -82,6 +88,8 @@ static void on_ended(void *ctx, unsigned events)
 	(void)events;
 	loop_source_free(TAKE(m->pidfd));
 	loop_source_free(TAKE(m->connect_timer));
+	loop_source_free(TAKE(m->control));
+	loop_source_free(TAKE(m->stall_timer));
 	if (m->console != NULL)
 		read_console(m);
 	if (process_wait(&m->process, clock_monotonic_ns() + REAP_S * NS_PER_S, &exit, &err) < 0)
@@ -108,12 +116,73 @@ static void try_connect(void *ctx)
 	}
 }
 
+/* --- no room on the host's disk --- */
+
+static void on_stall_timer(void *ctx)
+{
+	struct machine *m = ctx;
+	struct err err = {0};
+
+	if (m->stall == TRIED) {
+		m->stall = FLOWS;
+		m->ops->stalled(m->ctx, false);
+		return;
+	}
+	m->stall = TRIED;
+	loop_timer_set(m->stall_timer, clock_monotonic_ns() + STALL_OVER_NS);
+	if (vm_go_on(m->vm, &err) < 0)
+		log_error("a VM that stands still cannot be told to go on", F("error", &err));
+}
+
+static void on_no_space(struct machine *m)
+{
+	/* Each request that finds no room is told. */
+	if (m->stall == STALLED)
+		return;
+	m->stall = STALLED;
+	loop_timer_set(m->stall_timer, clock_monotonic_ns() + STALL_RETRY_NS);
+	m->ops->stalled(m->ctx, true);
+}
+
+/* --- what the VMM says --- */
+
+static void on_news(void *ctx, enum vm_news news, const char *text)
+{
+	struct machine *m = ctx;
+
+	switch (news) {
+	case VM_NEWS_UP:
+		break;
+	case VM_NEWS_NO_SPACE:
+		on_no_space(m);
+		break;
+	case VM_NEWS_REFUSED:
+		log_warn("the VMM refused what it was told", F("why", text));
+		break;
+	}
+}
+
+static void on_control(void *ctx, unsigned events)
+{
+	struct machine *m = ctx;
+	struct err err = {0};
+
+	(void)events;
+	/* Its end is told by the process. */
+	if (vm_hear(m->vm, on_news, m, &err) < 0)
+		loop_source_free(TAKE(m->control));
+}
+
 static int watch(struct machine *m, struct loop *loop, struct err *err)
 {
 	int rc = loop_add_fd(loop, m->process.pidfd, LOOP_READ, LOOP_NORMAL, on_ended, m, &m->pidfd, err);
 
 	if (rc == 0)
 		rc = loop_add_fd(loop, m->vm->console_fd, LOOP_READ, LOOP_BULK, on_console, m, &m->console, err);
+	if (rc == 0)
+		rc = loop_add_fd(loop, m->vm->control_fd, LOOP_READ, LOOP_BULK, on_control, m, &m->control, err);
+	if (rc == 0)
+		rc = loop_add_timer(loop, LOOP_NEVER, LOOP_NORMAL, on_stall_timer, m, &m->stall_timer, err);
 	if (rc == 0)
 		rc = loop_add_timer(loop, clock_monotonic_ns(), LOOP_NORMAL, try_connect, m, &m->connect_timer, err);
 	return rc;
@@ -160,7 +229,9 @@ void machine_free(struct machine *m)
 		(void)(process_wait(&m->process, clock_monotonic_ns() + REAP_S * NS_PER_S, &ignored, NULL) == 0);
 	loop_source_free(m->pidfd);
 	loop_source_free(m->console);
+	loop_source_free(m->control);
 	loop_source_free(m->connect_timer);
+	loop_source_free(m->stall_timer);
 	vm_free(m->vm);
 	buf_fini(&m->tail);
 	fd_close(&m->process.pidfd);

@@ -13,6 +13,9 @@ struct machine;
 
 struct machine_ops {
 	void (*connected)(void *ctx, int fd); /* once; takes fd: the guest channel's byte stream */
+	/* The VM stands still, since the host's disk has no room for what it writes, and is tried again: called with
+	 * true for each try that failed, with false when it ran again for a while. */
+	void (*stalled)(void *ctx, bool stalled);
 	/* Once, the last call: the VMM has ended and is reaped. It may call machine_last_words(), not machine_free().
 	 */
 	void (*ended)(void *ctx, const struct process_exit *exit);

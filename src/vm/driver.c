@@ -54,6 +54,16 @@ int vm_connect(struct vm *vm, int *ret_fd, struct err *err)
 	return vm->driver->connect(vm, ret_fd, err);
 }
 
+int vm_hear(struct vm *vm, vm_news_fn fn, void *ctx, struct err *err)
+{
+	return vm->driver->hear(vm, fn, ctx, err);
+}
+
+int vm_go_on(struct vm *vm, struct err *err)
+{
+	return vm->driver->go_on(vm, err);
+}
+
 void vm_free(struct vm *vm)
 {
 	if (vm != NULL)

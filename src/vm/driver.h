@@ -47,11 +47,21 @@ struct vm_spec {
 
 struct vm;
 
+/* What a VMM tells of its VM besides what the guest says. It may be a lie: a guest may have taken it over. */
+enum vm_news {
+	VM_NEWS_UP,	  /* the VMM listens to us */
+	VM_NEWS_NO_SPACE, /* the VM stands still: what it writes to its scratch disk finds no room on the host's */
+	VM_NEWS_REFUSED,  /* what was asked of it; `text` is why */
+};
+typedef void (*vm_news_fn)(void *ctx, enum vm_news news, const char *text);
+
 struct vm_driver {
 	const char *name;
 	const char *program; /* its VMM, where vm_spec names none */
 	int (*prepare)(const struct vm_spec *spec, struct vm **ret, struct err *err);
 	int (*connect)(struct vm *vm, int *ret_fd, struct err *err);
+	int (*hear)(struct vm *vm, vm_news_fn fn, void *ctx, struct err *err);
+	int (*go_on)(struct vm *vm, struct err *err);
 	void (*free)(struct vm *vm);
 };
 
@@ -62,6 +72,7 @@ struct vm {
 	int console_fd; /* non-blocking pipe: the guest's console and the VMM's complaints. The caller reads it (a full
 			   one slows the guest), keeps the end of it for the story of a VM that died, trusts none of it
 			 */
+	int control_fd; /* readable when vm_hear() has something */
 };
 
 const struct vm_driver *vm_driver_by_name(struct str name); /* "qemu"; NULL */
@@ -74,6 +85,12 @@ int vm_prepare(const struct vm_driver *driver, const struct vm_spec *spec, struc
 enum { VM_NOT_YET = 1 };
 /* The caller owns *ret_fd, a non-blocking stream. VM_NOT_YET: the VMM is not so far; again in some milliseconds. */
 int vm_connect(struct vm *vm, int *ret_fd, struct err *err) must_check;
+
+/* What the VMM has told by now, a bounded part of it: `fn` is called for each, and may call vm_go_on(). Negative: it
+ * tells no more. */
+int vm_hear(struct vm *vm, vm_news_fn fn, void *ctx, struct err *err) must_check;
+/* A VM that stands still runs again, and does again what it could not do. */
+int vm_go_on(struct vm *vm, struct err *err) must_check;
 
 /* Kills nothing: the process is the launcher's. */
 void vm_free(struct vm *vm);

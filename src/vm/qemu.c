@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "vm/qmp.h"
 #include "vm/tsc.h"
 
 #define MIB (UINT64_C(1) << 20)
@@ -15,6 +16,7 @@
 struct qemu {
 	struct vm vm;
 	int channel_fd; /* ours; -1 once the caller has it */
+	struct qmp qmp;
 };
 
 static int duplicate(int fd, int *ret, struct err *err)
@@ -90,6 +92,23 @@ static int add_console(struct qemu *q, struct err *err)
 	return 0;
 }
 
+/* The commands that it begins with lie in the socket before QEMU runs: it takes them as it finds them. */
+static int add_control(struct qemu *q, struct err *err)
+{
+	struct vm_launch *l = &q->vm.launch;
+	int ends[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+		return err_sys(err, "make the control socket");
+	qmp_init(&q->qmp, ends[0]);
+	q->vm.control_fd = ends[0];
+	vm_launch_arg(l, "-chardev");
+	vm_launch_arg(l, "socket,id=control,fd=%d", vm_launch_fd(l, ends[1]));
+	vm_launch_arg(l, "-mon");
+	vm_launch_arg(l, "chardev=control,mode=control");
+	return qmp_send(&q->qmp, "qmp_capabilities", NULL, err);
+}
+
 /*
  * Both: the kernel's end is QEMU's (panic=-1 resets, and -no-reboot makes a reset the end).
  * TCG: what makes it boot fast and at all, since nothing on this machine can calibrate the counter; the security
@@ -146,6 +165,8 @@ static int describe(struct qemu *q, const struct vm_spec *spec, struct err *err)
 	if (rc == 0)
 		rc = add_console(q, err);
 	if (rc == 0)
+		rc = add_control(q, err);
+	if (rc == 0)
 		rc = add_disk(l, "root", 1, spec->root_fd, "readonly=on", err);
 	/* Nobody needs the scratch disk after the VM: no flush ever waits for the host's disk. With auto-read-only QEMU
 	 * would first look for a read-only descriptor in the set. */
@@ -176,6 +197,7 @@ static void qemu_free(struct vm *vm)
 	vm_launch_fini(&vm->launch);
 	fd_close(&vm->console_fd);
 	fd_close(&q->channel_fd);
+	qmp_fini(&q->qmp);
 	free(q);
 }
 
@@ -188,6 +210,8 @@ static int qemu_prepare(const struct vm_spec *spec, struct vm **ret, struct err 
 	vm->driver = &qemu_driver;
 	vm->console_fd = -1;
 	q->channel_fd = -1;
+	q->vm.control_fd = -1;
+	qmp_init(&q->qmp, -1);
 	int rc = vm_find_program(spec->program != NULL ? spec->program : qemu_driver.program, &program, err);
 	if (rc < 0)
 		return rc;
@@ -212,10 +236,48 @@ static int qemu_connect(struct vm *vm, int *ret_fd, struct err *err)
 	return 0;
 }
 
+/* QEMU stops the VM only where a write found no room; other errors of a disk are its guest's to handle. */
+static void tell(const struct qmp_message *m, vm_news_fn fn, void *ctx)
+{
+	bool stopped = strcmp(js_text(js_get(m->data, "action"), ""), "stop") == 0;
+
+	if (m->type == QMP_GREETING)
+		fn(ctx, VM_NEWS_UP, "");
+	else if (m->type == QMP_FAILED)
+		fn(ctx, VM_NEWS_REFUSED, m->text);
+	else if (m->type == QMP_EVENT && strcmp(m->text, "BLOCK_IO_ERROR") == 0 && stopped)
+		fn(ctx, VM_NEWS_NO_SPACE, "");
+}
+
+static int qemu_hear(struct vm *vm, vm_news_fn fn, void *ctx, struct err *err)
+{
+	struct qemu *q = container_of(vm, struct qemu, vm);
+
+	int rc = qmp_receive(&q->qmp, err);
+	while (rc == 0) {
+		autovar(qmp_message) m = {.text = ""};
+		rc = qmp_next(&q->qmp, &m, err);
+		if (rc != QMP_MESSAGE)
+			return rc;
+		tell(&m, fn, ctx);
+		rc = 0;
+	}
+	return rc;
+}
+
+static int qemu_go_on(struct vm *vm, struct err *err)
+{
+	struct qemu *q = container_of(vm, struct qemu, vm);
+
+	return qmp_send(&q->qmp, "cont", NULL, err);
+}
+
 const struct vm_driver qemu_driver = {
 	.name = "qemu",
 	.program = "qemu-system-x86_64",
 	.prepare = qemu_prepare,
 	.connect = qemu_connect,
+	.hear = qemu_hear,
+	.go_on = qemu_go_on,
 	.free = qemu_free,
 };

@@ -82,8 +82,8 @@ static void descriptors_are_passed_not_paths(void **state)
 	assert_non_null(strstr(argument_after(l, "-kernel"), "/proc/self/fd/"));
 	assert_true(has_argument(l, "file=/dev/fdset/1,if=none,id=root,format=raw,readonly=on"));
 	assert_true(has_argument(l, "file=/dev/fdset/2,if=none,id=scratch"));
-	/* Kernel, initrd, channel, standard output and error, two disks: each under a number of its own. */
-	assert_int_equal(l->fd_count, 7);
+	/* Kernel, initrd, channel, standard output and error, control, two disks: each under a number of its own. */
+	assert_int_equal(l->fd_count, 8);
 	for (size_t i = 0; i < l->fd_count; i++) {
 		for (size_t j = 0; j < i; j++)
 			assert_int_not_equal(l->fds[i].child_fd, l->fds[j].child_fd);

@@ -1,6 +1,7 @@
 """A disk that fills up, at any point: refused first, resumed after, nothing acknowledged lost. A tmpfs is the disk."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import random
@@ -145,3 +146,24 @@ def test_every_role_lives_through_a_full_disk():
 
             wait_until(all_known, "every accepted webhook to become a job")
             assert {role: system.role_pid(role) for role in roles} == roles, system.log()
+
+
+def test_a_job_stands_still_while_its_hosts_disk_is_full():
+    """Its own disk is not full: what it writes finds no room beneath, and waits."""
+    mark = "the host's disk is full: the VM stands still"
+    with small_disk("384m") as disk:
+        data = disk.path / "data"
+        data.mkdir(mode=0o755)
+        with System(data=data, env={"NIMBUS_MIN_FREE_DISK": "0"}) as system:
+            job = system.submit("sh", "-c", "yes nimbus | head -c 1048576 > /one; sleep 1; i=0; while [ $i -lt 10 ]; do "
+                                "i=$((i+1)); cp /one /file.$i; sync; done; cat /file.* | sha256sum")
+            system.wait_state(job, "running")
+            disk.fill(4 << 20)
+            wait_until(lambda: mark in system.log(), "the shim to say that the disk is full")
+            assert system.job(job)["state"] == "running"
+            disk.free()
+            assert system.wait_final(job)["state"] == "succeeded"
+            whole = hashlib.sha256((b"nimbus\n" * (1 << 18))[:1 << 20] * 10).hexdigest()
+            logs = system.cli("logs", str(job))
+            assert whole in logs.stdout.decode()
+            assert "the job stands still until there is room" in (logs.stdout + logs.stderr).decode()
