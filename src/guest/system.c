@@ -16,10 +16,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "guest/network.h"
 
 enum {
 	DEVICE_TRIES = 10000, /* of a millisecond each: all devices of a healthy machine are there in a few */
 	PORT_TRIES = DEVICE_TRIES,
+	VIRTIO_NETWORK = 1, /* the standard's number for such a device */
 };
 
 #define PORT_NAME "nimbus.0"
@@ -108,14 +110,14 @@ static int load_module(const char *path, struct err *err)
 }
 
 /* The list is in the order in which the drivers need one another. */
-static int load_modules(struct err *err)
+static int load_modules(const char *path, struct err *err)
 {
 	char line[PATH_MAX];
-	FILE *list = fopen("/modules.list", "re");
+	FILE *list = fopen(path, "re");
 	int rc = 0;
 
 	if (list == NULL)
-		return err_sys(err, "open /modules.list");
+		return err_sys(err, "open %s", path);
 	while (rc == 0 && fgets(line, sizeof(line), list) != NULL) {
 		line[strcspn(line, "\n")] = '\0';
 		if (line[0] != '\0')
@@ -123,6 +125,23 @@ static int load_modules(struct err *err)
 	}
 	(void)fclose(list);
 	return rc;
+}
+
+static bool has_virtio_device(unsigned wanted)
+{
+	DIR *dir = opendir("/sys/bus/virtio/devices");
+	const struct dirent *entry;
+	bool found = false;
+
+	while (dir != NULL && !found && (entry = readdir(dir)) != NULL) {
+		char path[320], text[16];
+		unsigned id = 0;
+		(void)snprintf(path, sizeof(path), "/sys/bus/virtio/devices/%s/device", entry->d_name);
+		found = read_text(path, text, sizeof(text)) && sscanf(text, "%x", &id) == 1 && id == wanted;
+	}
+	if (dir != NULL)
+		(void)closedir(dir);
+	return found;
 }
 
 /* --- disks --- */
@@ -212,24 +231,13 @@ static int enter_root(struct err *err)
 	return rc;
 }
 
-static void loopback_up(void)
-{
-	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return;
-	(void)ioctl(fd, SIOCSIFFLAGS, &request);
-	(void)close(fd);
-}
-
 static bool build_root(void)
 {
 	struct err err = {0};
 	bool scratch = mount_scratch(&err);
 
 	if (err.code == 0 && mount_root(&err) == 0 && enter_root(&err) == 0) {
-		loopback_up();
+		network_loopback_up();
 		return scratch;
 	}
 	(void)fprintf(stderr, "nimbus-guest: %s\n", err.msg);
@@ -317,6 +325,8 @@ uint32_t system_hello(const struct guest_hello *hello)
 		done |= GUEST_DONE_MACHINE_ID;
 	if (set_boot_id(hello))
 		done |= GUEST_DONE_BOOT_ID;
+	if (hello->network.address != 0 && network_up(&hello->network))
+		done |= GUEST_DONE_NETWORK;
 	return done;
 }
 
@@ -345,7 +355,9 @@ int system_boot(struct err *err)
 	/* There is no modprobe here that the kernel could call, and each try would cost it a process. */
 	(void)write_text("/proc/sys/kernel/modprobe", 0, "\n");
 	if (rc == 0)
-		rc = load_modules(err);
+		rc = load_modules("/modules.list", err);
+	if (rc == 0 && has_virtio_device(VIRTIO_NETWORK))
+		rc = load_modules("/network.list", err);
 	if (rc == 0)
 		rc = mount_lower(err);
 	return rc;

@@ -233,6 +233,26 @@ static bool good_hostname(const char *name)
 	       strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.") == len;
 }
 
+/* At the end of a hello, or not there. */
+static void take_network(struct cursor *c, struct guest_network *ret)
+{
+	cursor_take(c, ret->mac, sizeof(ret->mac));
+	ret->address = cursor_u32(c);
+	ret->prefix = cursor_u8(c);
+	ret->gateway = cursor_u32(c);
+	/* A device of its own, not a group; locally given out. */
+	if (ret->address == 0 || ret->prefix < 1 || ret->prefix > 30 || (ret->mac[0] & 3) != 2)
+		c->bad = true;
+}
+
+static void put_network(struct buf *out, const struct guest_network *m)
+{
+	buf_append(out, m->mac, sizeof(m->mac));
+	buf_put_u32(out, m->address);
+	buf_putc(out, (char)m->prefix);
+	buf_put_u32(out, m->gateway);
+}
+
 int guest_hello_decode(struct str payload, struct guest_hello *ret, struct err *err)
 {
 	struct cursor c = {.rest = payload};
@@ -251,6 +271,8 @@ int guest_hello_decode(struct str payload, struct guest_hello *ret, struct err *
 	m.hostname = cursor_text(&c);
 	if (!c.bad && !good_hostname(m.hostname))
 		c.bad = true;
+	if (c.rest.len > 0)
+		take_network(&c, &m.network);
 	int rc = taken(&c, GUEST_HELLO, err);
 	if (rc == 0)
 		*ret = m;
@@ -269,6 +291,8 @@ void guest_hello_encode(const struct guest_hello *m, struct buf *out)
 	buf_append(out, m->machine_id, sizeof(m->machine_id));
 	buf_append(out, m->boot_id, sizeof(m->boot_id));
 	buf_put_text(out, m->hostname);
+	if (m->network.address != 0)
+		put_network(out, &m->network);
 	guest_frame_end(out, frame);
 }
 

@@ -36,6 +36,7 @@ enum {
 	GUEST_OUTPUT_MAX = 32 * 1024,	   /* bytes of output or data in one frame, as ours sends it */
 	GUEST_ENTROPY_SIZE = 32,
 	GUEST_ID_SIZE = 16,
+	GUEST_MAC_SIZE = 6,
 	GUEST_NAME_MAX = 64, /* Linux's limit for a hostname */
 	GUEST_ARGS_MAX = 1024,
 	GUEST_ENV_MAX = 1024,
@@ -112,6 +113,15 @@ int guest_decode(struct guest_decoder *d, struct str *input, struct guest_frame 
 
 /* --- the messages --- */
 
+/* The address of the guest's one network device, whose driver is loaded at boot. Numbers as in 10.0.2.15 = 0x0a00020f.
+ */
+struct guest_network {
+	unsigned char mac[GUEST_MAC_SIZE]; /* the device's own is its template's */
+	uint32_t address;		   /* 0: the guest has no network, and of the rest nothing counts */
+	uint8_t prefix;
+	uint32_t gateway;
+};
+
 /* host -> guest, first; and again after a restore. Everything in it must be new in each VM. */
 struct guest_hello {
 	uint32_t version;
@@ -121,6 +131,7 @@ struct guest_hello {
 	unsigned char machine_id[GUEST_ID_SIZE];
 	unsigned char boot_id[GUEST_ID_SIZE];
 	const char *hostname; /* 1 to 64 of a-z A-Z 0-9 '-' '.' */
+	struct guest_network network;
 };
 
 /* What a guest has done of a hello. A job is refused until all of GUEST_DONE_NEEDED is done. */
@@ -130,8 +141,9 @@ enum guest_done {
 	GUEST_DONE_HOSTNAME = 4,
 	GUEST_DONE_MACHINE_ID = 8,
 	GUEST_DONE_BOOT_ID = 16,
-	GUEST_DONE_SCRATCH = 32, /* there is a scratch disk, and it is mounted */
-	GUEST_DONE_CGROUP = 64,	 /* the job gets its own cgroup */
+	GUEST_DONE_SCRATCH = 32,  /* there is a scratch disk, and it is mounted */
+	GUEST_DONE_CGROUP = 64,	  /* the job gets its own cgroup */
+	GUEST_DONE_NETWORK = 128, /* the network of the hello is set up */
 	GUEST_DONE_NEEDED = 31,
 };
 

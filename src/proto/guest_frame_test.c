@@ -54,7 +54,8 @@ static void hello_and_ack_say_all(void **state)
 	struct guest_hello hello = {.version = GUEST_PROTOCOL_VERSION,
 				    .epoch = 99,
 				    .wall_ns = 1234567,
-				    .hostname = "guest-1.a"},
+				    .hostname = "guest-1.a",
+				    .network = {{2, 0, 0, 0, 0, 9}, 0x0a00020f, 24, 0x0a000202}},
 			   got;
 	struct guest_ack ack;
 	struct err err;
@@ -73,6 +74,10 @@ static void hello_and_ack_say_all(void **state)
 	assert_memory_equal(got.entropy, hello.entropy, sizeof(hello.entropy));
 	assert_memory_equal(got.machine_id, hello.machine_id, GUEST_ID_SIZE);
 	assert_memory_equal(got.boot_id, hello.boot_id, GUEST_ID_SIZE);
+	assert_memory_equal(got.network.mac, hello.network.mac, GUEST_MAC_SIZE);
+	assert_int_equal(got.network.address, 0x0a00020f);
+	assert_int_equal(got.network.prefix, 24);
+	assert_int_equal(got.network.gateway, 0x0a000202);
 
 	guest_decoder_for_host(&decoder, EPOCH);
 	guest_ack_encode(&some_ack, &bytes);

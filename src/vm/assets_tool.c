@@ -42,6 +42,8 @@ int main(int argc, char **argv)
 	if (argc == 2 && strcmp(argv[1], "modules") == 0) {
 		for (size_t i = 0; i < initramfs_module_count; i++)
 			(void)puts(initramfs_modules[i]);
+		for (size_t i = 0; i < initramfs_network_module_count; i++)
+			(void)puts(initramfs_network_modules[i]);
 		return 0;
 	}
 	if (argc == 4 && strcmp(argv[1], "vmlinux") == 0 && make_vmlinux(argv[2], argv[3], &err) == 0)

@@ -80,9 +80,16 @@ static void print_console(struct machine *m)
 		print_message("%.*s", (int)len, bytes);
 }
 
-static void boot(struct machine *m, unsigned memory_mb, unsigned disk_mb)
+static void boot_spec(struct machine *m, unsigned memory_mb, unsigned disk_mb, const struct guest_network *network,
+		      int network_fd)
 {
-	struct vm_spec spec = {.name = "test", .dir_fd = -1, .vcpus = 2, .memory_mb = memory_mb, .accel = VM_TCG};
+	struct vm_spec spec = {.name = "test",
+			       .dir_fd = -1,
+			       .vcpus = 2,
+			       .memory_mb = memory_mb,
+			       .accel = VM_TCG,
+			       .network = network != NULL,
+			       .network_fd = network_fd};
 	struct guest_hello hello;
 
 	*m = (struct machine){.fd = -1, .reader = xcalloc(1, sizeof(*m->reader)), .open_streams = 2};
@@ -92,6 +99,8 @@ static void boot(struct machine *m, unsigned memory_mb, unsigned disk_mb)
 	OK(vm_launch(&m->vm->launch, &m->process, e_));
 	OK(vm_connect(m->vm, &m->fd, e_));
 	vm_hello("guest-1", &hello);
+	if (network != NULL)
+		hello.network = *network;
 	struct err err = {0};
 	if (vm_handshake(m->fd, &hello, m->reader, m->launched_ns + BOOT_S * NS_PER_S, &m->ack, &err) < 0) {
 		print_console(m);
@@ -99,6 +108,11 @@ static void boot(struct machine *m, unsigned memory_mb, unsigned disk_mb)
 	}
 	m->hello_ns = clock_monotonic_ns();
 	close_disks(&spec);
+}
+
+static void boot(struct machine *m, unsigned memory_mb, unsigned disk_mb)
+{
+	boot_spec(m, memory_mb, disk_mb, NULL, -1);
 }
 
 static void send_bytes(struct machine *m, struct buf *out)
@@ -242,6 +256,41 @@ static void runs_a_job(void **state)
 		      (long long)(m.ack.ready_ns / NS_PER_MS), (long long)(m.ack.ack_ns / NS_PER_MS),
 		      (long long)((m.started_ns - m.launched_ns) / NS_PER_MS));
 	assert_int_equal(m.ack.done, GUEST_DONE_NEEDED | GUEST_DONE_SCRATCH | GUEST_DONE_CGROUP);
+	shut_down(&m);
+}
+
+static const char shows_devices[] =
+	"ls /sys/class/net; ip -o -4 addr show dev eth0; ip route; cat /sys/class/net/eth0/address";
+
+static void without_a_network_there_is_no_device(void **state)
+{
+	struct machine m;
+
+	(void)state;
+	NEEDS_VM();
+	boot(&m, 256, 0);
+	start(&m, shows_devices);
+	run_to_end(&m);
+	assert_string_equal(m.text[0].data, "lo\n");
+	assert_int_equal(m.ack.done & GUEST_DONE_NETWORK, 0);
+	shut_down(&m);
+}
+
+static void a_network_is_set_up_as_hello_says(void **state)
+{
+	const struct guest_network network = {{2, 9, 8, 7, 6, 5}, 0x0a00020f, 24, 0x0a000202};
+	struct machine m;
+
+	(void)state;
+	NEEDS_VM();
+	boot_spec(&m, 256, 0, &network, -1);
+	assert_int_equal(m.ack.done & GUEST_DONE_NETWORK, GUEST_DONE_NETWORK);
+	start(&m, shows_devices);
+	run_to_end(&m);
+	assert_non_null(strstr(m.text[0].data, "eth0\nlo\n"));
+	assert_non_null(strstr(m.text[0].data, " inet 10.0.2.15/24 "));
+	assert_non_null(strstr(m.text[0].data, "default via 10.0.2.2 dev eth0"));
+	assert_non_null(strstr(m.text[0].data, "02:09:08:07:06:05"));
 	shut_down(&m);
 }
 
@@ -432,6 +481,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(kvm_is_probed_once),
 		cmocka_unit_test(runs_a_job),
+		cmocka_unit_test(without_a_network_there_is_no_device),
+		cmocka_unit_test(a_network_is_set_up_as_hello_says),
 		cmocka_unit_test(ignoring_a_signal_ends_in_a_kill),
 		cmocka_unit_test(what_a_job_leaves_behind_is_killed),
 		cmocka_unit_test(a_fork_bomb_can_be_ended),

@@ -38,6 +38,9 @@ struct vm_spec {
 	int initrd_fd;	  /* vm/initramfs.h */
 	int root_fd;	  /* a squashfs, opened read-only */
 	int scratch_fd;	  /* an ext4 image, opened read-write (vm/scratch.h); -1: the guest writes to its memory */
+	bool network;	  /* a network device; else the VM has none at all */
+	int network_fd;	  /* who carries its frames (vm/passt.h), a connected stream; -1: nobody, as in a template.
+			     Counts only with `network` */
 	unsigned vcpus;
 	unsigned memory_mb;
 	enum vm_accel accel;

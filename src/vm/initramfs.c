@@ -13,6 +13,9 @@ const char *const initramfs_modules[] = {
 };
 const size_t initramfs_module_count = ARRAY_LEN(initramfs_modules);
 
+const char *const initramfs_network_modules[] = {"failover", "net_failover", "virtio_net"};
+const size_t initramfs_network_module_count = ARRAY_LEN(initramfs_network_modules);
+
 struct entry {
 	const char *path;
 	unsigned mode;
@@ -70,9 +73,24 @@ static int add_part(int share_fd, const char *from, const char *to, unsigned mod
 	return rc;
 }
 
+/* share/modules/NAME.ko for each, and `list`, which names them in their order. */
+static int add_modules(int share_fd, const char *const *names, size_t count, const char *list, struct buf *out,
+		       struct err *err)
+{
+	autovar(buf) paths = {0};
+	int rc = 0;
+
+	for (size_t i = 0; i < count && rc == 0; i++) {
+		autofree char *path = xasprintf("modules/%s.ko", names[i]);
+		rc = add_part(share_fd, path, path, 0644, out, err);
+		buf_printf(&paths, "/%s\n", path);
+	}
+	cpio_file(out, list, 0644, buf_str(&paths));
+	return rc;
+}
+
 int initramfs_build(int share_fd, struct buf *out, struct err *err)
 {
-	autovar(buf) list = {0};
 	size_t start = out->len;
 
 	cpio_dir(out, "dev");
@@ -80,16 +98,15 @@ int initramfs_build(int share_fd, struct buf *out, struct err *err)
 	cpio_char_device(out, "dev/console", 0600, 5, 1);
 	cpio_dir(out, "modules");
 	int rc = add_part(share_fd, "nimbus-guest", "init", 0755, out, err);
-	for (size_t i = 0; i < initramfs_module_count && rc == 0; i++) {
-		autofree char *path = xasprintf("modules/%s.ko", initramfs_modules[i]);
-		rc = add_part(share_fd, path, path, 0644, out, err);
-		buf_printf(&list, "/%s\n", path);
-	}
+	if (rc == 0)
+		rc = add_modules(share_fd, initramfs_modules, initramfs_module_count, "modules.list", out, err);
+	if (rc == 0)
+		rc = add_modules(share_fd, initramfs_network_modules, initramfs_network_module_count, "network.list",
+				 out, err);
 	if (rc < 0) {
 		out->len = start;
 		return rc;
 	}
-	cpio_file(out, "modules.list", 0644, buf_str(&list));
 	cpio_end(out);
 	return 0;
 }

@@ -21,6 +21,9 @@ void cpio_end(struct buf *out);
 /* The drivers of a machine whose devices are virtio-mmio, in the order in which they are loaded. */
 extern const char *const initramfs_modules[];
 extern const size_t initramfs_module_count;
+/* After them, and only where the machine has a network device: loading costs time. */
+extern const char *const initramfs_network_modules[];
+extern const size_t initramfs_network_module_count;
 
 /* Appends the archive of share/nimbus-guest and share/modules/NAME.ko. */
 int initramfs_build(int share_fd, struct buf *out, struct err *err) must_check;

@@ -74,6 +74,25 @@ static int add_channel(struct qemu *q, struct err *err)
 	return 0;
 }
 
+/* The hardware address is the same in all VMs, as it must be where they are clones: the guest takes its own. */
+static int add_network(struct vm_launch *l, const struct vm_spec *spec, struct err *err)
+{
+	int copy;
+
+	vm_launch_arg(l, "-netdev");
+	if (spec->network_fd >= 0) {
+		int rc = duplicate(spec->network_fd, &copy, err);
+		if (rc < 0)
+			return rc;
+		vm_launch_arg(l, "stream,id=network,server=off,addr.type=fd,addr.str=%d", vm_launch_fd(l, copy));
+	} else {
+		vm_launch_arg(l, "hubport,id=network,hubid=0");
+	}
+	vm_launch_arg(l, "-device");
+	vm_launch_arg(l, "virtio-net-device,netdev=network,mac=02:00:00:00:00:01");
+	return 0;
+}
+
 static int add_console(struct qemu *q, struct err *err)
 {
 	struct vm_launch *l = &q->vm.launch;
@@ -172,6 +191,9 @@ static int describe(struct qemu *q, const struct vm_spec *spec, struct err *err)
 	 * would first look for a read-only descriptor in the set. */
 	if (rc == 0 && spec->scratch_fd >= 0)
 		rc = add_disk(l, "scratch", 2, spec->scratch_fd, "auto-read-only=off,cache=unsafe,discard=unmap", err);
+	/* Last: what stands before it has the same place with and without it. */
+	if (rc == 0 && spec->network)
+		rc = add_network(l, spec, err);
 	if (rc == 0)
 		add_command_line(l, spec, spec->tsc_khz > 0 ? spec->tsc_khz : tsc_khz());
 	return rc;

@@ -70,6 +70,30 @@ static void kvm_keeps_its_mitigations(void **state)
 	assert_string_equal(argument_after(&vm->launch, "-cpu"), "host");
 }
 
+static void a_network_device_only_where_it_is_wanted(void **state)
+{
+	autoptr(vm) none = NULL;
+	autoptr(vm) open_vm = NULL;
+	autoptr(vm) template = NULL;
+	autoclose fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	(void)state;
+	assert_int_equal(prepare((struct vm_spec){.vcpus = 1, .memory_mb = 256}, &none, NULL), 0);
+	assert_false(has_argument(&none->launch, "netdev"));
+	assert_false(has_argument(&none->launch, "virtio-net"));
+	assert_true(has_argument(&none->launch, "-nodefaults"));
+	assert_int_equal(prepare((struct vm_spec){.vcpus = 1, .memory_mb = 256, .network = true, .network_fd = fd},
+				 &open_vm, NULL),
+			 0);
+	assert_non_null(
+		strstr(argument_after(&open_vm->launch, "-netdev"), "stream,id=network,server=off,addr.type=fd"));
+	assert_true(has_argument(&open_vm->launch, "virtio-net-device,netdev=network"));
+	assert_int_equal(prepare((struct vm_spec){.vcpus = 1, .memory_mb = 256, .network = true, .network_fd = -1},
+				 &template, NULL),
+			 0);
+	assert_string_equal(argument_after(&template->launch, "-netdev"), "hubport,id=network,hubid=0");
+}
+
 static void descriptors_are_passed_not_paths(void **state)
 {
 	autoptr(vm) vm = NULL;
@@ -172,6 +196,7 @@ static void a_launch_does_what_it_says(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_network_device_only_where_it_is_wanted),
 		cmocka_unit_test(tcg_gets_the_counters_rate),
 		cmocka_unit_test(kvm_keeps_its_mitigations),
 		cmocka_unit_test(descriptors_are_passed_not_paths),
