@@ -59,6 +59,7 @@ struct http_pending {
 	int64_t timeout_ns;
 	http_done_fn done;
 	void *ctx;
+	bool connect_only;
 };
 
 void http_reply_fini(struct http_reply *r)
@@ -335,6 +336,10 @@ static int transfer_init(struct transfer *t, CURL *easy, const struct http_call 
 	set_limits(t, call, timeout_ns);
 	set_method(t, call);
 	set_headers(t, call);
+	if (call->connect_only) {
+		(void)curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, 1L);
+		(void)curl_easy_setopt(easy, CURLOPT_HTTPPROXYTUNNEL, 1L);
+	}
 	return 0;
 }
 
@@ -379,7 +384,7 @@ static enum err_code code_by_status(int status)
 	return status >= 400 && status < 500 ? ERR_INVALID : ERR_INTERNAL;
 }
 
-static int answer_error(struct http_reply *reply, const char *url, struct err *err)
+int http_reply_error(struct http_reply *reply, const char *url, struct err *err)
 {
 	autoptr(js) body = NULL;
 	struct str raw = str_trim(buf_str(&reply->body));
@@ -427,7 +432,7 @@ static int transfer_finish(struct transfer *t, CURLcode code, const char *url, i
 		return transport_error(t, code, url, timeout_ns, err);
 	}
 	if (!is_success(status))
-		return answer_error(t->reply, url, err);
+		return http_reply_error(t->reply, url, err);
 	/* A last line without its newline. */
 	if (t->line.len > 0 && !t->stopped)
 		(void)t->on_line(t->line_ctx, buf_str(&t->line));
@@ -557,11 +562,52 @@ void http_pending_cancel(struct http_pending *p)
 	pending_free(p);
 }
 
+int http_pending_fd(const struct http_pending *p)
+{
+	curl_socket_t fd = -1;
+
+	(void)curl_easy_getinfo(p->transfer.easy, CURLINFO_ACTIVESOCKET, &fd);
+	return fd;
+}
+
+static int connection_error(const struct http_pending *p, CURLcode code, struct err *err)
+{
+	struct str origin = url_origin(p->url);
+
+	return err_set(err, ERR_UNAVAILABLE, "the connection to %.*s broke: %s", STR_ARG(origin),
+		       curl_easy_strerror(code));
+}
+
+int http_pending_send(struct http_pending *p, struct str bytes, size_t *ret_sent, struct err *err)
+{
+	CURLcode code = curl_easy_send(p->transfer.easy, bytes.data, bytes.len, ret_sent);
+
+	if (code == CURLE_AGAIN)
+		return HTTP_AGAIN;
+	return code == CURLE_OK ? 0 : connection_error(p, code, err);
+}
+
+int http_pending_recv(struct http_pending *p, char *to, size_t cap, size_t *ret_got, struct err *err)
+{
+	CURLcode code = curl_easy_recv(p->transfer.easy, to, cap, ret_got);
+
+	if (code == CURLE_AGAIN)
+		return HTTP_AGAIN;
+	if (code != CURLE_OK)
+		return connection_error(p, code, err);
+	return *ret_got == 0 ? HTTP_CLOSED : 0;
+}
+
 /* `done` may start and cancel calls: nothing is remembered across it but the client. */
 static void finish_pending(struct http_pending *p, CURLcode code)
 {
 	struct err err = {0};
 
+	/* Removed, the handle would lose its connection. */
+	if (p->connect_only && code == CURLE_OK) {
+		p->done(p->ctx, &p->reply, NULL);
+		return;
+	}
 	(void)curl_multi_remove_handle(p->client->multi, p->transfer.easy);
 	int rc = transfer_finish(&p->transfer, code, p->url, p->timeout_ns, &err);
 	p->done(p->ctx, &p->reply, rc < 0 ? &err : NULL);
@@ -677,6 +723,7 @@ int http_client_start(struct http_client *c, const struct http_call *call, http_
 	p->client = c;
 	p->done = done;
 	p->ctx = ctx;
+	p->connect_only = call->connect_only;
 	p->url = xstrdup(call->url);
 	p->timeout_ns = call->timeout_ns != 0 ? call->timeout_ns : timeout_default_ns;
 	p->next = c->pending;

@@ -49,6 +49,10 @@ struct http_call {
 	unsigned retries;
 	http_line_fn on_line; /* takes the body of a 2xx answer line by line instead of into the reply */
 	void *line_ctx;
+	/* Only connects, TLS and all. http_client_start() only: `done` is called with an empty reply, and where err is
+	 * NULL the pending call stays until it is cancelled, and is the connection (http_pending_send() ...). What is
+	 * said on it is the caller's. net/upgrade_client.h is made of it. */
+	bool connect_only;
 };
 
 /* Filled as far as the answer came, also when the call failed. */
@@ -75,6 +79,16 @@ int http_client_start(struct http_client *c, const struct http_call *call, http_
 		      struct http_pending **ret, struct err *err) must_check;
 /* `done` is not called. NULL is fine. */
 void http_pending_cancel(struct http_pending *p);
+
+/* A connection that connect_only has made. Nothing blocks. */
+enum { HTTP_AGAIN = 1, HTTP_CLOSED = 2 };
+/* To be watched; where it is readable, read until HTTP_AGAIN: TLS may have read more than was asked for. */
+int http_pending_fd(const struct http_pending *p);
+int http_pending_send(struct http_pending *p, struct str bytes, size_t *ret_sent, struct err *err) must_check;
+/* HTTP_CLOSED: the peer has said all. */
+int http_pending_recv(struct http_pending *p, char *to, size_t cap, size_t *ret_got, struct err *err) must_check;
+/* An answer outside 2xx, whose body is there, as the error that it says. */
+int http_reply_error(struct http_reply *reply, const char *url, struct err *err) must_check;
 
 /* Full jitter: evenly from 0 to min(max_ns, base_ns * 2^attempt); attempt counts from 0. */
 int64_t http_backoff(unsigned attempt, int64_t base_ns, int64_t max_ns);

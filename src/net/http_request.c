@@ -30,6 +30,9 @@ static void answer_clear(struct http_answer *answer)
 	if (answer->streamed && answer->stream.free != NULL)
 		answer->stream.free(answer->stream.state);
 	answer->streamed = false;
+	if (answer->upgraded)
+		answer->upgrade.cancel(answer->upgrade.state);
+	answer->upgraded = false;
 }
 
 void http_request_free(struct http_request *req)

@@ -39,6 +39,8 @@ struct http_answer {
 	size_t header_cap;
 	bool streamed;
 	struct http_stream stream;
+	bool upgraded;
+	struct http_upgrade upgrade;
 };
 
 struct http_request {

@@ -32,6 +32,7 @@
 #include "net/http_forwarded.h"
 #include "net/http_head.h"
 #include "net/http_request.h"
+#include "net/http_upgrade.h"
 #include "net/http_wait.h"
 #include "net/listen.h"
 #include "net/tls.h"
@@ -62,6 +63,7 @@ struct http_server {
 	struct http_waits *waits;
 	atomic_bool stopping;
 	struct http_bodies bodies;
+	struct http_upgrades *upgrades;
 
 	pthread_mutex_t lock; /* guards active */
 	pthread_cond_t idle;  /* active became 0 */
@@ -145,7 +147,9 @@ static struct MHD_Response *make_response(struct http_request *req)
 	struct http_answer *answer = &req->answer;
 	struct MHD_Response *response = NULL;
 
-	if (answer->streamed)
+	if (answer->upgraded)
+		response = http_upgrades_response(req);
+	else if (answer->streamed)
 		response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, req, NULL);
 	else
 		response = MHD_create_response_from_buffer(answer->body.len, answer->body.data, MHD_RESPMEM_PERSISTENT);
@@ -155,6 +159,8 @@ static struct MHD_Response *make_response(struct http_request *req)
 		(void)MHD_add_response_header(response, "Content-Type", answer->content_type);
 	for (size_t i = 0; i < answer->header_count; i++)
 		(void)MHD_add_response_header(response, answer->headers[i].name, answer->headers[i].value);
+	if (answer->upgraded)
+		return response;
 	if (req->close || atomic_load(&s->stopping) || http_connections_counts(s->connections).current > KEEP_ALIVE_MAX)
 		(void)MHD_add_response_header(response, "Connection", "close");
 	return response;
@@ -642,6 +648,7 @@ struct http_server *http_server_new(const struct http_server_opts *opts)
 	 * those beyond are finished where they are. */
 	s->bodies.timeout_ns = s->opts.body_timeout_ns;
 	s->bodies.drop_ns = s->opts.drop_timeout_ns;
+	s->upgrades = http_upgrades_new(opts->upgrades_max > 0 ? opts->upgrades_max : 1024);
 	s->queue = queue_new(2 * (size_t)s->opts.connections_max);
 	s->waits = http_waits_new(on_ready);
 	pthread_mutex_init(&s->lock, NULL);
@@ -677,8 +684,8 @@ static int start_daemon(struct http_server *s, unsigned flags, struct MHD_Daemon
 		{MHD_OPTION_END, 0, NULL},
 	};
 
-	*ret = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET |
-					flags,
+	*ret = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE |
+					MHD_USE_NO_LISTEN_SOCKET | flags,
 				0, NULL, NULL, on_request, s, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
 	return *ret != NULL ? 0 : err_set(err, ERR_UNAVAILABLE, "the HTTP server's threads would not start");
 }
@@ -755,6 +762,8 @@ struct http_server_counts http_server_counts(struct http_server *s)
 		.queued = queue_len(s->queue),
 		.queued_max = s->opts.queue_max,
 		.body_bytes = atomic_load(&s->bodies.bytes),
+		.upgraded = http_upgrades_count(s->upgrades),
+		.upgraded_max = http_upgrades_max(s->upgrades),
 		.connections = http_connections_counts(s->connections),
 	};
 
@@ -762,6 +771,11 @@ struct http_server_counts http_server_counts(struct http_server *s)
 	counts.active = s->active;
 	pthread_mutex_unlock(&s->lock);
 	return counts;
+}
+
+struct http_upgrades *http_server_upgrades(struct http_server *s)
+{
+	return s->upgrades;
 }
 
 static void await_requests(struct http_server *s, int64_t deadline_ns)
@@ -780,6 +794,7 @@ void http_server_stop(struct http_server *s, int64_t deadline_ns)
 	if (s->plain != NULL) {
 		http_connections_stop_accepting(s->connections);
 		http_waits_stop(s->waits);
+		http_upgrades_stop(s->upgrades);
 		await_requests(s, deadline_ns);
 	}
 	queue_close(s->queue);
@@ -805,6 +820,7 @@ void http_server_free(struct http_server *s)
 	http_connections_free(s->connections);
 	free(s->listeners);
 	http_waits_free(s->waits);
+	http_upgrades_free(s->upgrades);
 	queue_free(s->queue);
 	pthread_mutex_destroy(&s->lock);
 	pthread_cond_destroy(&s->idle);

@@ -91,6 +91,7 @@ struct http_server_opts {
 	int64_t body_timeout_ns; /* how long a request may take to bring a body that is kept in memory; 0: 60 s */
 	int64_t slow_timeout_ns; /* how long a request may come in below 1 KB/s; 0: 15 s */
 	int64_t drop_timeout_ns; /* how long a refused body is taken so that its sender sees the answer; 0: 5 s */
+	unsigned upgrades_max;	 /* connections that were upgraded, beyond which further ones get 503; 0: 1,024 */
 };
 
 /* The options, and the routes in them, must outlive the server. */
@@ -99,8 +100,9 @@ struct http_server *http_server_new(const struct http_server_opts *opts) must_ch
 int http_server_start(struct http_server *s, struct err *err) must_check;
 uint16_t http_server_port(const struct http_server *s);
 /*
- * Takes no new connection; ends waits (as if their time were over) and streams (after what they have); lets requests
- * finish until deadline_ns (monotonic), then cuts them. When it returns no callback of the role runs any more.
+ * Takes no new connection; ends waits (as if their time were over) and streams (after what they have); shuts upgraded
+ * connections down, and waits until whoever has them has closed them; lets requests finish until deadline_ns
+ * (monotonic), then cuts them. When it returns no callback of the role runs any more.
  */
 void http_server_stop(struct http_server *s, int64_t deadline_ns);
 /* For /readyz: http_server_stop() was called. */
@@ -115,6 +117,8 @@ struct http_server_counts {
 	size_t queued;	/* waiting for a worker */
 	size_t queued_max;
 	size_t body_bytes; /* of bodies in memory */
+	size_t upgraded;   /* connections that are no more HTTP's */
+	size_t upgraded_max;
 	struct http_connection_counts connections;
 };
 struct http_server_counts http_server_counts(struct http_server *s);
@@ -231,3 +235,26 @@ struct http_stream {
 	int64_t idle_ns; /* 0: 15 s */
 };
 int http_reply_stream(struct http_request *req, int status, const struct http_stream *stream) must_check;
+
+/* --- upgrades: a connection that stops being HTTP's --- */
+
+/* One that was handed over. Its request, and the server, live until it is closed. */
+struct http_upgraded;
+
+struct http_upgrade {
+	const char *protocol; /* what the client must name in Upgrade */
+	/*
+	 * The answer was sent, and the connection is the callee's: `fd` is non-blocking, not to be closed, and behind
+	 * TLS where there is TLS; `early` came already. In the thread that moves bytes: it may not wait. The peer's
+	 * death is seen after a minute; else nothing ends the connection but its owner.
+	 */
+	void (*start)(void *state, struct http_upgraded *u, int fd, struct str early);
+	/* In place of start, where the client was gone before it. */
+	void (*cancel)(void *state);
+	void *state;
+};
+/* ERR_INVALID where the client did not ask for this protocol (426 would be another's word for it), ERR_UNAVAILABLE
+ * where there are too many. For inline and worker routes, whose requests have no body. */
+int http_reply_upgrade(struct http_request *req, const struct http_upgrade *upgrade, struct err *err) must_check;
+/* Once; from any thread. The descriptor is not the caller's any more. */
+void http_upgraded_close(struct http_upgraded *u);
