@@ -16,6 +16,7 @@
 #include "base/crypto.h"
 #include "base/file.h"
 #include "base/js.h"
+#include "base/listing.h"
 #include "base/mem.h"
 #include "base/secret.h"
 #include "role/role.h"
@@ -32,6 +33,7 @@ struct keys_options {
 	bool now;
 	int64_t publish_ns;
 	int64_t keep_ns;
+	struct output_flags output;
 };
 
 struct data {
@@ -66,14 +68,17 @@ static int data_open(const struct keys_options *o, struct data *ret, struct err 
 
 /* --- list --- */
 
-static void put_time(int64_t at)
+static struct js *key_row(const char *kind, const char *id, const char *state)
 {
-	char text[CLOCK_TEXT_SIZE];
+	struct js *row = js_new_object();
 
-	(void)printf("  %-27s", at != 0 ? clock_format(at, text) : "-");
+	js_set(row, "kind", js_new_text(kind));
+	js_set(row, "id", js_new_text(id));
+	js_set(row, "state", js_new_text(state));
+	return row;
 }
 
-static int list_signing(const struct data *d, struct err *err)
+static int list_signing(const struct data *d, struct js *rows, struct err *err)
 {
 	struct key_info list[KEYRING_MAX];
 	autoptr(keyring) k = NULL;
@@ -83,15 +88,15 @@ static int list_signing(const struct data *d, struct err *err)
 		return r;
 	size_t count = keyring_list(k, clock_unix_ns(), list);
 	for (size_t i = 0; i < count; i++) {
-		(void)printf("signing  %-43s  %-8s", list[i].kid, key_state_name(list[i].state));
-		put_time(list[i].from_at);
-		put_time(list[i].until_at);
-		(void)putchar('\n');
+		struct js *row = key_row("signing", list[i].kid, key_state_name(list[i].state));
+		js_set_time(row, "from", list[i].from_at);
+		js_set_time(row, "until", list[i].until_at);
+		js_push(rows, row);
 	}
 	return 0;
 }
 
-static int list_sealing(const struct data *d, struct err *err)
+static int list_sealing(const struct data *d, struct js *rows, struct err *err)
 {
 	char ids[SEALER_KEYS_MAX][SEALER_ID_SIZE];
 	autoptr(sealer) s = NULL;
@@ -100,21 +105,32 @@ static int list_sealing(const struct data *d, struct err *err)
 	if (r < 0)
 		return r;
 	size_t count = sealer_ids(s, ids);
-	for (size_t i = 0; i < count; i++)
-		(void)printf("sealing  %-43s  %s\n", ids[i], i == 0 ? "active" : "previous");
+	for (size_t i = 0; i < count; i++) {
+		struct js *row = key_row("sealing", ids[i], i == 0 ? "active" : "previous");
+		js_set_time(row, "from", 0);
+		js_set_time(row, "until", 0);
+		js_push(rows, row);
+	}
 	return 0;
 }
 
+static const struct listing_column columns[] = {
+	{"KIND", "kind"}, {"ID", "id"}, {"STATE", "state"}, {"FROM", "from"}, {"UNTIL", "until"},
+};
+static const struct listing listing = {.id = "id", .columns = columns, .count = ARRAY_LEN(columns)};
+
 static int run_list(struct command_call *call, struct err *err)
 {
+	const struct keys_options *o = call->options;
+	autoptr(js) rows = js_new_array();
 	autovar(data) d = {0};
-	int r = data_open(call->options, &d, err);
+	int r = data_open(o, &d, err);
 
-	if (r < 0)
-		return r;
-	(void)printf("KIND     %-43s  %-8s  %-27s  %-27s\n", "ID", "STATE", "FROM", "UNTIL");
-	r = list_signing(&d, err);
-	return r < 0 ? r : list_sealing(&d, err);
+	if (r == 0)
+		r = list_signing(&d, rows, err);
+	if (r == 0)
+		r = list_sealing(&d, rows, err);
+	return r < 0 ? r : print_listing(&listing, &o->output, rows, err);
 }
 
 /* --- shared secrets --- */
@@ -298,6 +314,11 @@ static int run_retire(struct command_call *call, struct err *err)
 	return r;
 }
 
+static const struct command_option list_options[] = {
+	OUTPUT_ROWS(struct keys_options, output),
+	LISTING_ROWS(struct keys_options, output),
+};
+
 static const struct command_option rotate_options[] = {
 	{"kind", 'k', OPTION_TEXT, offsetof(struct keys_options, kind), .value = "KIND",
 	 .help = "signing (which it is otherwise), sealing, admin, agent."},
@@ -320,7 +341,11 @@ static const struct command_option retire_options[] = {
 const struct command keys_list_command = {
 	.path = "admin keys list",
 	.summary = "Show signing and sealing keys, and their times",
-	.examples = "  nimbus admin keys list\n",
+	.examples = "  nimbus admin keys list\n"
+		    "  nimbus admin keys list --json=id,state\n"
+		    "  nimbus admin keys list -o csv\n",
+	.options = list_options,
+	.option_count = ARRAY_LEN(list_options),
 	.run = run_list,
 	SHARED,
 };

@@ -106,9 +106,10 @@ static void put_option(const struct command_option *o, struct buf *out)
 
 	if (o->hidden)
 		return;
-	int len = snprintf(left, sizeof(left), "%c%c%s--%s%s%s", o->letter != 0 ? '-' : ' ',
-			   o->letter != 0 ? o->letter : ' ', o->letter != 0 ? ", " : "  ", o->name,
-			   o->value != NULL ? " " : "", o->value != NULL ? o->value : "");
+	const char *mark = o->value == NULL ? "" : o->type == OPTION_MAYBE ? "[=" : " ";
+	int len = snprintf(left, sizeof(left), "%c%c%s--%s%s%s%s", o->letter != 0 ? '-' : ' ',
+			   o->letter != 0 ? o->letter : ' ', o->letter != 0 ? ", " : "  ", o->name, mark,
+			   o->value != NULL ? o->value : "", o->type == OPTION_MAYBE ? "]" : "");
 	buf_printf(out, "  %-28s%s%s\n", left, len >= 28 ? "  " : "", o->help);
 }
 
@@ -186,13 +187,35 @@ static int set_flag(const struct command_option *o, const char *value, void *to,
 	return 0;
 }
 
+static bool is_choice(const char *choices, struct str value, struct suggest *nearest, struct arena *a)
+{
+	bool found = false;
+
+	for (struct str rest = str_c(choices); rest.data != NULL && !found;) {
+		struct str word = str_cut(&rest, ' ');
+		found = str_eq(word, value);
+		suggest_offer(nearest, arena_str(a, word));
+	}
+	return found;
+}
+
 static int set_text(const struct command_option *o, const char *value, void *to, struct arena *a, struct err *err)
 {
-	(void)o;
-	(void)a;
-	(void)err;
+	struct suggest nearest = {.given = str_c(value)};
+
+	if (o->choices != NULL && !is_choice(o->choices, str_c(value), &nearest, a)) {
+		const char *meant = suggest_best(&nearest);
+		return err_set(err, ERR_INVALID, "--%s '%s' is none of: %s%s%s%s", o->name, value, o->choices,
+			       meant != NULL ? "; did you mean " : "", meant != NULL ? meant : "",
+			       meant != NULL ? "?" : "");
+	}
 	*(const char **)to = value;
 	return 0;
+}
+
+static int set_maybe(const struct command_option *o, const char *value, void *to, struct arena *a, struct err *err)
+{
+	return set_text(o, value != NULL ? value : "", to, a, err);
 }
 
 static int set_texts(const struct command_option *o, const char *value, void *to, struct arena *a, struct err *err)
@@ -250,14 +273,20 @@ static int set_seconds(const struct command_option *o, const char *value, void *
 static int (*const setters[])(const struct command_option *o, const char *value, void *to, struct arena *a,
 			      struct err *err) = {
 	[OPTION_FLAG] = set_flag, [OPTION_TEXT] = set_text,	  [OPTION_TEXTS] = set_texts,
-	[OPTION_INT] = set_int,	  [OPTION_SECONDS] = set_seconds,
+	[OPTION_INT] = set_int,	  [OPTION_SECONDS] = set_seconds, [OPTION_MAYBE] = set_maybe,
 };
+
+/* Is its value, where it has one, the next word? */
+static bool takes_word(const struct command_option *o)
+{
+	return o->type != OPTION_FLAG && o->type != OPTION_MAYBE;
+}
 
 static int set_option(struct parser *p, const struct command_option *o, const char *value, struct err *err)
 {
 	if (o->type == OPTION_FLAG && value != NULL)
 		return err_set(err, ERR_INVALID, "--%s takes no value", o->name);
-	if (o->type != OPTION_FLAG && value == NULL) {
+	if (takes_word(o) && value == NULL) {
 		value = *p->rest;
 		if (value == NULL)
 			return err_set(err, ERR_INVALID, "--%s needs a value: --%s %s", o->name, o->name, o->value);
@@ -305,7 +334,7 @@ static int parse_letters(struct parser *p, const char *word, struct err *err)
 			p->help = p->help != 0 ? p->help : 'h';
 		else if (o == NULL)
 			return err_set(err, ERR_INVALID, "'%s' has no flag -%c", p->command->path, *letter);
-		else if (o->type == OPTION_FLAG)
+		else if (!takes_word(o))
 			rc = set_option(p, o, NULL, err);
 		else
 			return set_option(p, o, letter[1] != '\0' ? letter + 1 : NULL, err);
@@ -479,7 +508,7 @@ static bool takes_next_word(const struct command_program *program, const char *c
 			else if (flag[1] != '\0' && flag[2] == '\0')
 				o = find_letter(c, flag[1]);
 			if (o != NULL)
-				return o->type != OPTION_FLAG;
+				return takes_word(o);
 		}
 	}
 	return false;

@@ -20,6 +20,7 @@
 enum option_type {
 	OPTION_FLAG,	/* bool */
 	OPTION_TEXT,	/* const char *; NULL when not given */
+	OPTION_MAYBE,	/* const char *; its value, if any, by '=' only: "" when given without; NULL when not given */
 	OPTION_TEXTS,	/* struct option_texts: may be given again and again */
 	OPTION_INT,	/* int64_t */
 	OPTION_SECONDS, /* int64_t ns; given in seconds with a fraction, or with s, m, h */
@@ -34,12 +35,13 @@ struct command_option {
 	const char *name; /* without the dashes */
 	char letter;	  /* 0: none */
 	enum option_type type;
-	size_t offset;	   /* into the command's options struct */
-	const char *value; /* what the help calls its value: "DIR" */
-	const char *help;  /* one line */
-	int64_t min, max;  /* OPTION_INT; both 0: any */
-	int64_t otherwise; /* OPTION_INT and OPTION_SECONDS (in ns): when not given */
-	bool hidden;	   /* of old programs: understood, not shown */
+	size_t offset;	     /* into the command's options struct */
+	const char *value;   /* what the help calls its value: "DIR" */
+	const char *help;    /* one line */
+	int64_t min, max;    /* OPTION_INT; both 0: any */
+	int64_t otherwise;   /* OPTION_INT and OPTION_SECONDS (in ns): when not given */
+	bool hidden;	     /* of old programs: understood, not shown */
+	const char *choices; /* the words that a text may be, at spaces; NULL: any */
 };
 
 struct command;

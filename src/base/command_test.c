@@ -19,6 +19,8 @@ struct options {
 	int64_t limit;
 	int64_t wait;
 	bool follow;
+	const char *fields;
+	const char *colour;
 };
 
 static int do_nothing(struct command_call *call, struct err *err)
@@ -38,6 +40,9 @@ static const struct command_option options[] = {
 	 .max = 200, .otherwise = 20},
 	{"wait", 0, OPTION_SECONDS, offsetof(struct options, wait), .value = "S", .help = "How long."},
 	{"follow", 'f', OPTION_FLAG, offsetof(struct options, follow), .help = "Follow."},
+	{"fields", 'F', OPTION_MAYBE, offsetof(struct options, fields), .value = "LIST", .help = "Only these."},
+	{"colour", 0, OPTION_TEXT, offsetof(struct options, colour), .value = "WHEN", .help = "When.",
+	 .choices = "auto always never"},
 	{"cmd", 0, OPTION_TEXT, offsetof(struct options, image), .value = "X", .help = "Old.", .hidden = true},
 };
 
@@ -136,6 +141,31 @@ static void flags_may_stand_before_the_last_word(void **state)
 	}
 }
 
+static void a_value_may_be_left_out(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *line;
+		const char *fields;
+		size_t args;
+	} cases[] = {
+		{"nimbus jobs submit --fields x", "", 1}, {"nimbus jobs submit --fields=a,b x", "a,b", 1},
+		{"nimbus jobs submit -Ff x", "", 1},	  {"nimbus admin --fields tokens list", "", 0},
+		{"nimbus jobs submit x", NULL, 1},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		autovar(parsed) p = parse(cases[i].line);
+		const struct options *o = p.call.options;
+		assert_int_equal(p.rc, 0);
+		assert_int_equal(p.call.arg_count, cases[i].args);
+		if (cases[i].fields == NULL)
+			assert_null(o->fields);
+		else
+			assert_string_equal(o->fields, cases[i].fields);
+	}
+}
+
 static void what_another_program_had_is_named(void **state)
 {
 	(void)state;
@@ -184,6 +214,8 @@ static void mistakes_say_what_was_meant(void **state)
 		{"nimbus up -n 0", "--limit: '0' is not a whole number from 1 to 200", "see"},
 		{"nimbus up --wait 1x", "--wait: '1x' is not a time", "see"},
 		{"nimbus up --wait -1", "--wait: '-1' is not a time", "see"},
+		{"nimbus up --colour allways", "--colour 'allways' is none of: auto always never; did you mean always?",
+		 "see"},
 		{"nimbus up --wait nan", "--wait: 'nan' is not a time", "see"},
 	};
 
@@ -211,6 +243,7 @@ static void help_is_made_from_the_rows(void **state)
 		{"nimbus jobs submit --help", "examples:\n  nimbus jobs submit -- true\n", "--cmd"},
 		{"nimbus help jobs submit", "More.", "--cmd"},
 		{"nimbus jobs show -h", "  -n, --limit N               How many.\n", "examples:"},
+		{"nimbus jobs show -h", "  -F, --fields[=LIST]         Only these.\n", NULL},
 		{"nimbus jobs show --bad -h", "-j, --json", NULL},
 	};
 
@@ -244,6 +277,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(flags_stand_anywhere),
 		cmocka_unit_test(flags_may_stand_before_the_last_word),
+		cmocka_unit_test(a_value_may_be_left_out),
 		cmocka_unit_test(what_another_program_had_is_named),
 		cmocka_unit_test(what_is_not_given_has_its_default),
 		cmocka_unit_test(mistakes_say_what_was_meant),

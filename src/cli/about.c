@@ -15,12 +15,12 @@ static int run_version(struct command_call *call, struct err *err)
 	const struct cli_flags *flags = call->options;
 	autovar(buf) out = {0};
 
-	if (flags->json) {
+	if (flags->output.json != NULL) {
 		autoptr(js) v = js_new_object();
 		js_set(v, "version", js_new_text(NIMBUS_VERSION));
 		js_set(v, "commit", js_new_text(nimbus_commit));
 		js_set(v, "compiler", js_new_text(__VERSION__));
-		return print_js(v, err);
+		return print_json(&flags->output, v, err);
 	}
 	buf_printf(&out, "nimbus %s (%s)\n", NIMBUS_VERSION, nimbus_commit);
 	return print_text(&out, err);
@@ -31,7 +31,7 @@ const struct command version_command = {
 	.summary = "Print the version and the commit",
 	.examples = "  nimbus --version\n  nimbus version --json\n",
 	.shared = cli_options,
-	.shared_count = 1, /* --json */
+	.shared_count = OUTPUT_ROW_COUNT,
 	.options_size = sizeof(struct cli_flags),
 	.run = run_version,
 };

@@ -87,8 +87,8 @@ static int run(struct command_call *call, struct err *err)
 		rc = o->secret != NULL || o->offline ? mint_offline(call, &answer, err) : mint(call, &answer, err);
 	if (rc < 0)
 		return rc;
-	if (o->cli.json)
-		return print_js(answer, err);
+	if (o->cli.output.json != NULL)
+		return print_json(&o->cli.output, answer, err);
 	buf_printf(&out, "%s\n", js_text(js_get(answer, "token"), ""));
 	rc = print_text(&out, err);
 	secret_wipe(out.data, out.len);

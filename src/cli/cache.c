@@ -15,7 +15,7 @@
 
 struct cache_options {
 	struct role_flags role;
-	bool json;
+	struct output_flags output;
 	const char *secret;
 	int64_t org_id;
 	const char *scope;
@@ -83,13 +83,13 @@ static int print(const struct cache_options *o, const struct secret *token, int6
 	struct str text = secret_reveal(token); /* to whom asked for it */
 	autovar(buf) out = {0};
 
-	if (o->json) {
+	if (o->output.json != NULL) {
 		autoptr(js) v = js_new_object();
 		js_set(v, "token", js_new_str(text));
 		js_set(v, "organization_id", js_new_int(o->org_id));
 		js_set(v, "scope", js_new_text(o->scope));
 		js_set(v, "expires_at", js_new_text(expires));
-		return print_js(v, err);
+		return print_json(&o->output, v, err);
 	}
 	buf_printf(&out, "Token: %.*s\nOrganization ID: %" PRId64 "\nScope: %s\nExpires At: %s\n", STR_ARG(text),
 		   o->org_id, o->scope, expires);
@@ -120,7 +120,7 @@ static int run(struct command_call *call, struct err *err)
 }
 
 static const struct command_option options[] = {
-	{"json", 'j', OPTION_FLAG, offsetof(struct cache_options, json), .help = "Print JSON."},
+	OUTPUT_ROWS(struct cache_options, output),
 	{"org-id", 0, OPTION_INT, offsetof(struct cache_options, org_id), .value = "N",
 	 .help = "The organisation that the token is for.", .min = 1, .max = JOB_ID_MAX},
 	{"scope", 0, OPTION_TEXT, offsetof(struct cache_options, scope), .value = "SCOPE",

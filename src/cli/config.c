@@ -14,7 +14,7 @@
 struct config_options {
 	struct role_flags role;
 	bool origin;
-	bool json;
+	struct output_flags output;
 };
 
 static bool is_role(const struct config_table *table)
@@ -57,18 +57,6 @@ static int check_names(const struct command_call *call, struct err *err)
 
 /* --- show --- */
 
-static void put_item(const struct config_source *s, const struct config_key *key, bool origin, struct buf *out)
-{
-	autovar(buf) value = {0};
-	struct config_item item = config_item(s, key, &value);
-
-	buf_printf(out, "%s=", key->name);
-	(void)terminal_clean(buf_str(&value), false, out);
-	if (origin)
-		buf_printf(out, "  # %s", item.origin);
-	buf_putc(out, '\n');
-}
-
 static struct js *item_as_js(const struct config_source *s, const struct config_table *table,
 			     const struct config_key *key)
 {
@@ -88,11 +76,42 @@ static struct js *item_as_js(const struct config_source *s, const struct config_
 	return o;
 }
 
+/* As a file of variables has it. What a later version will read is shown where somebody has set it. */
+static void put_items(const void *ctx, const struct js *items, const struct screen *screen, struct buf *out)
+{
+	const struct config_options *o = ctx;
+
+	for (size_t i = 0; i < js_len(items); i++) {
+		const struct js *item = js_at(items, i);
+		const char *origin = js_text(js_get(item, "origin"), "");
+		autovar(buf) note = {0};
+		if (js_bool(js_get(item, "later"), false) && strcmp(origin, "unset") == 0)
+			continue;
+		buf_printf(out, "%s=", js_text(js_get(item, "name"), ""));
+		(void)terminal_clean(str_c(js_text(js_get(item, "value"), "")), false, out);
+		buf_printf(&note, "  # %s", origin);
+		if (o->origin)
+			screen_put(screen, STYLE_DIM, note.data, out);
+		buf_putc(out, '\n');
+	}
+}
+
+static const struct listing_column columns[] = {
+	{"NAME", "name"}, {"VALUE", "value"}, {"ORIGIN", "origin"}, {"DEFAULT", "default"},
+	{"TYPE", "type"}, {"ROLE", "role"},   {"LATER", "later"},
+};
+
 static int run_show(struct command_call *call, struct err *err)
 {
 	const struct config_options *o = call->options;
+	const struct listing listing = {
+		.id = "name",
+		.columns = columns,
+		.count = ARRAY_LEN(columns),
+		.text = put_items,
+		.ctx = o,
+	};
 	autovar(role) role = {0};
-	autovar(buf) out = {0};
 	autoptr(js) list = js_new_array();
 
 	int rc = check_names(call, err);
@@ -100,19 +119,10 @@ static int run_show(struct command_call *call, struct err *err)
 		rc = role_open(&o->role, true, &role, err);
 	for (size_t t = 0; t < settings_table_count && rc == 0; t++) {
 		const struct config_table *table = settings_tables[t];
-		for (size_t k = 0; k < table->count && chosen(call, table); k++) {
-			const struct config_key *key = &table->keys[k];
-			autovar(buf) value = {0};
-			bool later = (key->flags & CONFIG_RESERVED) != 0;
-			if (o->json)
-				js_push(list, item_as_js(role.source, table, key));
-			else if (!later || config_item(role.source, key, &value).set)
-				put_item(role.source, key, o->origin, &out);
-		}
+		for (size_t k = 0; k < table->count && chosen(call, table); k++)
+			js_push(list, item_as_js(role.source, table, &table->keys[k]));
 	}
-	if (rc < 0)
-		return rc;
-	return o->json ? print_js(list, err) : print_text(&out, err);
+	return rc < 0 ? rc : print_listing(&listing, &o->output, list, err);
 }
 
 /* --- check --- */
@@ -262,14 +272,15 @@ static int run_check(struct command_call *call, struct err *err)
 	if (rc < 0)
 		return rc;
 	check_tables(&r, call, role.source);
-	rc = o->json ? print_js(all, err) : say_report(&r, err);
+	rc = o->output.json != NULL ? print_json(&o->output, all, err) : say_report(&r, err);
 	if (rc < 0)
 		return rc;
 	return js_len(r.errors) > 0 ? err_info(ERR_INVALID)->exit_status : 0;
 }
 
 static const struct command_option options[] = {
-	{"json", 'j', OPTION_FLAG, offsetof(struct config_options, json), .help = "Print JSON."},
+	OUTPUT_ROWS(struct config_options, output),
+	LISTING_ROWS(struct config_options, output),
 	{"origin", 0, OPTION_FLAG, offsetof(struct config_options, origin),
 	 .help = "With file and line of each, or environment, default, unset."},
 };
@@ -300,6 +311,6 @@ const struct command config_check_command = {
 	.examples = "  nimbus config check\n"
 		    "  nimbus config check control-plane --env-file ./nimbus.env\n"
 		    "  nimbus config check --json | jq -r '.errors[]'\n",
-	ROWS(1), /* --json */
+	ROWS(OUTPUT_ROW_COUNT),
 	.run = run_check,
 };

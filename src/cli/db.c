@@ -10,13 +10,14 @@
 #include "base/mem.h"
 #include "cli/commands.h"
 #include "cli/session.h"
-#include "cli/table.h"
 #include "store/dsn.h"
 #include "store/migrate.h"
 
+#define ABSENT "absent"
+
 struct db_options {
 	struct role_flags role;
-	bool json;
+	struct output_flags output;
 };
 
 /* A set of migrations, and where the database lies that has it, unless its variable says otherwise. */
@@ -98,7 +99,7 @@ static const char *summary_of(const struct found *f)
 	const struct schema_status *s = &f->status;
 
 	if (f->absent)
-		return "absent";
+		return ABSENT;
 	if (s->oldest > s->newest)
 		return "too new";
 	if (s->pending > 0)
@@ -137,54 +138,67 @@ static struct js *found_js(const struct found *f)
 	return o;
 }
 
-static void put_steps(const struct found *f, const struct screen *screen, struct buf *out)
+static void put_steps(const struct js *steps, const struct screen *screen, struct buf *out)
 {
 	static const char *const titles[] = {"SCHEMA", "NAME", "APPLIED", "BY", "ON"};
 	autoptr(table) t = table_new(titles, ARRAY_LEN(titles));
 
-	for (size_t i = 0; i < f->status.step_count; i++) {
-		const struct schema_step *step = &f->status.steps[i];
-		char when[CLOCK_TEXT_SIZE] = "pending";
-		if (step->applied_at != 0)
-			(void)clock_format(step->applied_at, when);
-		table_cell_i64(t, step->version);
-		table_cell(t, step->name, STYLE_PLAIN);
-		table_cell(t, when, step->applied_at != 0 ? STYLE_PLAIN : STYLE_BUSY);
-		table_cell(t, step->program, STYLE_PLAIN);
-		table_cell(t, step->host, STYLE_PLAIN);
+	for (size_t i = 0; i < js_len(steps); i++) {
+		const struct js *step = js_at(steps, i);
+		const char *at = js_text(js_get(step, "applied_at"), NULL);
+		table_cell_i64(t, js_int(js_get(step, "version"), 0));
+		table_cell(t, js_text(js_get(step, "name"), NULL), STYLE_PLAIN);
+		table_cell(t, at != NULL ? at : "pending", at != NULL ? STYLE_PLAIN : STYLE_BUSY);
+		table_cell(t, js_text(js_get(step, "program"), NULL), STYLE_PLAIN);
+		table_cell(t, js_text(js_get(step, "host"), NULL), STYLE_PLAIN);
 	}
 	table_print(t, screen, out);
 }
 
-static void put_found(const struct found *f, const struct screen *screen, struct buf *out)
+static void put_database(const struct js *database, const struct screen *screen, struct buf *out)
 {
-	const struct schema_status *s = &f->status;
+	const char *status = js_text(js_get(database, "status"), "");
+	const struct js *steps = js_get(database, "steps");
+	int64_t oldest = js_int(js_get(database, "oldest_program"), 0);
 
-	buf_printf(out, "%s  %s\n", f->set->name, f->address);
-	if (f->absent) {
+	buf_printf(out, "%s  %s\n", js_text(js_get(database, "name"), ""), js_text(js_get(database, "address"), ""));
+	if (strcmp(status, ABSENT) == 0) {
 		buf_puts(out, "  there is none yet: it is made when the role starts\n");
 		return;
 	}
-	buf_printf(out, "  schema %" PRId64 " of %" PRId64 ": %s\n", s->version, s->newest, summary_of(f));
-	if (s->oldest > 0)
-		buf_printf(out, "  programs that know less than schema %" PRId64 " cannot work with it\n", s->oldest);
-	if (s->step_count > 0)
-		put_steps(f, screen, out);
+	buf_printf(out, "  schema %" PRId64 " of %" PRId64 ": %s\n", js_int(js_get(database, "version"), 0),
+		   js_int(js_get(database, "newest"), 0), status);
+	if (oldest > 0)
+		buf_printf(out, "  programs that know less than schema %" PRId64 " cannot work with it\n", oldest);
+	if (js_len(steps) > 0)
+		put_steps(steps, screen, out);
 }
+
+static void put_databases(const void *ctx, const struct js *databases, const struct screen *screen, struct buf *out)
+{
+	(void)ctx;
+	for (size_t i = 0; i < js_len(databases); i++)
+		put_database(js_at(databases, i), screen, out);
+}
+
+static const struct listing_column columns[] = {
+	{"NAME", "name"},	{"ADDRESS", "address"}, {"STATUS", "status"},
+	{"VERSION", "version"}, {"NEWEST", "newest"},	{"OLDEST PROGRAM", "oldest_program"},
+};
+static const struct listing listing = {
+	.id = "name",
+	.columns = columns,
+	.count = ARRAY_LEN(columns),
+	.text = put_databases,
+};
 
 static int print_all(const struct db_options *o, const struct found *found, size_t count, struct err *err)
 {
-	const struct screen screen = screen_find();
-	autovar(buf) out = {0};
 	autoptr(js) list = js_new_array();
 
-	for (size_t i = 0; i < count; i++) {
-		if (o->json)
-			js_push(list, found_js(&found[i]));
-		else
-			put_found(&found[i], &screen, &out);
-	}
-	return o->json ? print_js(list, err) : print_text(&out, err);
+	for (size_t i = 0; i < count; i++)
+		js_push(list, found_js(&found[i]));
+	return print_listing(&listing, &o->output, list, err);
 }
 
 /* What a script asks: is there something to do. */
@@ -242,7 +256,8 @@ static int run_migrate(struct command_call *call, struct err *err)
 }
 
 static const struct command_option options[] = {
-	{"json", .type = OPTION_FLAG, .offset = offsetof(struct db_options, json), .help = "Print JSON"},
+	OUTPUT_ROWS(struct db_options, output),
+	LISTING_ROWS(struct db_options, output),
 };
 
 #define SHARED                                                                                                       \

@@ -13,7 +13,6 @@
 #include "cli/commands.h"
 #include "cli/config.h"
 #include "cli/session.h"
-#include "cli/table.h"
 #include "vm/assets.h"
 #include "vm/driver.h"
 #include "vm/kvm_probe.h"
@@ -246,47 +245,48 @@ static void check_servers(struct doctor *d, bool demanded)
 
 /* --- the whole --- */
 
-static void put_checks(const struct doctor *d, struct buf *out)
+static void put_checks(const void *ctx, const struct js *checks, const struct screen *screen, struct buf *out)
 {
 	static const struct {
-		const char *plain;
-		const char *colour;
-	} marks[] = {
-		[CHECK_OK] = {"[ ok ]", "[\x1b[32m ok \x1b[0m]"},
-		[CHECK_WARN] = {"[warn]", "[\x1b[33mwarn\x1b[0m]"},
-		[CHECK_FAIL] = {"[fail]", "[\x1b[31mfail\x1b[0m]"},
-	};
-	const struct screen screen = screen_find();
+		const char *name;
+		const char *mark;
+		enum style style;
+	} marks[] = {{"ok", " ok ", STYLE_GOOD}, {"warn", "warn", STYLE_WARN}, {"fail", "fail", STYLE_BAD}};
 
-	for (size_t i = 0; i < js_len(d->checks); i++) {
-		const struct js *check = js_at(d->checks, i);
-		const char *status = js_text(js_get(check, "status"), "");
+	(void)ctx;
+	for (size_t i = 0; i < js_len(checks); i++) {
+		const struct js *check = js_at(checks, i);
 		const char *fix = js_text(js_get(check, "fix"), NULL);
-		size_t verdict = CHECK_OK;
-		while (verdict < CHECK_FAIL && strcmp(verdict_names[verdict], status) != 0)
-			verdict++;
-		buf_printf(out, "%s %-18s %s\n", screen.colour ? marks[verdict].colour : marks[verdict].plain,
-			   js_text(js_get(check, "name"), ""), js_text(js_get(check, "message"), ""));
+		size_t m = 0;
+		while (m + 1 < ARRAY_LEN(marks) && strcmp(marks[m].name, js_text(js_get(check, "status"), "")) != 0)
+			m++;
+		buf_putc(out, '[');
+		screen_put(screen, marks[m].style, marks[m].mark, out);
+		buf_printf(out, "] %-18s %s\n", js_text(js_get(check, "name"), ""),
+			   js_text(js_get(check, "message"), ""));
 		if (fix != NULL)
 			buf_printf(out, "%-25s fix: %s\n", "", fix);
 	}
 }
+
+static const struct listing_column columns[] = {
+	{"CHECK", "name"},
+	{"STATUS", "status"},
+	{"MESSAGE", "message"},
+	{"FIX", "fix"},
+};
+static const struct listing listing = {
+	.id = "name",
+	.columns = columns,
+	.count = ARRAY_LEN(columns),
+	.text = put_checks,
+};
 
 struct doctor_options {
 	struct cli_flags cli;
 	bool server;
 	bool strict;
 };
-
-static int print(const struct doctor *d, bool json, struct err *err)
-{
-	autovar(buf) out = {0};
-
-	if (json)
-		return print_js(d->checks, err);
-	put_checks(d, &out);
-	return print_text(&out, err);
-}
 
 static int run(struct command_call *call, struct err *err)
 {
@@ -297,7 +297,7 @@ static int run(struct command_call *call, struct err *err)
 	struct doctor d = {.session = &s, .checks = checks};
 
 	if (!check_config(&d, &o->cli.role)) {
-		int told = print(&d, o->cli.json, err);
+		int told = print_listing(&listing, &o->cli.output, d.checks, err);
 		return told < 0 ? told : 1;
 	}
 	int rc = session_open(call, &s, err);
@@ -312,7 +312,7 @@ static int run(struct command_call *call, struct err *err)
 	check_kvm(&d, &parts, have_parts);
 	check_servers(&d, o->server);
 	config_unload(&agent_config, &d.agent);
-	rc = print(&d, o->cli.json, err);
+	rc = print_listing(&listing, &o->cli.output, d.checks, err);
 	if (rc < 0)
 		return rc;
 	return d.failed || (d.warned && o->strict) ? 1 : 0;
@@ -321,6 +321,7 @@ static int run(struct command_call *call, struct err *err)
 static const struct command_option options[] = {
 	{"server", 's', OPTION_FLAG, offsetof(struct doctor_options, server),
 	 .help = "No server found is a failure too."},
+	LISTING_ROWS(struct doctor_options, cli.output),
 	{"strict", 0, OPTION_FLAG, offsetof(struct doctor_options, strict), .help = "Warnings are failures."},
 };
 

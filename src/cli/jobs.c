@@ -4,11 +4,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "base/clock.h"
 #include "base/mem.h"
 #include "cli/commands.h"
 #include "cli/session.h"
-#include "cli/table.h"
+#include "cli/state_style.h"
 
 /* --- recent --- */
 
@@ -20,69 +19,37 @@ struct recent_options {
 	const char *meta_key;
 	const char *meta_value;
 	bool with_metadata;
-	bool quiet;
 };
 
-static void put_row(struct table *t, const struct js *job, const struct screen *screen)
+static enum style style_of_job(const struct js *job)
 {
-	const char *state = js_text(js_get(job, "state"), "");
-	const char *name = js_text(js_get(job, "name"), NULL);
-	const char *repo = js_text(js_get(job, "repo_full_name"), "");
-	const struct js *code = js_get(job, "exit_code");
-	autovar(buf) queued = {0};
-	autofree char *exit_text = js_type(code) == JS_INT ? xasprintf("%" PRId64, js_int(code, 0)) : NULL;
-
-	put_time(screen, js_text(js_get(job, "queued_at"), NULL), clock_unix_ns(), &queued);
-	table_cell_i64(t, js_int(js_get(job, "id"), 0));
-	table_cell(t, state, state_style(state));
-	table_cell_i64(t, js_int(js_get(job, "attempt"), 0));
-	table_cell(t, exit_text, STYLE_PLAIN);
-	table_cell(t, queued.data, STYLE_PLAIN);
-	table_cell(t, js_text(js_get(job, "image"), NULL), STYLE_PLAIN);
-	table_cell(t, js_text(js_get(job, "agent_id"), NULL), STYLE_PLAIN);
-	table_cell(t, name != NULL ? name : repo, STYLE_PLAIN);
-	table_cell(t, js_text(js_get(job, "last_message"), NULL), STYLE_DIM);
+	return state_style(js_text(js_get(job, "state"), ""));
 }
 
-static void put_metadata(const struct js *job, struct buf *out)
+static void put_name(const struct js *job, struct buf *out)
 {
-	const struct js *value = NULL;
-	const char *key = NULL;
-	void *iter = NULL;
-	bool any = false;
-
-	while (js_each(js_get(job, "metadata"), &iter, &key, &value)) {
-		buf_printf(out, "%s%s=%s", any ? ", " : "", key, js_text(value, ""));
-		any = true;
-	}
+	buf_puts(out, js_text(js_get(job, "name"), js_text(js_get(job, "repo_full_name"), "")));
 }
 
-static int print_recent(const struct js *jobs, const struct recent_options *o, struct err *err)
-{
-	static const char *const titles[] = {"ID",    "STATE", "ATTEMPT", "EXIT",    "QUEUED",
-					     "IMAGE", "AGENT", "NAME",	  "MESSAGE", "META"};
-	const struct screen screen = screen_find();
-	size_t columns = ARRAY_LEN(titles) - (o->with_metadata ? 0 : 1);
-	autoptr(table) t = table_new(titles, columns);
-	autovar(buf) out = {0};
+static const struct listing_column recent_columns[] = {
+	{"ID", "id"},
+	{"STATE", "state", .style_of = style_of_job},
+	{"ATTEMPT", "attempt"},
+	{"EXIT", "exit_code"},
+	{"QUEUED", "queued_at", .time = true},
+	{"IMAGE", "image"},
+	{"AGENT", "agent_id"},
+	{"NAME", "name", .put = put_name},
+	{"MESSAGE", "last_message", .style = STYLE_DIM},
+	{"META", "metadata"}, /* the last, for --with-metadata */
+};
 
-	for (size_t i = 0; i < js_len(jobs); i++) {
-		const struct js *job = js_at(jobs, i);
-		if (o->quiet) {
-			buf_printf(&out, "%" PRId64 "\n", js_int(js_get(job, "id"), 0));
-			continue;
-		}
-		put_row(t, job, &screen);
-		if (o->with_metadata) {
-			autovar(buf) meta = {0};
-			put_metadata(job, &meta);
-			table_cell(t, meta.data, STYLE_PLAIN);
-		}
-	}
-	if (!o->quiet)
-		table_print(t, &screen, &out);
-	return print_text(&out, err);
-}
+static const struct listing recent_listing = {
+	.id = "id",
+	.columns = recent_columns,
+	.count = ARRAY_LEN(recent_columns),
+	.none = "no such jobs; 'nimbus jobs submit -- CMD' makes one",
+};
 
 static int run_recent(struct command_call *call, struct err *err)
 {
@@ -101,7 +68,9 @@ static int run_recent(struct command_call *call, struct err *err)
 		rc = session_ask(&s, "GET", path.data, NULL, &jobs, err);
 	if (rc < 0)
 		return rc;
-	return o->cli.json ? print_js(jobs, err) : print_recent(jobs, o, err);
+	struct listing shown = recent_listing;
+	shown.count -= o->with_metadata ? 0 : 1;
+	return print_listing(&shown, &o->cli.output, jobs, err);
 }
 
 #define OPTION(long_name, short_name, kind, member, ...)                                                   \
@@ -117,7 +86,7 @@ static const struct command_option recent_options[] = {
 	OPTION("metadata-key", 0, TEXT, meta_key, .value = "KEY", .help = "Only those with this metadata."),
 	OPTION("metadata-value", 0, TEXT, meta_value, .value = "VALUE", .help = "And this value of it."),
 	OPTION("with-metadata", 0, FLAG, with_metadata, .help = "Show metadata too."),
-	OPTION("quiet", 'q', FLAG, quiet, .help = "Ids only."),
+	LISTING_ROWS(struct recent_options, cli.output),
 };
 
 #define SHARED .shared = cli_options, .shared_count = CLI_OPTION_COUNT
@@ -127,7 +96,8 @@ const struct command jobs_recent_command = {
 	.summary = "List jobs, the newest first",
 	.examples = "  nimbus jobs recent\n"
 		    "  nimbus jobs recent --status failed --limit 5\n"
-		    "  nimbus jobs recent --json | jq '.[].state'\n",
+		    "  nimbus jobs recent --json=id,state | jq '.[].state'\n"
+		    "  nimbus jobs cancel $(nimbus jobs recent --status queued -q)\n",
 	.options = recent_options,
 	.option_count = ARRAY_LEN(recent_options),
 	SHARED,
@@ -152,8 +122,8 @@ static int run_status(struct command_call *call, struct err *err)
 		rc = session_ask(&s, "GET", "/api/status", NULL, &status, err);
 	if (rc < 0)
 		return rc;
-	if (flags->json)
-		return print_js(status, err);
+	if (flags->output.json != NULL)
+		return print_json(&flags->output, status, err);
 	buf_printf(&out, "Queue length: %" PRId64 "\nJobs by status:\n", js_int(js_get(status, "queue_length"), 0));
 	while (js_each(js_get(status, "jobs_by_status"), &iter, &state, &count))
 		buf_printf(&out, "  %s: %" PRId64 "\n", state, js_int(count, 0));
@@ -260,7 +230,7 @@ static int for_each_job(struct command_call *call, const char *method, const cha
 		autofree char *path = xasprintf("/api/jobs/%" PRId64 "%s", id, suffix);
 		rc = session_ask(&s, method, path, NULL, &job, err);
 		if (rc == 0)
-			rc = flags->json ? print_js(job, err) : tell(job, err);
+			rc = flags->output.json != NULL ? print_json(&flags->output, job, err) : tell(job, err);
 	}
 	return rc;
 }

@@ -85,7 +85,7 @@ static int print_output(struct session *s, const struct logs_options *o, int64_t
 			.existing = !o->follow,
 			.timestamps = o->timestamps,
 			.raw = o->raw,
-			.json = o->cli.json,
+			.json = o->cli.output.json != NULL,
 			.filter = filter,
 			.tail = o->tail != NOT_GIVEN,
 			.tail_lines = o->tail,
@@ -95,7 +95,7 @@ static int print_output(struct session *s, const struct logs_options *o, int64_t
 		return rc;
 	if (end.interrupted)
 		return EXIT_INTERRUPTED;
-	return o->follow ? outcome(s, job_id, &end, false, err) : 0;
+	return o->follow ? outcome(s, job_id, &end, NULL, err) : 0;
 }
 
 /* --- by a search: lines that match, of one job or all --- */
@@ -131,8 +131,8 @@ static int print_found(struct session *s, const struct logs_options *o, int64_t 
 			&found, err);
 	if (rc < 0)
 		return rc;
-	if (o->cli.json)
-		return print_js(found, err);
+	if (o->cli.output.json != NULL)
+		return print_json(&o->cli.output, found, err);
 	for (size_t i = 0; i < js_len(found); i++)
 		put_entry(js_at(found, i), clean, &out);
 	return print_text(&out, err);

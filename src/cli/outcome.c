@@ -26,8 +26,10 @@ static void say_failure(int64_t job_id, const struct js *job)
 		      message.len > 0 ? ": " : "", message.len > 0 ? message.data : "");
 }
 
-int outcome(struct session *s, int64_t job_id, const struct follow_end *end, bool json, struct err *err)
+int outcome(struct session *s, int64_t job_id, const struct follow_end *end, const struct output_flags *output,
+	    struct err *err)
 {
+	bool json = output != NULL && output->json != NULL;
 	autofree char *path = xasprintf("/api/jobs/%" PRId64, job_id);
 	bool succeeded = strcmp(end->state, job_state_text(JOB_SUCCEEDED)) == 0;
 	autoptr(js) job = NULL;
@@ -38,7 +40,7 @@ int outcome(struct session *s, int64_t job_id, const struct follow_end *end, boo
 		return 0;
 	int rc = session_ask(s, "GET", path, NULL, &job, err);
 	if (rc == 0 && json)
-		rc = print_js(job, err);
+		rc = print_json(output, job, err);
 	if (rc < 0)
 		return rc;
 	if (!succeeded)

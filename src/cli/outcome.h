@@ -8,6 +8,7 @@
 /* The exit statuses that no error code gives. */
 enum { EXIT_JOB_FAILED = 5, EXIT_INTERRUPTED = 130 };
 
-/* A sentence on standard error where the job did not succeed; with `json` the job on standard output. Gives the exit
- * status. */
-int outcome(struct session *s, int64_t job_id, const struct follow_end *end, bool json, struct err *err) must_check;
+/* A sentence on standard error where the job did not succeed; where `output` asks for JSON, the job on standard output
+ * (NULL: never). Gives the exit status. */
+int outcome(struct session *s, int64_t job_id, const struct follow_end *end, const struct output_flags *output,
+	    struct err *err) must_check;

@@ -20,7 +20,7 @@ enum { SMALL_FILE_MAX = 65536 };
 #define TTL_MAX_NS (INT64_C(3650) * 86400 * NS_PER_S)
 
 const struct command_option cli_options[CLI_OPTION_COUNT] = {
-	{"json", 'j', OPTION_FLAG, offsetof(struct cli_flags, json), .help = "Print JSON."},
+	OUTPUT_ROWS(struct cli_flags, output),
 	{"url", 0, OPTION_TEXT, offsetof(struct cli_flags, url), .value = "URL",
 	 .help = "Control plane (NIMBUS_URL); otherwise the one of the data directory."},
 	{"logs-url", 0, OPTION_TEXT, offsetof(struct cli_flags, logs_url), .value = "URL",
@@ -284,22 +284,6 @@ void path_add(struct buf *path, const char *key, const char *value)
 		else
 			buf_printf(path, "%%%02X", c);
 	}
-}
-
-/* --- telling --- */
-
-int print_text(const struct buf *text, struct err *err)
-{
-	return file_write_fd(STDOUT_FILENO, buf_str(text), err);
-}
-
-int print_js(const struct js *v, struct err *err)
-{
-	autovar(buf) text = {0};
-
-	js_write_pretty(v, &text);
-	buf_putc(&text, '\n');
-	return print_text(&text, err);
 }
 
 int parse_job_id(const char *text, int64_t *ret, struct err *err)

@@ -6,6 +6,7 @@
 
 #include "base/command.h"
 #include "base/js.h"
+#include "base/listing.h"
 #include "base/secret.h"
 #include "net/http_client.h"
 #include "role/role.h"
@@ -16,10 +17,10 @@ struct cli_flags {
 	const char *url;
 	const char *logs_url;
 	const char *token;
-	bool json;
+	struct output_flags output;
 };
 
-enum { CLI_OPTION_COUNT = 8 };
+enum { CLI_OPTION_COUNT = 9 };
 /* For struct command's `shared`. */
 extern const struct command_option cli_options[CLI_OPTION_COUNT];
 
@@ -62,8 +63,5 @@ int take_secret(const char *flag, const char *value, struct secret **ret, struct
 /* What a token made here may live: ERR_INVALID outside 1 s to 10 years. */
 int check_ttl(const char *flag, int64_t ttl_ns, struct err *err) must_check;
 
-/* Pretty JSON and a newline on standard output. */
-int print_js(const struct js *v, struct err *err) must_check;
-int print_text(const struct buf *text, struct err *err) must_check;
 /* A job's number; ERR_INVALID. */
 int parse_job_id(const char *text, int64_t *ret, struct err *err) must_check;

@@ -251,7 +251,7 @@ static int tell(const struct simulate_options *o, const char *action, const char
 	autoptr(js) v = js_new_object();
 	autovar(buf) out = {0};
 
-	if (!o->cli.json) {
+	if (o->cli.output.json == NULL) {
 		buf_printf(&out, "accepted: %s of %s job %" PRId64 " (delivery %s)\n", action, o->repo, o->job_id,
 			   delivery);
 		return print_text(&out, err);
@@ -259,7 +259,7 @@ static int tell(const struct simulate_options *o, const char *action, const char
 	js_set(v, "action", js_new_text(action));
 	js_set(v, "github_job_id", js_new_int(o->job_id));
 	js_set(v, "delivery", js_new_text(delivery));
-	return print_js(v, err);
+	return print_json(&o->cli.output, v, err);
 }
 
 static bool one_of(const char *word, const char *const *words, size_t count)

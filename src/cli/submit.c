@@ -136,8 +136,8 @@ static int make_body(const struct command_call *call, struct js *body, struct er
 
 static int say_submitted(const struct js *job, const struct submit_options *o, struct err *err)
 {
-	if (o->cli.json && !o->wait && !o->follow)
-		return print_js(job, err);
+	if (o->cli.output.json != NULL && !o->wait && !o->follow)
+		return print_json(&o->cli.output, job, err);
 	if (!o->wait && !o->follow)
 		(void)printf("%" PRId64 "\n", js_int(js_get(job, "id"), 0));
 	else if (isatty(STDERR_FILENO) == 1)
@@ -157,7 +157,7 @@ static int wait_for(struct session *s, const struct submit_options *o, int64_t j
 			.timeout_ns = o->wait_timeout_ns,
 		},
 		&end, err);
-	return rc < 0 ? rc : outcome(s, job_id, &end, o->cli.json && !o->follow, err);
+	return rc < 0 ? rc : outcome(s, job_id, &end, o->follow ? NULL : &o->cli.output, err);
 }
 
 static int run(struct command_call *call, struct err *err)

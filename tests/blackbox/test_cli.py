@@ -1,11 +1,16 @@
 """The command line itself: what it says when something is wrong, and that the whole command table has help."""
 
+import csv
+import fcntl
 import json
 import os
+import pty
 import re
 import socket
 import stat
+import struct
 import subprocess
+import termios
 
 import pytest
 
@@ -94,6 +99,56 @@ def test_json_is_json_and_a_pipe_gets_no_colour(system):
     system.submit("true")
     assert json.loads(system.cli("jobs", "recent", "--json").stdout)
     assert b"\x1b" not in system.cli("jobs", "recent").stdout
+
+
+def test_a_listing_has_one_content_in_every_form(system):
+    ids = [system.submit("true"), system.submit("true")]
+    recent = ("jobs", "recent", "--limit", "2")
+    for job_id in ids:
+        system.wait_final(job_id)
+    wanted = system.cli(*recent, "-q").stdout.decode().split()
+    assert sorted(map(int, wanted)) == ids
+    assert system.cli(*recent, "-o", "name").stdout.decode().split() == wanted
+    assert [list(job) for job in json.loads(system.cli(*recent, "--json=id,state").stdout)] == [["id", "state"]] * 2
+    assert [json.loads(line)["id"] for line in system.cli(*recent, "-o", "jsonl").stdout.splitlines()] == list(map(int, wanted))
+    rows = list(csv.DictReader(system.cli(*recent, "-o", "csv").stdout.decode().splitlines()))
+    assert [row["id"] for row in rows] == wanted and rows[0]["queued_at"].endswith("Z")
+    assert b"\x1b[" in system.cli(*recent, "--color", "always").stdout
+    for words, said in ((("--json=id,stat"), b"did you mean state?"), (("-o", "yaml"), b"is none of: table json"),
+                        (("-q", "--json"), b"-q prints ids only")):
+        done = system.cli(*recent, *([words] if isinstance(words, str) else words), check=False)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+
+
+def on_terminal(words, env, columns):
+    """What the command prints on a terminal of that width."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with subprocess.Popen([NIMBUS, *words], env=env, stdin=slave, stdout=slave, stderr=subprocess.PIPE) as process:
+        os.close(slave)
+        text = b""
+        try:
+            while piece := os.read(master, 65536):
+                text += piece
+        except OSError:  # the other end is closed
+            pass
+        os.close(master)
+    assert process.returncode == 0
+    return text.decode().replace("\r\n", "\n")
+
+
+def test_a_terminal_gets_its_width_colours_and_relative_times(system):
+    system.cli("jobs", "submit", "--name", "a name of many words " * 4, "--", "true")
+    plain = dict(system.env, TERM="xterm")
+    words = ("jobs", "recent", "--limit", "1")
+    told = on_terminal(words, plain, 100)
+    assert "\x1b[" in told and " ago" in told and "\u2026" in told
+    for env in (plain | {"NO_COLOR": "1"}, plain | {"TERM": "dumb"}):
+        lines = on_terminal(words, env, 100).splitlines()
+        assert not any("\x1b" in line for line in lines) and all(len(line) <= 100 for line in lines), lines
+    assert "\x1b" not in on_terminal((*words, "--color", "never"), plain, 100)
+    piped = system.cli(*words).stdout.decode()
+    assert "a name of many words " * 3 in piped and "\u2026" not in piped and " ago" not in piped
 
 
 def test_not_found_is_exit_3(system):

@@ -1,8 +1,9 @@
-#include "cli/table.h"
+#include "base/table.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -54,7 +55,8 @@ static void times_are_relative_for_people_only(void **state)
 	static const struct {
 		int64_t ago_s;
 		const char *text;
-	} cases[] = {{0, "0s ago"}, {59, "59s ago"}, {60, "1m ago"}, {7300, "2h ago"}, {200000, "2d ago"}};
+	} cases[] = {{0, "0s ago"},    {59, "59s ago"},	   {60, "1m ago"},
+		     {7300, "2h ago"}, {200000, "2d ago"}, {-7300, "in 2h"}};
 	const struct screen tty = {.tty = true, .width = 80};
 	static const char at_text[] = "2026-11-21T12:40:00Z";
 	int64_t at = 0;
@@ -71,14 +73,41 @@ static void times_are_relative_for_people_only(void **state)
 	assert_string_equal(plain.data, "2026-11-21T12:40:00Z-");
 }
 
-static void states_have_styles(void **state)
+static void the_widest_column_gives_first(void **state)
 {
 	(void)state;
-	assert_int_equal(state_style("succeeded"), STYLE_GOOD);
-	assert_int_equal(state_style("dead"), STYLE_BAD);
-	assert_int_equal(state_style("running"), STYLE_BUSY);
-	assert_int_equal(state_style("queued"), STYLE_PLAIN);
-	assert_int_equal(state_style("of a newer server"), STYLE_PLAIN);
+	static const char *const wide[] = {"ID", "MESSAGE", "AGENT"};
+	const struct screen screen = {.tty = true, .width = 36};
+	autoptr(table) t = table_new(wide, ARRAY_LEN(wide));
+	autovar(buf) out = {0};
+
+	table_cell_i64(t, 12345678901);
+	table_cell(t, "\xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2 and much more than fits", STYLE_PLAIN);
+	table_cell(t, "agent", STYLE_PLAIN);
+	table_print(t, &screen, &out);
+	assert_string_equal(out.data,
+			    "ID           MESSAGE           AGENT\n"
+			    "12345678901  \xe6\xbc\xa2\xe6\xbc\xa2\xe6\xbc\xa2 and much\xe2\x80\xa6  agent\n");
+}
+
+static void colour_is_asked_for_or_found(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *flag, *no_color, *force;
+		bool colour;
+	} cases[] = {
+		{NULL, "", "", false},	   {NULL, "", "1", true},     {NULL, "", "0", false},  {NULL, "1", "1", false},
+		{"always", "1", "", true}, {"never", "", "1", false}, {"auto", "", "1", true},
+	};
+
+	/* Standard output is no terminal in a test. */
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		setenv("NO_COLOR", cases[i].no_color, 1);
+		setenv("CLICOLOR_FORCE", cases[i].force, 1);
+		if (screen_find(cases[i].flag).colour != cases[i].colour)
+			fail_msg("case %zu", i);
+	}
 }
 
 int main(void)
@@ -87,7 +116,8 @@ int main(void)
 		cmocka_unit_test(columns_are_as_wide_as_their_widest_cell),
 		cmocka_unit_test(a_narrow_terminal_cuts_and_colours_only_what_is_styled),
 		cmocka_unit_test(times_are_relative_for_people_only),
-		cmocka_unit_test(states_have_styles),
+		cmocka_unit_test(the_widest_column_gives_first),
+		cmocka_unit_test(colour_is_asked_for_or_found),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
