@@ -33,14 +33,24 @@ int require_valid(struct app *app, const struct http_request *req, struct err *e
 /* Whose jobs the caller may read: all (0), which admins, tokens of a shared secret and agents ask for, or a user's own
  * organisation. ERR_FORBIDDEN. */
 int readable_org(const struct http_request *req, int64_t *ret, struct err *err) must_check;
+/* Whether whose claims these are sees the jobs of all; and, where an agent sees only its own, that agent, else NULL. */
+bool reads_all_jobs(const struct claims *c);
+const char *own_agent(const struct http_request *req);
 /* ERR_LIMIT with Retry-After: there is room again in `wait_ns`. */
 int refuse_for(struct app *app, struct http_request *req, int64_t wait_ns, const char *what, struct err *err)
 	must_check;
 /* ERR_INVALID_FIELD. */
 int path_id(const struct http_request *req, int64_t *ret, struct err *err) must_check;
 
+/* Environment that was asked for: its names are good, and *bytes grows by what it takes (submit_api.c). */
+int submit_env_check(const struct js_pairs *env, const char *field, size_t *bytes, struct err *err) must_check;
+/* As job_spec wants it; NULL where there is none. */
+struct secret *submit_secret_env(const struct js_pairs *pairs) must_check;
+
 http_handle_fn webhook_post;					  /* webhook.c */
 http_handle_fn job_submit, job_cancel;				  /* submit_api.c */
+http_handle_fn job_retry_post;					  /* retry_api.c */
+http_handle_fn jobs_list;					  /* jobs_list_api.c */
 http_handle_fn jobs_recent, job_get, job_why, job_history;	  /* jobs_api.c */
 http_handle_fn lease_post;					  /* lease_api.c */
 http_handle_fn renew_post, status_post, commands_post;		  /* agent_api.c */

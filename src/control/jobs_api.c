@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "control/db/admission.h"
 #include "control/db/agents_db.h"
+#include "control/db/job_retry.h"
 #include "control/db/jobs_db.h"
 #include "control/handlers.h"
 #include "control/job_json.h"
@@ -18,11 +19,6 @@ enum { RECENT_DEFAULT = 50, RECENT_MAX = 200, AGENTS_MAX = 1000 };
 #define SEEN_LATELY_NS (120 * NS_PER_S)
 /* How far back an agent sees its own jobs: there is no index of them. */
 #define OWN_JOBS_NS (86400 * NS_PER_S)
-
-static bool reads_everything(const struct claims *c)
-{
-	return c->audience == TOKEN_ADMIN || c->shared_secret;
-}
 
 static const char *lower(const char *text, struct arena *arena)
 {
@@ -58,15 +54,12 @@ static int read_filter(const struct http_request *req, struct arena *arena, stru
 
 static int keep_to_own(const struct http_request *req, struct jobs_filter *filter, struct err *err)
 {
-	const struct claims *c = caller(req);
 	int64_t own = 0;
 	int r = readable_org(req, &own, err);
 
-	if (c->audience == TOKEN_AGENT && !reads_everything(c)) {
-		filter->agent_id = c->subject;
+	filter->agent_id = own_agent(req);
+	if (filter->agent_id != NULL)
 		filter->within_ns = OWN_JOBS_NS;
-	}
-
 	if (r < 0 || own == 0)
 		return r;
 	if (filter->org_id != 0 && filter->org_id != own)
@@ -142,7 +135,7 @@ static bool may_see(const struct claims *c, const struct job *job)
 {
 	if (c->audience == TOKEN_USER && !c->shared_secret)
 		return claims_allow(c, SCOPE_PULL, job->org_id, NULL);
-	return reads_everything(c) || (job->agent_id != NULL && strcmp(job->agent_id, c->subject) == 0);
+	return reads_all_jobs(c) || (job->agent_id != NULL && strcmp(job->agent_id, c->subject) == 0);
 }
 
 /* The job that the path names, as far as the caller may see it. */
@@ -165,21 +158,31 @@ static struct js *text_or_null(const char *text)
 	return text != NULL ? js_new_text(text) : js_new_null();
 }
 
+static struct js *id_or_null(int64_t id)
+{
+	return id != 0 ? js_new_int(id) : js_new_null();
+}
+
 int job_get(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
 	struct why_facts facts = {0};
 	struct job job = {0};
 	const char *why = NULL;
+	struct job_links links = {0};
 	struct js *record;
 	int r = find_job(app, req, &job, err);
 
 	if (r == 0)
 		r = explain(app, &job, http_arena(req), &facts, &why, err);
+	if (r == 0)
+		r = job_links_read(&app->db, job.id, &links, err);
 	if (r < 0)
 		return r;
 	record = job_record(&job);
 	js_set(record, "why", text_or_null(why));
+	js_set(record, "retry_of", id_or_null(links.retry_of));
+	js_set(record, "retried_as", id_or_null(links.retried_as));
 	return http_reply_js(req, 200, record);
 }
 
@@ -226,13 +229,13 @@ int job_history(void *ctx, struct http_request *req, struct err *err)
 	autoptr(js) list = js_new_array();
 	struct job_history *rows = NULL;
 	size_t count = 0;
-	int64_t id = 0;
-	int r = path_id(req, &id, err);
+	struct job job = {0};
+	int r = find_job(app, req, &job, err);
 
 	if (r == 0)
-		r = jobs_db_history(&app->db, id, http_arena(req), &rows, &count, err);
+		r = jobs_db_history(&app->db, job.id, http_arena(req), &rows, &count, err);
 	if (r == JOBS_DB_MISSING)
-		return err_set(err, ERR_NOT_FOUND, "Job not found: %" PRId64, id);
+		return err_set(err, ERR_NOT_FOUND, "Job not found: %" PRId64, job.id);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < count; i++)

@@ -55,6 +55,8 @@ ADMIN_CALL(job_get)
 ADMIN_CALL(job_why)
 ADMIN_CALL(job_history)
 ADMIN_CALL(job_cancel)
+ADMIN_CALL(job_retry_post)
+ADMIN_CALL(jobs_list)
 ADMIN_CALL(agent_token)
 ADMIN_CALL(agents_list)
 ADMIN_CALL(agents_audit)
@@ -65,11 +67,13 @@ const struct http_route control_routes[] = {
 	{"POST", "/webhooks/github", HTTP_WORKER, ACCESS_ALL, WEBHOOK_MAX, webhook_post},
 
 	{"POST", "/api/jobs", HTTP_WORKER, ACCESS_ADMIN, SUBMIT_MAX, limited_job_submit},
+	{"GET", "/api/jobs", HTTP_WORKER, ACCESS_READ, .handle = limited_jobs_list},
 	{"GET", "/api/jobs/recent", HTTP_WORKER, ACCESS_READ, .handle = limited_jobs_recent},
 	{"GET", "/api/jobs/{id}", HTTP_WORKER, ACCESS_READ, .handle = limited_job_get},
 	{"GET", "/api/jobs/{id}/why", HTTP_WORKER, ACCESS_READ, .handle = limited_job_why},
-	{"GET", "/api/jobs/{id}/history", HTTP_WORKER, ACCESS_ADMIN, .handle = limited_job_history},
+	{"GET", "/api/jobs/{id}/history", HTTP_WORKER, ACCESS_READ, .handle = limited_job_history},
 	{"POST", "/api/jobs/{id}/cancel", HTTP_WORKER, ACCESS_ADMIN, AGENT_MAX, limited_job_cancel},
+	{"POST", "/api/jobs/{id}/retry", HTTP_WORKER, ACCESS_ADMIN, SUBMIT_MAX, limited_job_retry_post},
 
 	{"POST", "/api/jobs/lease", HTTP_WORKER, ACCESS_AGENT, AGENT_MAX, lease_post},
 	{"POST", "/api/jobs/lease/renew", HTTP_WORKER, ACCESS_AGENT, AGENT_MAX, renew_post},
@@ -195,6 +199,18 @@ int require_valid(struct app *app, const struct http_request *req, struct err *e
 	const struct claims *c = caller(req);
 
 	return c->audience == TOKEN_AGENT ? require_agent(app, req, c->subject, err) : 0;
+}
+
+bool reads_all_jobs(const struct claims *c)
+{
+	return c->audience == TOKEN_ADMIN || c->shared_secret;
+}
+
+const char *own_agent(const struct http_request *req)
+{
+	const struct claims *c = caller(req);
+
+	return c->audience == TOKEN_AGENT && !reads_all_jobs(c) ? c->subject : NULL;
 }
 
 int readable_org(const struct http_request *req, int64_t *ret, struct err *err)

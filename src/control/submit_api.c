@@ -83,7 +83,7 @@ static int choose_argv(struct submit *s, struct arena *a, struct err *err)
 	return 0;
 }
 
-static int check_env(const struct js_pairs *env, const char *field, size_t *bytes, struct err *err)
+int submit_env_check(const struct js_pairs *env, const char *field, size_t *bytes, struct err *err)
 {
 	for (size_t i = 0; i < env->count; i++) {
 		int r = env_name_check(str_c(env->items[i].key), field, err);
@@ -99,10 +99,10 @@ static int check_env(const struct js_pairs *env, const char *field, size_t *byte
 static int check_size(const struct submit *s, struct err *err)
 {
 	size_t bytes = 0;
-	int r = check_env(&s->env, "env", &bytes, err);
+	int r = submit_env_check(&s->env, "env", &bytes, err);
 
 	if (r == 0)
-		r = check_env(&s->secret_env, "secret_env", &bytes, err);
+		r = submit_env_check(&s->secret_env, "secret_env", &bytes, err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < s->argv.count; i++)
@@ -137,7 +137,7 @@ static int check(const struct app *app, struct submit *s, struct arena *a, struc
 	return r < 0 ? r : label_set_make(s->labels.items, s->labels.count, a, ret_labels, err);
 }
 
-static struct secret *secret_object(const struct js_pairs *pairs)
+struct secret *submit_secret_env(const struct js_pairs *pairs)
 {
 	autoptr(js) object = js_new_object();
 	autovar(buf) text = {0};
@@ -161,7 +161,7 @@ static int64_t or_default(int64_t value, int64_t otherwise)
 static int submit(struct app *app, const struct submit *s, const struct label_set *labels, struct arena *a,
 		  struct job *ret, struct err *err)
 {
-	autoptr(secret) secret_env = secret_object(&s->secret_env);
+	autoptr(secret) secret_env = submit_secret_env(&s->secret_env);
 	const struct job_spec spec = {
 		.org_id = ORG_LOCAL,
 		.name = s->name,

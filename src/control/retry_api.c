@@ -1,0 +1,61 @@
+/*
+ * POST /api/jobs/{id}/retry: the same again, as a new job.
+ */
+#include <inttypes.h>
+
+#include "control/db/job_retry.h"
+#include "control/handlers.h"
+#include "control/job_json.h"
+#include "model/limits.h"
+
+struct retry {
+	struct js_pairs secret_env;
+	const char *idempotency_key;
+};
+
+static const struct js_field retry_fields[] = {
+	{"secret_env", JS_FIELD_PAIRS, 0, offsetof(struct retry, secret_env), .max = JOB_ENV_MAX},
+	{"idempotency_key", JS_FIELD_TEXT, 0, offsetof(struct retry, idempotency_key), .max = IDEMPOTENCY_KEY_MAX},
+};
+static const struct js_shape retry_shape = JS_SHAPE(struct retry, retry_fields);
+
+static int check(struct retry *q, struct err *err)
+{
+	size_t bytes = 0;
+	int r = submit_env_check(&q->secret_env, "secret_env", &bytes, err);
+
+	if (r == 0 && bytes > JOB_ARGV_BYTES_MAX)
+		return err_set(err, ERR_INVALID_FIELD, "secret_env: it is %zu bytes, at most %d fit", bytes,
+			       JOB_ARGV_BYTES_MAX);
+	if (r == 0 && q->idempotency_key != NULL && q->idempotency_key[0] == '\0')
+		return err_set(err, ERR_INVALID_FIELD, "idempotency_key: empty");
+	return r;
+}
+
+int job_retry_post(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	struct retry q = {0};
+	struct job job = {0};
+	int64_t id = 0;
+	int r = path_id(req, &id, err);
+
+	if (r == 0 && http_body(req).len > 0)
+		r = http_body_decode(req, &retry_shape, &q, err);
+	if (r == 0)
+		r = check(&q, err);
+	if (r == 0)
+		r = app_check_disk(app, err);
+	if (r < 0)
+		return r;
+	autoptr(secret) secret_env = submit_secret_env(&q.secret_env);
+	const struct job_retry retry = {.id = id, .secret_env = secret_env, .idempotency_key = q.idempotency_key};
+	r = job_retry(&app->db, &retry, http_arena(req), &job, err);
+	if (r == JOB_RETRY_MISSING)
+		return err_set(err, ERR_NOT_FOUND, "Job not found: %" PRId64, id);
+	if (r < 0)
+		return r;
+	struct js *record = job_record(&job);
+	js_set(record, "retry_of", js_new_int(id));
+	return http_reply_js(req, r == JOB_RETRY_KNOWN ? 200 : 201, record);
+}
