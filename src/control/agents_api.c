@@ -5,9 +5,9 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "control/agent_json.h"
 #include "control/db/agents_db.h"
 #include "control/handlers.h"
-#include "model/labels.h"
 #include "model/names.h"
 
 enum {
@@ -88,33 +88,6 @@ int agent_token(void *ctx, struct http_request *req, struct err *err)
 	return http_reply_js(req, 200, o);
 }
 
-static struct js *labels_of(const struct agent *agent, struct arena *arena)
-{
-	struct js *list = js_new_array();
-	struct label_set set = {0};
-
-	if (agent->labels != NULL && label_set_from_key(str_c(agent->labels), arena, &set, NULL) == 0)
-		for (size_t i = 0; i < set.count; i++)
-			js_push(list, js_new_text(set.items[i]));
-	return list;
-}
-
-static struct js *agent_row(const struct agent *agent, struct arena *arena)
-{
-	struct js *o = js_new_object();
-
-	js_set(o, "agent_id", js_new_text(agent->agent_id));
-	js_set(o, "token_version", js_new_int(agent->token_version));
-	js_set_time(o, "rotated_at", agent->rotated_at);
-	js_set(o, "ttl_seconds", js_new_int(agent->ttl_s));
-	js_set_time(o, "last_seen_at", agent->last_seen_at);
-	js_set(o, "agent_version", agent->version != NULL ? js_new_text(agent->version) : js_new_null());
-	js_set(o, "labels", labels_of(agent, arena));
-	js_set(o, "vcpus_free", js_new_int(agent->vcpus));
-	js_set(o, "memory_mb_free", js_new_int(agent->memory_mb));
-	return o;
-}
-
 int agents_list(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
@@ -126,7 +99,7 @@ int agents_list(void *ctx, struct http_request *req, struct err *err)
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < count; i++)
-		js_push(list, agent_row(&agents[i], http_arena(req)));
+		js_push(list, agent_record(&agents[i], http_arena(req)));
 	return http_reply_js(req, 200, TAKE(list));
 }
 

@@ -36,6 +36,7 @@ const struct metric control_metrics[CONTROL_METRIC_COUNT] = {
 			  "jobs and commands that other control planes on the database told of"},
 	[M_DATABASE_UP] = {NAME("database_up"), METRIC_GAUGE, "1 while the database answers"},
 	[M_HELD] = {NAME("held_jobs"), METRIC_GAUGE, "jobs parked by their organisation's rate"},
+	[M_AGENTS_DRAINING] = {NAME("agents_draining"), METRIC_GAUGE, "agents that are given no new jobs"},
 	[M_DELIVERIES_WAITING] = {NAME("deliveries_waiting"), METRIC_GAUGE, "accepted deliveries not processed yet"},
 	[M_NONCES] = {NAME("webhook_nonces"), METRIC_GAUGE, "nonces of signed webhooks that are remembered"},
 	[M_NONCES_LIMIT] = {NAME("webhook_nonces_limit"), METRIC_GAUGE, "how many there may be"},

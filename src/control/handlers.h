@@ -55,12 +55,16 @@ http_handle_fn jobs_recent, job_get, job_why, job_history;	  /* jobs_api.c */
 http_handle_fn lease_post;					  /* lease_api.c */
 http_handle_fn renew_post, status_post, commands_post;		  /* agent_api.c */
 http_handle_fn agent_token, agents_list, agents_audit, keys_list; /* agents_api.c */
+http_handle_fn agent_get, agent_drain, agent_resume;		  /* drain_api.c */
+http_handle_fn overview_get;					  /* overview_api.c */
 http_handle_fn status_get, health, ready, metrics_show, jwks_get; /* status_api.c */
 
 /* Tells waiting calls and counters what has happened; `ctx` is the app. */
 void control_event(void *ctx, const struct job_event *event); /* events.c */
 /* Wakes the lease call that has waited longest of those that could take the job. False: there is none. */
 bool lease_wake(struct app *app, const struct ready_job *job); /* lease_api.c */
+/* Wakes the agent's calls that wait for work: it is given some again. False: there is none. */
+bool lease_wake_agent(struct app *app, const char *agent_id); /* lease_api.c */
 /* Wakes the agent's calls that wait for commands. False: there is none. */
 bool commands_wake(struct app *app, const char *agent_id); /* agent_api.c */
 

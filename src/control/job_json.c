@@ -131,3 +131,13 @@ struct job_assignment job_assignment_of(const struct job *j)
 		.timeout_seconds = j->timeout_s,
 	};
 }
+
+struct js *states_record(const struct jobs_counts *counts)
+{
+	struct js *o = js_new_object();
+
+	for (int s = 0; s < JOB_STATE_COUNT; s++)
+		if (counts->by_state[s] > 0)
+			js_set(o, job_state_text((enum job_state)s), js_new_int(counts->by_state[s]));
+	return o;
+}

@@ -16,7 +16,6 @@
 #include "control/why.h"
 
 enum { RECENT_DEFAULT = 50, RECENT_MAX = 200, AGENTS_MAX = 1000 };
-#define SEEN_LATELY_NS (120 * NS_PER_S)
 /* How far back an agent sees its own jobs: there is no index of them. */
 #define OWN_JOBS_NS (86400 * NS_PER_S)
 
@@ -96,7 +95,7 @@ static int seen_agents(struct app *app, struct arena *arena, struct why_facts *f
 {
 	struct agent *agents = NULL;
 	size_t count = 0;
-	int r = agents_db_seen_lately(&app->db, SEEN_LATELY_NS, AGENTS_MAX, arena, &agents, &count, err);
+	int r = agents_db_seen_lately(&app->db, AGENTS_MAX, arena, &agents, &count, err);
 
 	if (r < 0)
 		return r;

@@ -24,6 +24,7 @@ struct lease_wait {
 	int64_t vcpus; /* free; -1: not said */
 	int64_t memory_mb;
 	bool waits;
+	bool drains; /* as it was when it looked: it is not woken for jobs */
 	int64_t deadline_ns;
 	/* The job whose event ended its wait, 0: none did; and struct ready_job's `more`. Written under the lock of all
 	 * waits. */
@@ -134,7 +135,7 @@ static bool pick(void *ctx, const void *tag)
 	const struct wish *wish = ctx;
 	const struct lease_wait *w = tag;
 
-	if ((w->vcpus >= 0 && wish->job->vcpus > w->vcpus) ||
+	if (w->drains || (w->vcpus >= 0 && wish->job->vcpus > w->vcpus) ||
 	    (w->memory_mb >= 0 && wish->job->memory_mb > w->memory_mb) || !label_set_covers(&w->labels, &wish->labels))
 		return false;
 	*w->woken_for = (struct lease_wish){wish->job->id, wish->job->more};
@@ -151,6 +152,18 @@ bool lease_wake(struct app *app, const struct ready_job *job)
 		return http_wait_wake(app->lease_waits, 1, pick, &wish) > 0;
 	log_error("a job waits for the next call: its labels cannot be read", F("job", job->id), F("error", &err));
 	return false;
+}
+
+static bool is_of_agent(void *ctx, const void *tag)
+{
+	const struct lease_wait *w = tag;
+
+	return strcmp(w->agent_id, ctx) == 0;
+}
+
+bool lease_wake_agent(struct app *app, const char *agent_id)
+{
+	return http_wait_wake(app->lease_waits, SIZE_MAX, is_of_agent, (void *)(uintptr_t)agent_id) > 0;
 }
 
 /*
@@ -272,7 +285,8 @@ static int look(struct app *app, struct http_request *req, struct lease_wait *w,
 	*w->woken_for = (struct lease_wish){0};
 	if (r == 0)
 		r = find_job(app, w, http_arena(req), ret, err);
-	if (woken_for.job_id != 0 && (r < 0 || (r == 0 && ret->id != woken_for.job_id)))
+	w->drains = r == LEASES_DB_DRAINING;
+	if (woken_for.job_id != 0 && (r < 0 || w->drains || (r == 0 && ret->id != woken_for.job_id)))
 		pass_on(app, woken_for.job_id, http_arena(req));
 	if (woken_for.more && r == 0)
 		peers_look_soon(app->peers);
@@ -294,7 +308,7 @@ int lease_post(void *ctx, struct http_request *req, struct err *err)
 	r = look(app, req, w, &job, err);
 	if (r < 0)
 		return r;
-	if (r == LEASES_DB_NONE)
+	if (r > 0)
 		return w->waits ? http_park(req, app->lease_waits, w->deadline_ns, w) : reply_nothing(app, req, w);
 	return reply_lease(app, req, &job, err);
 }

@@ -172,6 +172,13 @@ static void hear_job(struct app *app, const char *number)
 		log_warn("another control plane's job was not looked at", F("error", &err));
 }
 
+/* It has a command, or is given work again. */
+static void hear_agent(struct app *app, const char *agent_id)
+{
+	commands_wake(app, agent_id);
+	lease_wake_agent(app, agent_id);
+}
+
 static void hear(void *ctx, const char *payload)
 {
 	struct peers *p = ctx;
@@ -189,7 +196,7 @@ static void hear(void *ctx, const char *payload)
 		if (word[0] == 'j')
 			hear_job(p->app, word + 1);
 		else if (word[0] == 'a')
-			commands_wake(p->app, word + 1);
+			hear_agent(p->app, word + 1);
 		else
 			peers_look_soon(p);
 	}

@@ -24,6 +24,7 @@ int peers_listen(struct peers *p, struct err *err) must_check;
 
 /* From any thread; sent at once, several in one note where they come faster. */
 void peers_tell_job(struct peers *p, int64_t job_id);
+/* It has a command, or is given work again. */
 void peers_tell_agent(struct peers *p, const char *agent_id);
 
 /* Something may have changed that nobody told of. */

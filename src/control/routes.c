@@ -60,6 +60,9 @@ ADMIN_CALL(jobs_list)
 ADMIN_CALL(agent_token)
 ADMIN_CALL(agents_list)
 ADMIN_CALL(agents_audit)
+ADMIN_CALL(agent_get)
+ADMIN_CALL(agent_drain)
+ADMIN_CALL(agent_resume)
 ADMIN_CALL(keys_list)
 ADMIN_CALL(status_get)
 
@@ -83,9 +86,13 @@ const struct http_route control_routes[] = {
 	{"POST", "/api/agents/token", HTTP_WORKER, ACCESS_ADMIN, AGENT_MAX, limited_agent_token},
 	{"GET", "/api/agents", HTTP_WORKER, ACCESS_ADMIN, .handle = limited_agents_list},
 	{"GET", "/api/agents/audit", HTTP_WORKER, ACCESS_ADMIN, .handle = limited_agents_audit},
+	{"GET", "/api/agents/{agent}", HTTP_WORKER, ACCESS_ADMIN, .handle = limited_agent_get},
+	{"POST", "/api/agents/{agent}/drain", HTTP_WORKER, ACCESS_ADMIN, AGENT_MAX, limited_agent_drain},
+	{"POST", "/api/agents/{agent}/resume", HTTP_WORKER, ACCESS_ADMIN, AGENT_MAX, limited_agent_resume},
 	{"GET", "/api/keys", HTTP_WORKER, ACCESS_ADMIN, .handle = limited_keys_list},
 
 	{"GET", "/api/status", HTTP_WORKER, ACCESS_READ, .handle = limited_status_get},
+	{"GET", "/api/overview", HTTP_WORKER, ACCESS_ADMIN, .handle = overview_get},
 	{"GET", "/healthz", HTTP_INLINE, ACCESS_ALL, .handle = health},
 	{"GET", "/readyz", HTTP_WORKER, ACCESS_ALL, .handle = ready},
 	{"GET", "/metrics", HTTP_WORKER, ACCESS_METRICS, .handle = metrics_show},

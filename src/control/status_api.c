@@ -5,21 +5,13 @@
 #include "base/clock.h"
 #include "control/control_metrics.h"
 #include "control/db/admission.h"
+#include "control/db/agents_db.h"
 #include "control/db/deliveries_db.h"
 #include "control/db/jobs_db.h"
 #include "control/db/seals_db.h"
 #include "control/handlers.h"
+#include "control/job_json.h"
 #include "net/http_metrics.h"
-
-static struct js *states(const struct jobs_counts *counts)
-{
-	struct js *o = js_new_object();
-
-	for (int s = 0; s < JOB_STATE_COUNT; s++)
-		if (counts->by_state[s] > 0)
-			js_set(o, job_state_text((enum job_state)s), js_new_int(counts->by_state[s]));
-	return o;
-}
 
 static struct js *deliveries(const struct deliveries_counts *counts)
 {
@@ -64,7 +56,7 @@ int status_get(void *ctx, struct http_request *req, struct err *err)
 	if (r < 0)
 		return r;
 	js_set(o, "queue_length", js_new_int(jobs.queue_length));
-	js_set(o, "jobs_by_status", states(&jobs));
+	js_set(o, "jobs_by_status", states_record(&jobs));
 	js_set_time(o, "oldest_queued_at", jobs.oldest_queued_at);
 	if (org_id == 0)
 		r = add_whole(app, o, err);
@@ -131,6 +123,7 @@ static int read_gauges(struct app *app, struct err *err)
 	int64_t seals = 0;
 	int64_t held = 0;
 	int64_t deliveries = 0;
+	int64_t draining = 0;
 	int r = jobs_db_counts(&app->db, 0, &jobs, err);
 
 	if (r == 0)
@@ -139,8 +132,11 @@ static int read_gauges(struct app *app, struct err *err)
 		r = admission_count(&app->db, &held, err);
 	if (r == 0)
 		r = deliveries_db_waiting(&app->db, &deliveries, err);
+	if (r == 0)
+		r = agents_db_draining(&app->db, &draining, err);
 	if (r < 0)
 		return r;
+	metrics_set(app->metrics, M_AGENTS_DRAINING, (double)draining);
 	metrics_set(app->metrics, M_QUEUE_LENGTH, (double)jobs.queue_length);
 	metrics_set(app->metrics, M_SEALS_WAITING, (double)seals);
 	metrics_set(app->metrics, M_HELD, (double)held);

@@ -27,33 +27,34 @@ static bool offered_by(const struct agent *agent, const struct label_set *wanted
 	return label_set_from_key(str_c(agent->labels), arena, &offer, NULL) == 0 && label_set_covers(&offer, wanted);
 }
 
-static bool anyone_offers(const struct agent *agents, size_t count, const struct label_set *wanted, struct arena *arena)
+/* Those that offer the labels and have room (for none: any has), among those that drain or those that do not. */
+static size_t count_fitting(const struct why_facts *f, const struct label_set *wanted, const struct job *room_for,
+			    bool draining, struct arena *arena)
 {
-	for (size_t i = 0; i < count; i++)
-		if (offered_by(&agents[i], wanted, arena))
-			return true;
-	return false;
+	size_t count = 0;
+
+	for (size_t i = 0; i < f->agent_count; i++) {
+		const struct agent *a = &f->agents[i];
+		bool room = room_for == NULL || (a->vcpus >= room_for->vcpus && a->memory_mb >= room_for->memory_mb);
+		count += room && (a->draining_at != 0) == draining && offered_by(a, wanted, arena);
+	}
+	return count;
 }
 
-static bool anyone_is_big_enough(const struct job *job, const struct label_set *wanted, const struct agent *agents,
-				 size_t count, struct arena *arena)
+static bool anyone_offers(const struct why_facts *f, const struct label_set *wanted, struct arena *arena)
 {
-	for (size_t i = 0; i < count; i++)
-		if (offered_by(&agents[i], wanted, arena) && agents[i].vcpus >= job->vcpus &&
-		    agents[i].memory_mb >= job->memory_mb)
-			return true;
-	return false;
+	return count_fitting(f, wanted, NULL, false, arena) + count_fitting(f, wanted, NULL, true, arena) > 0;
 }
 
 /* The labels that nobody offers, or all of them where no one agent has them together. */
-static const char *missing_labels(const struct job *job, const struct agent *agents, size_t count, struct arena *arena)
+static const char *missing_labels(const struct job *job, const struct why_facts *f, struct arena *arena)
 {
 	autovar(buf) text = {0};
 
 	for (size_t i = 0; i < job->labels.count; i++) {
 		const struct label_set one = {&job->labels.items[i], 1};
 
-		if (!anyone_offers(agents, count, &one, arena))
+		if (!anyone_offers(f, &one, arena))
 			buf_printf(&text, "%s'%s'", text.len > 0 ? ", " : "", job->labels.items[i]);
 	}
 	if (text.len == 0)
@@ -61,18 +62,35 @@ static const char *missing_labels(const struct job *job, const struct agent *age
 	return arena_strdup(arena, text.data);
 }
 
-static const char *why_queued(const struct job *job, const struct agent *agents, size_t count, struct arena *arena)
+/* "host-1, host-2" */
+static const char *draining_names(const struct why_facts *f, const struct label_set *wanted, struct arena *arena)
+{
+	autovar(buf) text = {0};
+
+	for (size_t i = 0; i < f->agent_count; i++)
+		if (f->agents[i].draining_at != 0 && offered_by(&f->agents[i], wanted, arena))
+			buf_printf(&text, "%s%s", text.len > 0 ? ", " : "", f->agents[i].agent_id);
+	return arena_str(arena, buf_str(&text));
+}
+
+static const char *why_queued(const struct job *job, const struct why_facts *f, struct arena *arena)
 {
 	const struct label_set wanted = {job->labels.items, job->labels.count};
 
-	if (count == 0)
+	if (f->agent_count == 0)
 		return "no agent has asked for work lately";
-	if (!anyone_offers(agents, count, &wanted, arena))
+	if (!anyone_offers(f, &wanted, arena))
 		return arena_printf(arena, "no agent that asked for work lately offers its labels: %s",
-				    missing_labels(job, agents, count, arena));
-	if (!anyone_is_big_enough(job, &wanted, agents, count, arena))
-		return "it waits for an agent with as many vcpus and as much memory free as it asks for";
-	return "it waits for its turn";
+				    missing_labels(job, f, arena));
+	if (count_fitting(f, &wanted, NULL, false, arena) == 0)
+		return arena_printf(arena, "the only agents with its labels are draining: %s",
+				    draining_names(f, &wanted, arena));
+	if (count_fitting(f, &wanted, job, false, arena) > 0)
+		return "it waits for its turn";
+	if (count_fitting(f, &wanted, job, true, arena) > 0)
+		return arena_printf(arena, "the only agents with its labels and room for it are draining: %s",
+				    draining_names(f, &wanted, arena));
+	return "it waits for an agent with as many vcpus and as much memory free as it asks for";
 }
 
 static const char *why_held(const struct why_facts *f, struct arena *arena)
@@ -100,5 +118,5 @@ const char *why_waiting(const struct job *job, const struct why_facts *facts, st
 {
 	if (job->state == JOB_PARKED)
 		return why_parked(job, facts, arena);
-	return job->state == JOB_QUEUED ? why_queued(job, facts->agents, facts->agent_count, arena) : NULL;
+	return job->state == JOB_QUEUED ? why_queued(job, facts, arena) : NULL;
 }

@@ -27,6 +27,8 @@ static struct job waiting(void)
 static const struct agent small = {.labels = "big,gpu", .vcpus = 1, .memory_mb = 4096};
 static const struct agent large = {.labels = "big,gpu", .vcpus = 8, .memory_mb = 4096};
 static const struct agent plain = {.labels = "big", .vcpus = 8, .memory_mb = 4096};
+static const struct agent leaving = {
+	.agent_id = "host-9", .labels = "big,gpu,nimbus", .vcpus = 8, .memory_mb = 4096, .draining_at = 1};
 static const struct agent odd = {.labels = "gpu", .vcpus = 8, .memory_mb = 4096};
 
 static void the_reason_fits_the_agents(void **state)
@@ -37,9 +39,15 @@ static void the_reason_fits_the_agents(void **state)
 		size_t count;
 		const char *says;
 	} cases[] = {
-		{{{0}}, 0, "no agent has asked"},    {{plain}, 1, "'gpu'"},
-		{{plain, odd}, 2, "big,gpu,nimbus"}, {{small}, 1, "vcpus"},
+		{{{0}}, 0, "no agent has asked"},
+		{{plain}, 1, "'gpu'"},
+		{{plain, odd}, 2, "big,gpu,nimbus"},
+		{{small}, 1, "vcpus"},
 		{{small, large}, 2, "turn"},
+		{{leaving}, 1, "with its labels are draining: host-9"},
+		{{plain, leaving}, 2, "with its labels are draining: host-9"},
+		{{small, leaving}, 2, "and room for it are draining: host-9"},
+		{{leaving, large}, 2, "turn"},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {

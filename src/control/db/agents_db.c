@@ -139,7 +139,7 @@ int agents_db_seen(const struct control_db *db, const struct agent *agent, struc
 
 struct list {
 	const struct control_db *db;
-	int64_t within_ns;
+	const char *agent_id; /* only this one; NULL: all */
 	int64_t limit;
 	struct arena *arena;
 	struct agent *agents;
@@ -147,11 +147,12 @@ struct list {
 	size_t count;
 };
 
-#define AGENT_SELECT                                                                                         \
-	"SELECT agent_id, token_version, rotated_at, ttl_s, last_seen_at, version, labels, vcpus, memory_mb" \
+#define AGENT_SELECT                                                                                          \
+	"SELECT agent_id, token_version, rotated_at, ttl_s, last_seen_at, version, labels, vcpus, memory_mb," \
+	" draining_at, drain_reason, (SELECT COUNT(*) FROM lease l WHERE l.agent_id = agent.agent_id)"        \
 	" FROM agent"
 
-static int read_agents(struct sql_tx *tx, struct list *l, const char *text, const struct sql_args *args,
+static int read_agents(struct sql_tx *tx, struct list *l, const char *text, const struct sql_args *args, int64_t now,
 		       struct err *err)
 {
 	autoptr(sql_rows) rows = NULL;
@@ -169,6 +170,10 @@ static int read_agents(struct sql_tx *tx, struct list *l, const char *text, cons
 			.labels = sql_col_dup(rows, 6, l->arena),
 			.vcpus = sql_col_i64(rows, 7),
 			.memory_mb = sql_col_i64(rows, 8),
+			.draining_at = sql_col_i64(rows, 9),
+			.drain_reason = sql_col_dup(rows, 10, l->arena),
+			.jobs = sql_col_i64(rows, 11),
+			.here = sql_col_i64(rows, 4) > now - AGENT_GONE_NS,
 		};
 	}
 	return rc;
@@ -177,8 +182,15 @@ static int read_agents(struct sql_tx *tx, struct list *l, const char *text, cons
 static int list_fn(struct sql_tx *tx, void *ctx, struct err *err)
 {
 	struct list *l = ctx;
+	int64_t now = 0;
+	int rc = control_now(l->db, tx, &now, err);
 
-	return read_agents(tx, l, AGENT_SELECT " ORDER BY agent_id LIMIT $1", SQL_ARGS(sql_i64(l->limit)), err);
+	if (rc < 0)
+		return rc;
+	if (l->agent_id != NULL)
+		return read_agents(tx, l, AGENT_SELECT " WHERE agent_id = $1", SQL_ARGS(sql_text(l->agent_id)), now,
+				   err);
+	return read_agents(tx, l, AGENT_SELECT " ORDER BY agent_id LIMIT $1", SQL_ARGS(sql_i64(l->limit)), now, err);
 }
 
 static int lately_fn(struct sql_tx *tx, void *ctx, struct err *err)
@@ -190,7 +202,7 @@ static int lately_fn(struct sql_tx *tx, void *ctx, struct err *err)
 	if (rc < 0)
 		return rc;
 	return read_agents(tx, l, AGENT_SELECT " WHERE last_seen_at > $2 ORDER BY agent_id LIMIT $1",
-			   SQL_ARGS(sql_i64(l->limit), sql_i64(now - l->within_ns)), err);
+			   SQL_ARGS(sql_i64(l->limit), sql_i64(now - AGENT_GONE_NS)), now, err);
 }
 
 static int list(struct list *l, sql_fn *fn, struct agent **ret, size_t *ret_count, struct err *err)
@@ -212,12 +224,86 @@ int agents_db_list(const struct control_db *db, int64_t limit, struct arena *are
 	return list(&l, list_fn, ret, ret_count, err);
 }
 
-int agents_db_seen_lately(const struct control_db *db, int64_t within_ns, int64_t limit, struct arena *arena,
-			  struct agent **ret, size_t *ret_count, struct err *err)
+int agents_db_seen_lately(const struct control_db *db, int64_t limit, struct arena *arena, struct agent **ret,
+			  size_t *ret_count, struct err *err)
 {
-	struct list l = {.db = db, .within_ns = within_ns, .limit = limit, .arena = arena};
+	struct list l = {.db = db, .limit = limit, .arena = arena};
 
 	return list(&l, lately_fn, ret, ret_count, err);
+}
+
+int agents_db_get(const struct control_db *db, const char *agent_id, struct arena *arena, struct agent *ret,
+		  struct err *err)
+{
+	struct list l = {.db = db, .limit = 1, .agent_id = agent_id, .arena = arena};
+	struct agent *found = NULL;
+	size_t count = 0;
+	int rc = list(&l, list_fn, &found, &count, err);
+
+	if (rc < 0 || count == 0)
+		return rc < 0 ? rc : AGENTS_DB_MISSING;
+	*ret = found[0];
+	return 0;
+}
+
+/* --- draining --- */
+
+struct drain {
+	const char *agent_id;
+	const char *reason;
+	bool on;
+};
+
+static int drain_fn(struct control_tx *t, void *ctx, struct err *err)
+{
+	const struct drain *d = ctx;
+	int64_t changed = 0;
+	int rc = d->on ? sql_exec(t->tx,
+				  "UPDATE agent SET draining_at = COALESCE(draining_at, $2), drain_reason = $3"
+				  " WHERE agent_id = $1",
+				  SQL_ARGS(sql_text(d->agent_id), sql_i64(t->now), sql_text(d->reason)), &changed, err)
+		       : sql_exec(t->tx, "UPDATE agent SET draining_at = NULL, drain_reason = NULL WHERE agent_id = $1",
+				  SQL_ARGS(sql_text(d->agent_id)), &changed, err);
+
+	return rc < 0 ? rc : changed == 0 ? AGENTS_DB_MISSING : 0;
+}
+
+int agents_db_drain(const struct control_db *db, const char *agent_id, const char *reason, struct err *err)
+{
+	struct drain d = {agent_id, reason, true};
+
+	return control_write(db, drain_fn, &d, err);
+}
+
+int agents_db_resume(const struct control_db *db, const char *agent_id, struct err *err)
+{
+	struct drain d = {.agent_id = agent_id};
+
+	return control_write(db, drain_fn, &d, err);
+}
+
+#define DRAINS "SELECT COUNT(draining_at) FROM agent WHERE agent_id = $1"
+#define DRAINS_LOCKED "SELECT draining_at FROM agent WHERE agent_id = $1 FOR UPDATE"
+
+int agent_drains(struct sql_tx *tx, const char *agent_id, bool lock, struct err *err)
+{
+	int64_t since = 0;
+	int rc = sql_get_i64(tx, lock ? DRAINS_LOCKED : DRAINS, SQL_ARGS(sql_text(agent_id)), &since, err);
+
+	return rc < 0 ? rc : since != 0;
+}
+
+static int draining_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	int64_t *count = ctx;
+	int rc = sql_get_i64(tx, "SELECT COUNT(draining_at) FROM agent", SQL_NO_ARGS, count, err);
+
+	return rc < 0 ? rc : 0;
+}
+
+int agents_db_draining(const struct control_db *db, int64_t *ret_count, struct err *err)
+{
+	return sql_read(db->sql, draining_fn, ret_count, err);
 }
 
 static int audit_fn(struct sql_tx *tx, void *ctx, struct err *err)

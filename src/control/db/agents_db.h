@@ -3,6 +3,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "base/arena.h"
 #include "base/compiler.h"
 #include "base/err.h"
@@ -18,9 +20,19 @@ struct agent {
 	const char *labels;  /* label_set_key() of its offer */
 	int64_t vcpus;
 	int64_t memory_mb;
+	int64_t draining_at;	  /* 0: it is given new jobs */
+	const char *drain_reason; /* NULL: nobody said */
+	int64_t jobs;		  /* that it has now */
+	bool here;		  /* it has asked for work lately */
 };
 
-enum { AGENTS_DB_LIMITED = 1 };
+/* One that has not asked for work for so long is not there. */
+#define AGENT_GONE_NS (120 * INT64_C(1000000000))
+
+enum {
+	AGENTS_DB_LIMITED = 1,
+	AGENTS_DB_MISSING = 1, /* get, drain: no such agent was ever here */
+};
 
 struct agent_rotation {
 	const char *agent_id;
@@ -43,9 +55,21 @@ int agents_db_seen(const struct control_db *db, const struct agent *agent, struc
 /* By name; at most `limit`. */
 int agents_db_list(const struct control_db *db, int64_t limit, struct arena *arena, struct agent **ret,
 		   size_t *ret_count, struct err *err) must_check;
-/* Those that have asked for work within that time. */
-int agents_db_seen_lately(const struct control_db *db, int64_t within_ns, int64_t limit, struct arena *arena,
-			  struct agent **ret, size_t *ret_count, struct err *err) must_check;
+/* Those that have asked for work lately. */
+int agents_db_seen_lately(const struct control_db *db, int64_t limit, struct arena *arena, struct agent **ret,
+			  size_t *ret_count, struct err *err) must_check;
+
+/* AGENTS_DB_MISSING. */
+int agents_db_get(const struct control_db *db, const char *agent_id, struct arena *arena, struct agent *ret,
+		  struct err *err) must_check;
+
+/* From when this returns, no lease is given to that agent, until it is resumed; what it has goes on. Draining again
+ * changes the reason, and not since when. AGENTS_DB_MISSING. */
+int agents_db_drain(const struct control_db *db, const char *agent_id, const char *reason, struct err *err) must_check;
+int agents_db_resume(const struct control_db *db, const char *agent_id, struct err *err) must_check;
+int agents_db_draining(const struct control_db *db, int64_t *ret_count, struct err *err) must_check;
+/* 1: it drains. `lock`: nobody changes that until the transaction ends. */
+int agent_drains(struct sql_tx *tx, const char *agent_id, bool lock, struct err *err) must_check;
 
 struct agent_audit {
 	int64_t id;

@@ -112,6 +112,44 @@ static void test_seen_is_written_when_it_is_news(void **state)
 	assert_string_equal(seen(f, 4).labels, "linux");
 }
 
+static void test_a_drained_agent_gets_no_lease(void **state)
+{
+	struct fixture *f = *state;
+	struct agent agent = {0};
+	struct job job = {0};
+	int64_t count = 0;
+
+	must_be(agents_db_drain(&f->db, "a", NULL, &f->err), AGENTS_DB_MISSING);
+	must_be(agents_db_get(&f->db, "a", f->arena, &agent, &f->err), AGENTS_DB_MISSING);
+	(void)seen(f, 2);
+	(void)fixture_submit(f, "linux");
+	(void)fixture_submit(f, "linux");
+	must(fixture_lease(f, "a", "linux", false, &job));
+	must(agents_db_drain(&f->db, "a", "a new disk", &f->err));
+	must_be(fixture_lease(f, "a", "linux", false, &job), LEASES_DB_DRAINING);
+	int64_t since = f->now;
+	pass_time(f, 60 * NS_PER_S);
+	must(agents_db_drain(&f->db, "a", "still", &f->err));
+	must(agents_db_get(&f->db, "a", f->arena, &agent, &f->err));
+	assert_int_equal(agent.draining_at, since);
+	assert_string_equal(agent.drain_reason, "still");
+	assert_int_equal(agent.jobs, 1);
+	assert_true(agent.here);
+	must(agents_db_draining(&f->db, &count, &f->err));
+	assert_int_equal(count, 1);
+	/* Asking for work does not end it. */
+	assert_int_equal(seen(f, 4).draining_at, since);
+	must_be(fixture_lease(f, "a", "linux", false, &job), LEASES_DB_DRAINING);
+	must(fixture_lease(f, "b", "linux", false, &job));
+	(void)fixture_submit(f, "linux");
+	must(agents_db_resume(&f->db, "a", &f->err));
+	must(fixture_lease(f, "a", "linux", false, &job));
+	pass_time(f, AGENT_GONE_NS + 1);
+	must(agents_db_get(&f->db, "a", f->arena, &agent, &f->err));
+	assert_false(agent.here);
+	assert_null(agent.drain_reason);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -120,6 +158,7 @@ int main(void)
 		TEST(test_rotations_are_limited_by_subject),
 		TEST(test_each_rotation_is_a_version_and_an_audit_row),
 		TEST(test_seen_is_written_when_it_is_news),
+		TEST(test_a_drained_agent_gets_no_lease),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

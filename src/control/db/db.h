@@ -13,6 +13,7 @@
  *	numbers       control_next_id() is a lock on the name until the end: of who makes jobs, one goes after the other
  *	jobs          in ascending order; who searches (a lease, the expirer) takes them by SKIP LOCKED, and never waits
  *	rates         an organisation's
+ *	agents        the one that gets a lease
  *	new rows      label sets and offers, then the job
  *	the rest      queue, lease, secrets, history, seals: under their job's lock
  *

@@ -167,3 +167,44 @@ int jobs_db_list(const struct control_db *db, const struct jobs_query *query, st
 		*ret = w.page;
 	return rc;
 }
+
+struct live {
+	const char *agent_id;
+	int64_t limit;
+	struct arena *arena;
+	struct job *jobs;
+	size_t count;
+};
+
+#define LIVE_SELECT JOB_SELECT " JOIN lease a ON a.job_id = j.id"
+#define LIVE_ORDER " ORDER BY j.id DESC LIMIT $1"
+
+static int live_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct live *l = ctx;
+	autoptr(sql_rows) rows = NULL;
+	int rc = l->agent_id != NULL ? sql_query(tx, LIVE_SELECT " WHERE a.agent_id = $2" LIVE_ORDER,
+						 SQL_ARGS(sql_i64(l->limit), sql_text(l->agent_id)), &rows, err)
+				     : sql_query(tx, LIVE_SELECT LIVE_ORDER, SQL_ARGS(sql_i64(l->limit)), &rows, err);
+
+	l->count = 0;
+	while (rc >= 0 && (rc = sql_next(rows, err)) > 0) {
+		rc = job_from_row(rows, l->arena, &l->jobs[l->count], err);
+		l->count += rc == 0;
+	}
+	return rc;
+}
+
+int jobs_db_live(const struct control_db *db, const char *agent_id, int64_t limit, struct arena *arena,
+		 struct job **ret, size_t *ret_count, struct err *err)
+{
+	struct live l = {.agent_id = agent_id, .limit = limit, .arena = arena};
+
+	l.jobs = arena_calloc(arena, (size_t)limit, sizeof(*l.jobs));
+	int rc = sql_read(db->sql, live_fn, &l, err);
+	if (rc == 0) {
+		*ret = l.jobs;
+		*ret_count = l.count;
+	}
+	return rc;
+}

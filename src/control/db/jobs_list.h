@@ -35,3 +35,7 @@ struct jobs_page {
 
 int jobs_db_list(const struct control_db *db, const struct jobs_query *query, struct arena *arena,
 		 struct jobs_page *ret, struct err *err) must_check;
+
+/* Those that an agent (NULL: any) has a lease on, the newest first. */
+int jobs_db_live(const struct control_db *db, const char *agent_id, int64_t limit, struct arena *arena,
+		 struct job **ret, size_t *ret_count, struct err *err) must_check;

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "base/clock.h"
+#include "control/db/agents_db.h"
 #include "control/db/job_move.h"
 #include "control/db/label_rows.h"
 
@@ -33,6 +34,7 @@ struct take {
 	int64_t offer_id; /* 0: the offer was never made before */
 	int64_t sets[SETS_MAX];
 	size_t set_count;
+	bool drains;
 	struct job job;
 };
 
@@ -78,8 +80,12 @@ static int lock_first(struct control_tx *t, struct take *take, int64_t label_set
 static int look(struct sql_tx *tx, void *ctx, struct err *err)
 {
 	struct take *take = ctx;
-	int rc = offer_find(tx, take->offer->labels, &take->offer_id, err);
+	int rc = agent_drains(tx, take->offer->agent_id, false, err);
 
+	take->drains = rc > 0;
+	if (rc != 0)
+		return rc < 0 ? rc : 0;
+	rc = offer_find(tx, take->offer->labels, &take->offer_id, err);
 	if (rc <= 0)
 		return rc < 0 ? rc : 1;
 	rc = find_sets(tx, take, err);
@@ -123,6 +129,10 @@ static int take_fn(struct control_tx *t, void *ctx, struct err *err)
 	if (rc <= 0)
 		return rc < 0 ? rc : LEASES_DB_NONE;
 	take->job.agent_id = arena_strdup(take->arena, take->offer->agent_id);
+	/* Under lock: who drains it waits for this lease, or this sees that it drains. */
+	rc = agent_drains(t->tx, take->offer->agent_id, true, err);
+	if (rc != 0)
+		return rc < 0 ? rc : LEASES_DB_DRAINING;
 	return grant(t, take->offer, &take->job, err);
 }
 
@@ -136,7 +146,7 @@ int leases_db_lease(const struct control_db *db, const struct lease_offer *offer
 	for (int tries = 0; rc == LEASES_DB_NONE && tries < LOOKS_MAX; tries++) {
 		rc = sql_read(db->sql, look, &take, err);
 		if (rc <= 0)
-			return rc < 0 ? rc : LEASES_DB_NONE;
+			return rc < 0 ? rc : take.drains ? LEASES_DB_DRAINING : LEASES_DB_NONE;
 		rc = control_write(db, take_fn, &take, err);
 	}
 	if (rc == 0)

@@ -14,6 +14,7 @@
 
 enum {
 	LEASES_DB_NONE = 1,	/* lease: nothing that fits is ready */
+	LEASES_DB_DRAINING = 2, /* lease: the agent drains */
 	LEASES_DB_REPEATED = 1, /* report: this very end was accepted before */
 	LEASES_DB_RETRY = 2,	/* report `lost`: the job is queued again, or dead */
 };
@@ -31,7 +32,8 @@ struct lease_offer {
 	int64_t ttl_ns;
 };
 
-/* The job is leased, its fence is the lease's. LEASES_DB_NONE costs a read only. */
+/* The job is leased, its fence is the lease's. LEASES_DB_NONE and
+ * LEASES_DB_DRAINING cost a read only. */
 int leases_db_lease(const struct control_db *db, const struct lease_offer *offer, struct arena *arena, struct job *ret,
 		    struct err *err) must_check;
 
