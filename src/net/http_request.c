@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/crypto.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -33,6 +34,9 @@ static void answer_clear(struct http_answer *answer)
 	if (answer->upgraded)
 		answer->upgrade.cancel(answer->upgrade.state);
 	answer->upgraded = false;
+	if (answer->has_fd)
+		fd_close(&answer->fd);
+	answer->has_fd = false;
 }
 
 void http_request_free(struct http_request *req)
@@ -325,6 +329,17 @@ int http_reply_js(struct http_request *req, int status, struct js *body)
 int http_reply_shape(struct http_request *req, int status, const struct js_shape *shape, const void *from)
 {
 	return http_reply_js(req, status, js_encode(shape, from));
+}
+
+int http_reply_fd(struct http_request *req, int status, const char *content_type, int fd, int64_t size)
+{
+	answer_clear(&req->answer);
+	req->answer.status = status;
+	req->answer.content_type = content_type;
+	req->answer.fd = fd;
+	req->answer.fd_size = size;
+	req->answer.has_fd = true;
+	return 0;
 }
 
 int http_reply_null(struct http_request *req, int status)

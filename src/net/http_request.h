@@ -34,6 +34,9 @@ struct http_answer {
 	int status; /* 0: none yet */
 	const char *content_type;
 	struct buf body;
+	int fd; /* where the body is, if there is one: has_fd */
+	int64_t fd_size;
+	bool has_fd;
 	struct http_param *headers;
 	size_t header_count;
 	size_t header_cap;

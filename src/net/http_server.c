@@ -141,6 +141,13 @@ static ssize_t read_stream(void *cls, uint64_t position, char *buf, size_t max)
 	return 0;
 }
 
+/* The library closes the descriptor. */
+static struct MHD_Response *response_from_fd(struct http_answer *answer)
+{
+	answer->has_fd = false;
+	return MHD_create_response_from_fd64((uint64_t)answer->fd_size, answer->fd);
+}
+
 static struct MHD_Response *make_response(struct http_request *req)
 {
 	struct http_server *s = req->server;
@@ -149,6 +156,8 @@ static struct MHD_Response *make_response(struct http_request *req)
 
 	if (answer->upgraded)
 		response = http_upgrades_response(req);
+	else if (answer->has_fd)
+		response = response_from_fd(answer);
 	else if (answer->streamed)
 		response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, req, NULL);
 	else

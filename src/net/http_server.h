@@ -183,6 +183,8 @@ int http_reply_bytes(struct http_request *req, int status, const char *content_t
 /* Takes the bytes, leaves *body empty. */
 int http_reply_buf(struct http_request *req, int status, const char *content_type, struct buf *body) must_check;
 int http_reply_empty(struct http_request *req, int status) must_check;
+/* `size` bytes from the start of the file, by sendfile where there is no TLS. Takes the descriptor. */
+int http_reply_fd(struct http_request *req, int status, const char *content_type, int fd, int64_t size) must_check;
 /* The JSON body `null`. */
 int http_reply_null(struct http_request *req, int status) must_check;
 /* Added to whatever the answer will be, errors too; copied. */

@@ -1,0 +1,271 @@
+#include "store/blobs.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/crypto.h"
+#include "base/encoding.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+/* No blob's name begins so. */
+#define TEMP_PREFIX ".new-"
+
+enum {
+	LOOK_EVERY = 16 << 20, /* bytes between two looks at the free space */
+	FLUSH_EVERY = 8 << 20, /* bytes that the kernel may keep back before it is told to begin writing */
+};
+
+struct blobs {
+	struct blobs_opts opts;
+	int dir_fd;
+	pthread_mutex_t lock; /* guards all below */
+	uint64_t next;
+	struct blobs_counts counts;
+};
+
+struct blob_upload {
+	struct blobs *blobs;
+	char temp[64];
+	int fd;
+	int64_t max;
+	int64_t size;
+	int64_t look_at; /* the size at which the free space is looked at again */
+	int64_t flushed;
+	struct crypto_hash *hash;
+	bool committed;
+};
+
+/* --- the folder --- */
+
+int blobs_each(struct blobs *b, int (*fn)(void *ctx, const char *name, struct err *err), void *ctx, struct err *err)
+{
+	int fd = openat(b->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	int rc = 0;
+
+	if (dir == NULL) {
+		fd_close(&fd);
+		return err_sys(err, "list the blobs");
+	}
+	for (const struct dirent *e = readdir(dir); e != NULL && rc == 0; e = readdir(dir))
+		if (e->d_name[0] != '.')
+			rc = fn(ctx, e->d_name, err);
+	(void)closedir(dir);
+	return rc;
+}
+
+/* Of a process that is no more. */
+static int remove_temps(const struct blobs *b, struct err *err)
+{
+	int fd = openat(b->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	size_t removed = 0;
+
+	if (dir == NULL) {
+		fd_close(&fd);
+		return err_sys(err, "list the blobs");
+	}
+	for (const struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
+		if (strncmp(e->d_name, TEMP_PREFIX, sizeof(TEMP_PREFIX) - 1) == 0)
+			removed += unlinkat(b->dir_fd, e->d_name, 0) == 0;
+	}
+	(void)closedir(dir);
+	if (removed > 0)
+		log_info("half-written files were removed", F("count", (uint64_t)removed));
+	return 0;
+}
+
+int blobs_open(const struct blobs_opts *opts, struct blobs **ret, struct err *err)
+{
+	autoptr(blobs) b = xcalloc(1, sizeof(*b));
+
+	b->opts = *opts;
+	b->opts.folder = NULL;
+	b->dir_fd = -1;
+	pthread_mutex_init(&b->lock, NULL);
+	int rc = dir_make(opts->folder, 0700, err);
+	if (rc == 0)
+		rc = dir_open(opts->folder, &b->dir_fd, err);
+	if (rc == 0)
+		rc = remove_temps(b, err);
+	if (rc < 0)
+		return rc;
+	*ret = TAKE(b);
+	return 0;
+}
+
+void blobs_free(struct blobs *b)
+{
+	if (b == NULL)
+		return;
+	assert(b->counts.uploads == 0);
+	pthread_mutex_destroy(&b->lock);
+	fd_close(&b->dir_fd);
+	free(b);
+}
+
+struct blobs_counts blobs_counts(struct blobs *b)
+{
+	pthread_mutex_lock(&b->lock);
+	struct blobs_counts counts = b->counts;
+	pthread_mutex_unlock(&b->lock);
+	counts.uploads_max = b->opts.uploads_max;
+	return counts;
+}
+
+static void check_name(const char *name)
+{
+	size_t len = strlen(name);
+
+	assert(len > 0 && len <= BLOB_NAME_MAX && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == len);
+}
+
+/* --- one upload --- */
+
+static int check_room(const struct blobs *b, struct err *err)
+{
+	uint64_t left = 0;
+	int rc = disk_free(b->dir_fd, &left, err);
+
+	if (rc == 0 && left < (uint64_t)b->opts.min_free)
+		rc = err_set(err, ERR_DISK_FULL,
+			     "the disk is full: no file is taken while less than %" PRId64 " MiB are free",
+			     b->opts.min_free / (1 << 20));
+	return rc;
+}
+
+static bool enter(struct blobs *b, struct blob_upload *u)
+{
+	pthread_mutex_lock(&b->lock);
+	bool room = b->counts.uploads < b->opts.uploads_max;
+	if (room) {
+		b->counts.uploads++;
+		u->blobs = b;
+		(void)snprintf(u->temp, sizeof(u->temp), TEMP_PREFIX "%" PRIu64, b->next++);
+	}
+	pthread_mutex_unlock(&b->lock);
+	return room;
+}
+
+static void leave(struct blobs *b, const struct blob_upload *u)
+{
+	pthread_mutex_lock(&b->lock);
+	b->counts.uploads--;
+	if (u->committed) {
+		b->counts.stored++;
+		b->counts.stored_bytes += (uint64_t)u->size;
+	}
+	pthread_mutex_unlock(&b->lock);
+}
+
+int blob_begin(struct blobs *b, int64_t max, struct blob_upload **ret, struct err *err)
+{
+	autoptr(blob_upload) u = xcalloc(1, sizeof(*u));
+	int rc = check_room(b, err);
+
+	u->fd = -1;
+	if (rc < 0)
+		return rc;
+	if (!enter(b, u))
+		return err_set(err, ERR_UNAVAILABLE, "%zu files are being sent already: try again in a moment",
+			       b->opts.uploads_max);
+	u->max = max;
+	u->look_at = LOOK_EVERY;
+	u->hash = crypto_hash_new();
+	u->fd = openat(b->dir_fd, u->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (u->fd < 0)
+		return err_sys(err, "create a file");
+	*ret = TAKE(u);
+	return 0;
+}
+
+int blob_chunk(struct blob_upload *u, struct str bytes, struct err *err)
+{
+	if ((int64_t)bytes.len > u->max - u->size)
+		return err_set(err, ERR_TOO_LARGE, "the file is over %" PRId64 " bytes", u->max);
+	if (u->size >= u->look_at) {
+		u->look_at = u->size + LOOK_EVERY;
+		int rc = check_room(u->blobs, err);
+		if (rc < 0)
+			return rc;
+	}
+	int rc = file_write_fd(u->fd, bytes, err);
+	if (rc < 0)
+		return rc;
+	crypto_hash_update(u->hash, bytes);
+	u->size += (int64_t)bytes.len;
+	/* Else all of it would be written at the end, in one sync. */
+	if (u->size - u->flushed >= FLUSH_EVERY) {
+		(void)sync_file_range(u->fd, u->flushed, u->size - u->flushed, SYNC_FILE_RANGE_WRITE);
+		u->flushed = u->size;
+	}
+	return 0;
+}
+
+int blob_commit(struct blob_upload *u, const char *name, struct blob_info *ret, struct err *err)
+{
+	autovar(buf) hex = {0};
+
+	check_name(name);
+	assert(!u->committed);
+	if (fdatasync(u->fd) != 0)
+		return err_sys(err, "sync a file");
+	if (renameat(u->blobs->dir_fd, u->temp, u->blobs->dir_fd, name) != 0)
+		return err_sys(err, "rename a file");
+	u->committed = true; /* it has its name now, durable or not */
+	if (fsync(u->blobs->dir_fd) != 0)
+		return err_sys(err, "sync the folder of files");
+	struct sha256 hash = crypto_hash_finish(u->hash);
+	encode_hex((struct str){(const char *)hash.bytes, sizeof(hash.bytes)}, &hex);
+	ret->size = u->size;
+	(void)snprintf(ret->sha256, sizeof(ret->sha256), "%s", hex.data);
+	return 0;
+}
+
+void blob_upload_free(struct blob_upload *u)
+{
+	if (u == NULL)
+		return;
+	if (u->fd >= 0 && !u->committed)
+		(void)unlinkat(u->blobs->dir_fd, u->temp, 0);
+	fd_close(&u->fd);
+	crypto_hash_free(u->hash);
+	if (u->blobs != NULL)
+		leave(u->blobs, u);
+	free(u);
+}
+
+/* --- reading, removing --- */
+
+int blob_open(struct blobs *b, const char *name, int *ret_fd, int64_t *ret_size, struct err *err)
+{
+	struct stat st;
+
+	check_name(name);
+	autoclose fd = openat(b->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 && errno == ENOENT)
+		return BLOB_MISSING;
+	if (fd < 0 || fstat(fd, &st) != 0)
+		return err_sys(err, "open the file %s", name);
+	*ret_fd = fd_take(&fd);
+	*ret_size = st.st_size;
+	return 0;
+}
+
+int blob_remove(struct blobs *b, const char *name, struct err *err)
+{
+	check_name(name);
+	if (unlinkat(b->dir_fd, name, 0) != 0 && errno != ENOENT)
+		return err_sys(err, "remove the file %s", name);
+	return 0;
+}
