@@ -16,7 +16,7 @@
 #include "base/mem.h"
 #include "net/loop.h"
 
-enum { MAX_REPLY_DEFAULT = 1024 * 1024, ERROR_BODY_MAX = 64 * 1024, IDLE_MAX = 8 };
+enum { MAX_REPLY_DEFAULT = 1024 * 1024, ERROR_BODY_MAX = 64 * 1024, IDLE_MAX = 8, STREAM_BUFFER = 128 * 1024 };
 
 static const int64_t timeout_default_ns = 30 * NS_PER_S;
 static const int64_t connect_timeout_ns = 10 * NS_PER_S;
@@ -29,6 +29,9 @@ struct transfer {
 	size_t max_reply;
 	http_line_fn on_line;
 	void *line_ctx;
+	http_give_fn *give;
+	http_take_fn *take;
+	void *stream_ctx;
 	struct buf line; /* the part of a line that has come */
 	bool streamed;	 /* on_line has had a line */
 	bool stopped;	 /* by on_line */
@@ -208,6 +211,27 @@ static bool is_success(long status)
 	return status >= 200 && status < 300;
 }
 
+static size_t take_some(struct transfer *t, struct str bytes)
+{
+	int rc = t->take(t->stream_ctx, bytes);
+
+	t->streamed = true;
+	if (rc == HTTP_STREAM_LATER)
+		return CURL_WRITEFUNC_PAUSE;
+	return rc == 0 ? bytes.len : 0;
+}
+
+static size_t on_give(char *to, size_t size, size_t count, void *userdata)
+{
+	struct transfer *t = userdata;
+	ptrdiff_t got = t->give(t->stream_ctx, to, size * count);
+
+	t->streamed = true;
+	if (got == HTTP_STREAM_LATER)
+		return CURL_READFUNC_PAUSE;
+	return got >= 0 ? (size_t)got : CURL_READFUNC_ABORT;
+}
+
 /* Anything but all of the bytes ends the transfer. */
 static size_t on_body(char *bytes, size_t size, size_t count, void *userdata)
 {
@@ -216,6 +240,8 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *userdata)
 	long status = 0;
 
 	(void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (t->take != NULL && is_success(status))
+		return take_some(t, (struct str){bytes, len});
 	if (t->on_line != NULL && is_success(status))
 		return take_lines(t, (struct str){bytes, len});
 	size_t max = is_success(status) || t->max_reply > ERROR_BODY_MAX ? t->max_reply : ERROR_BODY_MAX;
@@ -243,7 +269,7 @@ static void set_headers(struct transfer *t, const struct http_call *call)
 {
 	for (size_t i = 0; i < call->header_count; i++)
 		add_header(t, call->headers[i]);
-	if (call->body.data != NULL)
+	if (call->body.data != NULL || call->give != NULL)
 		add_named_header(t, "Content-Type",
 				 call->content_type != NULL ? call->content_type : "application/json");
 	if (call->request_id != NULL)
@@ -260,7 +286,13 @@ static void set_headers(struct transfer *t, const struct http_call *call)
 
 static void set_method(struct transfer *t, const struct http_call *call)
 {
-	if (call->body.data != NULL) {
+	if (call->give != NULL) {
+		(void)curl_easy_setopt(t->easy, CURLOPT_UPLOAD, 1L);
+		(void)curl_easy_setopt(t->easy, CURLOPT_UPLOAD_BUFFERSIZE, (long)STREAM_BUFFER);
+		(void)curl_easy_setopt(t->easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)call->give_size);
+		(void)curl_easy_setopt(t->easy, CURLOPT_READFUNCTION, on_give);
+		(void)curl_easy_setopt(t->easy, CURLOPT_READDATA, t);
+	} else if (call->body.data != NULL) {
 		(void)curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body.len);
 		(void)curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, call->body.data);
 	} else if (call->method != NULL && strcmp(call->method, "POST") == 0) {
@@ -313,6 +345,9 @@ static int transfer_init(struct transfer *t, CURL *easy, const struct http_call 
 		.max_reply = call->max_reply != 0 ? call->max_reply : MAX_REPLY_DEFAULT,
 		.on_line = call->on_line,
 		.line_ctx = call->line_ctx,
+		.give = call->give,
+		.take = call->take,
+		.stream_ctx = call->stream_ctx,
 	};
 	const char *url = split_unix_url(call->url, &socket_path, &socket_url) ? socket_url : call->url;
 	int rc = url_host(url, "the address", &host, err);
@@ -560,6 +595,11 @@ void http_pending_cancel(struct http_pending *p)
 		return;
 	(void)curl_multi_remove_handle(p->client->multi, p->transfer.easy);
 	pending_free(p);
+}
+
+void http_pending_go_on(struct http_pending *p)
+{
+	(void)curl_easy_pause(p->transfer.easy, CURLPAUSE_CONT);
 }
 
 int http_pending_fd(const struct http_pending *p)

@@ -32,6 +32,16 @@ AUTOPTR_DEFINE(http_client)
 /* Gets a line of a streamed answer, without its newline. 0: go on; else the call ends there, successfully. */
 typedef int (*http_line_fn)(void *ctx, struct str line);
 
+/*
+ * A body that is made as it is sent, or taken as it comes: memory is constant. HTTP_STREAM_LATER is for the loop's
+ * face: nothing can be given, or taken, now; http_pending_go_on() has it asked again.
+ */
+enum { HTTP_STREAM_LATER = -1, HTTP_STREAM_FAIL = -2 };
+/* Bytes put into `to`; 0: that was all; or one of the above. */
+typedef ptrdiff_t http_give_fn(void *ctx, char *to, size_t cap);
+/* 0: all of it was taken; or one of the above, and then nothing was. */
+typedef int http_take_fn(void *ctx, struct str bytes);
+
 struct http_call {
 	const char *method; /* NULL: GET, or POST where there is a body */
 	const char *url;
@@ -49,6 +59,10 @@ struct http_call {
 	unsigned retries;
 	http_line_fn on_line; /* takes the body of a 2xx answer line by line instead of into the reply */
 	void *line_ctx;
+	http_give_fn *give; /* makes the body; such a call is not tried again */
+	int64_t give_size;  /* ... of so many bytes; -1: not known before */
+	http_take_fn *take; /* takes the body of a 2xx answer, which may be of any size */
+	void *stream_ctx;
 	/* Only connects, TLS and all. http_client_start() only: `done` is called with an empty reply, and where err is
 	 * NULL the pending call stays until it is cancelled, and is the connection (http_pending_send() ...). What is
 	 * said on it is the caller's. net/upgrade_client.h is made of it. */
@@ -79,6 +93,9 @@ int http_client_start(struct http_client *c, const struct http_call *call, http_
 		      struct http_pending **ret, struct err *err) must_check;
 /* `done` is not called. NULL is fine. */
 void http_pending_cancel(struct http_pending *p);
+
+/* From the loop; may call give and take of that call before it returns, never `done`. */
+void http_pending_go_on(struct http_pending *p);
 
 /* A connection that connect_only has made. Nothing blocks. */
 enum { HTTP_AGAIN = 1, HTTP_CLOSED = 2 };

@@ -479,6 +479,115 @@ static void a_cancelled_call_is_never_done(void **state)
 	peer_free(&peer);
 }
 
+/* Gives and takes a byte a call; every other time it has nothing, where it may say so. */
+struct trickle {
+	const char *left;
+	struct buf took;
+	bool may_wait;
+	bool waited;
+	bool wants;
+};
+
+static bool waits(struct trickle *t)
+{
+	t->waited = t->may_wait && !t->waited;
+	t->wants = t->wants || t->waited;
+	return t->waited;
+}
+
+static ptrdiff_t give_some(void *ctx, char *to, size_t cap)
+{
+	struct trickle *t = ctx;
+
+	assert_true(cap > 0);
+	if (waits(t))
+		return HTTP_STREAM_LATER;
+	if (*t->left == '\0')
+		return 0;
+	*to = *t->left++;
+	return 1;
+}
+
+static int take_some(void *ctx, struct str bytes)
+{
+	struct trickle *t = ctx;
+
+	if (waits(t))
+		return HTTP_STREAM_LATER;
+	if (str_eq(bytes, STR("bad")))
+		return HTTP_STREAM_FAIL;
+	buf_append_str(&t->took, bytes);
+	return 0;
+}
+
+static void bodies_stream_both_ways(void **state)
+{
+	struct world *w = *state;
+	struct trickle t = {.left = "a tar"};
+
+	w->peer.answers[0] = ANSWER("200 OK", "", "another");
+	assert_int_equal(call(w, (struct http_call){.url = "/in",
+						    .method = "PUT",
+						    .content_type = "application/x-tar",
+						    .give = give_some,
+						    .give_size = 5,
+						    .take = take_some,
+						    .stream_ctx = &t}),
+			 0);
+	const char *asked = w->peer.asked[0].data;
+	assert_ptr_equal(strstr(asked, "PUT /in HTTP/1.1\r\n"), asked);
+	assert_non_null(strstr(asked, "\r\nContent-Length: 5\r\n"));
+	assert_non_null(strstr(asked, "\r\nContent-Type: application/x-tar\r\n"));
+	assert_non_null(strstr(asked, "\r\n\r\na tar"));
+	assert_string_equal(t.took.data, "another");
+	assert_int_equal(w->reply.body.len, 0);
+	buf_fini(&t.took);
+}
+
+static void who_cannot_take_it_ends_the_call(void **state)
+{
+	struct world *w = *state;
+	struct trickle t = {0};
+
+	w->peer.answers[0] = ANSWER("200 OK", "", "bad");
+	assert_true(call(w, (struct http_call){.url = "/", .take = take_some, .stream_ctx = &t}) < 0);
+}
+
+static void streams_wait_on_the_loop(void **state)
+{
+	struct err err = {0};
+	autoptr(loop) l = NULL;
+	struct http_client *c = NULL;
+	struct peer peer = {.answers = {ANSWER("200 OK", "", "another")}};
+	struct http_pending *p = NULL;
+	struct outcome o = {0};
+	struct trickle t = {.left = "a tar", .may_wait = true};
+
+	(void)state;
+	peer_start(&peer);
+	autofree char *url = url_of(&peer, "/");
+	assert_int_equal(loop_new(&l, &err), 0);
+	assert_int_equal(http_client_new(l, &c, &err), 0);
+	const struct http_call call = {
+		.url = url, .method = "PUT", .give = give_some, .give_size = 5, .take = take_some, .stream_ctx = &t};
+	assert_int_equal(http_client_start(c, &call, on_done, &o, &p, &err), 0);
+	while (o.done == 0) {
+		assert_int_equal(loop_step(l, clock_monotonic_ns() + 20 * NS_PER_S, &err), 0);
+		if (o.done == 0 && t.wants) {
+			t.wants = false;
+			http_pending_go_on(p);
+		}
+	}
+	assert_int_equal(o.status, 200);
+	assert_non_null(strstr(peer.asked[0].data, "\r\n\r\na tar"));
+	assert_string_equal(t.took.data, "another");
+	buf_fini(&t.took);
+	free(o.body);
+	http_client_free(c);
+	peer_join(&peer);
+	peer_free(&peer);
+}
+
 static void a_deadline_ends_a_call_on_the_loop(void **state)
 {
 	struct err err = {0};
@@ -524,6 +633,9 @@ int main(void)
 		WORLD_TEST(an_endless_line_has_a_bound),
 		WORLD_TEST(the_body_of_an_error_is_not_lines),
 		WORLD_TEST(only_http_and_https),
+		WORLD_TEST(bodies_stream_both_ways),
+		WORLD_TEST(who_cannot_take_it_ends_the_call),
+		cmocka_unit_test(streams_wait_on_the_loop),
 		cmocka_unit_test(urls_are_joined_by_one_slash),
 		cmocka_unit_test(backoff_grows_to_its_bound),
 		cmocka_unit_test(calls_run_on_the_loop),
