@@ -178,6 +178,15 @@ bool guest_exec_status(uint32_t close_status, struct guest_exec_status *ret)
 	return true;
 }
 
+void guest_stream_signal_encode(uint16_t stream, const struct guest_signal *m, struct buf *out)
+{
+	size_t frame = guest_frame_begin(out, GUEST_SIGNAL, stream);
+
+	buf_put_u32(out, m->signal);
+	buf_put_u64(out, (uint64_t)m->kill_after_ns);
+	guest_frame_end(out, frame);
+}
+
 int guest_winsize_decode(struct str payload, struct guest_winsize *ret, struct err *err)
 {
 	struct cursor c = {.rest = payload};

@@ -101,4 +101,6 @@ enum { GUEST_NO_PART = -1 };
 void guest_data_encode(uint16_t stream, int part, struct str bytes, struct buf *out);
 /* The text is cut at GUEST_CLOSE_TEXT_MAX. */
 void guest_close_encode(uint16_t stream, const struct guest_close *m, struct buf *out);
+/* SIGNAL on a stream; its time is not looked at. */
+void guest_stream_signal_encode(uint16_t stream, const struct guest_signal *m, struct buf *out);
 void guest_winsize_encode(uint16_t stream, const struct guest_winsize *m, struct buf *out);

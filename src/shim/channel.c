@@ -12,18 +12,19 @@
 #include "base/secret.h"
 
 enum {
-	STREAMS = 2,
+	OUTPUTS = 2,
 	READ_SIZE = 64 * 1024,
 	GRANT_LEAST = GUEST_CREDIT_START / 4, /* small grants would cost a frame each */
 	UNSENT_MAX = 256 * 1024,	      /* a guest that reads nothing */
+	BULK_MAX = 64 * 1024,		      /* streams wait while so much is unsent: what else is sent does not */
 	SILENCE_DEFAULT_S = 120,
 	DRAIN_DEFAULT_S = 10,
 };
 
 /* What was reached; a frame is taken in some states only (table below). */
-enum state { STATE_HELLO, STATE_READY, STATE_SENT, STATE_RUNNING, STATE_EXITED, STATE_OVER };
+enum state { STATE_HELLO, STATE_READY, STATE_SENT, STATE_RUNNING, STATE_EXITED, STATE_DONE, STATE_OVER };
 
-struct stream {
+struct output {
 	int64_t credit; /* the guest may send so many bytes yet */
 	int64_t owed;	/* arrived and not granted again */
 	bool ended;
@@ -39,7 +40,8 @@ struct channel {
 	struct loop_source *silence_timer;
 	struct loop_source *drain_timer;
 	struct buf unsent;
-	struct stream streams[STREAMS];
+	struct output outputs[OUTPUTS];
+	struct streams *streams;
 	bool room;
 	uint64_t output_seq;
 	struct guest_exit exit;
@@ -61,15 +63,21 @@ static void stop(struct channel *c)
 
 static void lose(struct channel *c, const struct err *err)
 {
+	bool done = c->state == STATE_DONE;
+
 	if (c->state == STATE_OVER)
 		return;
 	stop(c);
-	c->opts.ops->lost(c->opts.ctx, err);
+	streams_lost(c->streams);
+	if (!done)
+		c->opts.ops->lost(c->opts.ctx, err);
 }
 
+/* The job is over; streams go on. */
 static void finish(struct channel *c)
 {
-	stop(c);
+	c->state = STATE_DONE;
+	loop_source_free(TAKE(c->drain_timer));
 	c->opts.ops->finished(c->opts.ctx, &c->exit);
 }
 
@@ -85,17 +93,25 @@ static void drop_sent(struct channel *c, size_t len)
 	c->unsent.len = left;
 }
 
-/* As much as the channel takes; the rest when it takes more. A closed channel is noticed by reading. */
-static void transmit(struct channel *c)
+/* As much as the channel takes. A closed channel is noticed by reading. */
+static void flush(struct channel *c)
 {
 	while (c->unsent.len > 0) {
 		ssize_t sent = send(c->fd, c->unsent.data, c->unsent.len, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (sent < 0 && errno == EINTR)
 			continue;
 		if (sent <= 0)
-			break;
+			return;
 		drop_sent(c, (size_t)sent);
 	}
+}
+
+/* What waits, then what streams have, while there is room; the rest when the channel takes more. */
+static void transmit(struct channel *c)
+{
+	do
+		flush(c);
+	while (c->state != STATE_OVER && streams_fill(c->streams, &c->unsent, BULK_MAX));
 	if (c->io != NULL)
 		loop_fd_set_events(c->io, c->unsent.len > 0 ? LOOP_READ | LOOP_WRITE : LOOP_READ);
 }
@@ -104,8 +120,6 @@ int channel_send_job(struct channel *c, const struct guest_job *job, struct err 
 {
 	if (c->state != STATE_READY)
 		return err_set(err, ERR_CONFLICT, "the guest is not ready for a job");
-	/* Room at once: growing later would leave a copy of the secrets behind. */
-	(void)buf_reserve(&c->unsent, GUEST_HEADER_SIZE + GUEST_PAYLOAD_MAX);
 	int rc = guest_job_encode(job, &c->unsent, err);
 	if (rc < 0)
 		return rc;
@@ -123,10 +137,28 @@ void channel_send_signal(struct channel *c, int signal, int64_t kill_after_ns)
 	transmit(c);
 }
 
+struct streams *channel_streams(struct channel *c)
+{
+	return c->streams;
+}
+
+static void on_wake(void *ctx)
+{
+	transmit(ctx);
+}
+
+static void on_service(void *ctx, const char *name, struct stream *st, struct err *err)
+{
+	struct channel *c = ctx;
+
+	if (c->opts.ops->service != NULL)
+		c->opts.ops->service(c->opts.ctx, name, st, err);
+}
+
 static void grant(struct channel *c)
 {
-	for (size_t i = 0; i < STREAMS; i++) {
-		struct stream *st = &c->streams[i];
+	for (size_t i = 0; i < OUTPUTS; i++) {
+		struct output *st = &c->outputs[i];
 		if (!c->room || st->owed < GRANT_LEAST)
 			continue;
 		guest_credit_encode((uint16_t)(GUEST_STDOUT + i), &(struct guest_credit){.bytes = (uint32_t)st->owed},
@@ -169,6 +201,7 @@ static int on_ack(struct channel *c, const struct guest_frame *frame, struct err
 		return err_set(err, ERR_INVALID, "the guest could not be made unique (done: %#x)", ack.done);
 	c->state = STATE_READY;
 	loop_source_free(TAKE(c->hello_timer));
+	streams_ready(c->streams);
 	c->opts.ops->ready(c->opts.ctx, &ack);
 	return 0;
 }
@@ -187,7 +220,7 @@ static int on_started(struct channel *c, const struct guest_frame *frame, struct
 
 static bool all_ended(const struct channel *c)
 {
-	return c->streams[0].ended && c->streams[1].ended;
+	return c->outputs[0].ended && c->outputs[1].ended;
 }
 
 static int on_output(struct channel *c, const struct guest_frame *frame, struct err *err)
@@ -199,7 +232,7 @@ static int on_output(struct channel *c, const struct guest_frame *frame, struct 
 		return rc;
 	if (frame->stream != GUEST_STDOUT && frame->stream != GUEST_STDERR)
 		return err_set(err, ERR_INVALID, "the guest sent output of an unknown stream %u", frame->stream);
-	struct stream *st = &c->streams[frame->stream - GUEST_STDOUT];
+	struct output *st = &c->outputs[frame->stream - GUEST_STDOUT];
 	if (st->ended)
 		return err_set(err, ERR_INVALID, "the guest sent output after its end");
 	if (output.seq != c->output_seq)
@@ -270,7 +303,13 @@ static int on_fault(struct channel *c, const struct guest_frame *frame, struct e
 	return err_set(err, ERR_UNAVAILABLE, "the guest says: %.*s", (int)len, text);
 }
 
+static int on_stream(struct channel *c, const struct guest_frame *frame, struct err *err)
+{
+	return streams_take(c->streams, frame, err);
+}
+
 #define IN(state) (1U << STATE_##state)
+#define IN_READY (IN(READY) | IN(SENT) | IN(RUNNING) | IN(EXITED) | IN(DONE))
 
 static const struct {
 	int (*handle)(struct channel *c, const struct guest_frame *frame, struct err *err);
@@ -281,8 +320,12 @@ static const struct {
 	[GUEST_OUTPUT] = {on_output, IN(RUNNING) | IN(EXITED)},
 	[GUEST_USAGE] = {on_usage, IN(READY) | IN(SENT) | IN(RUNNING)},
 	[GUEST_EXIT] = {on_exited, IN(RUNNING)},
-	[GUEST_PONG] = {on_pong, IN(READY) | IN(SENT) | IN(RUNNING) | IN(EXITED)},
-	[GUEST_FAULT] = {on_fault, IN(HELLO) | IN(READY) | IN(SENT) | IN(RUNNING) | IN(EXITED)},
+	[GUEST_PONG] = {on_pong, IN_READY},
+	[GUEST_FAULT] = {on_fault, IN(HELLO) | IN_READY},
+	[GUEST_OPEN] = {on_stream, IN_READY},
+	[GUEST_DATA] = {on_stream, IN_READY},
+	[GUEST_CREDIT] = {on_stream, IN_READY},
+	[GUEST_CLOSE] = {on_stream, IN_READY},
 };
 
 static int take_frame(struct channel *c, const struct guest_frame *frame, struct err *err)
@@ -318,7 +361,7 @@ static void take_bytes(struct channel *c, struct str input)
 	c->opts.ops->settled(c->opts.ctx);
 	if (c->state == STATE_EXITED && all_ended(c))
 		finish(c);
-	else if (c->state != STATE_OVER)
+	if (c->state != STATE_OVER)
 		grant(c);
 }
 
@@ -361,10 +404,8 @@ void channel_close(struct channel *c)
 
 	while (c->state != STATE_OVER && receive(c) == RECEIVED)
 		;
-	if (c->state == STATE_EXITED) {
+	if (c->state == STATE_EXITED)
 		finish(c);
-		return;
-	}
 	(void)err_set(&err, ERR_UNAVAILABLE, "the VM is gone");
 	lose(c, &err);
 }
@@ -424,17 +465,20 @@ int channel_new(const struct channel_opts *opts, struct channel **ret, struct er
 
 	c->opts = *opts;
 	c->opts.hello = NULL; /* the caller's; not kept */
+	c->streams = streams_new(&(struct streams_opts){.wake = on_wake, .service = on_service, .ctx = c});
 	c->fd = opts->fd;
 	c->opts.silence_ns = opts->silence_ns > 0 ? opts->silence_ns : SILENCE_DEFAULT_S * NS_PER_S;
 	c->opts.drain_ns = opts->drain_ns > 0 ? opts->drain_ns : DRAIN_DEFAULT_S * NS_PER_S;
 	c->room = true;
 	c->heard_ns = clock_monotonic_ns();
-	for (size_t i = 0; i < STREAMS; i++)
-		c->streams[i].credit = GUEST_CREDIT_START;
+	for (size_t i = 0; i < OUTPUTS; i++)
+		c->outputs[i].credit = GUEST_CREDIT_START;
 	guest_decoder_for_host(&c->decoder, opts->hello->epoch);
 	int rc = add_sources(c, err);
 	if (rc < 0)
 		return rc;
+	/* Room at once: growing later would leave a copy of secrets behind. */
+	(void)buf_reserve(&c->unsent, UNSENT_MAX + 2 * GUEST_PAYLOAD_MAX);
 	guest_hello_encode(opts->hello, &c->unsent);
 	transmit(c);
 	*ret = TAKE(c);
@@ -446,6 +490,7 @@ void channel_free(struct channel *c)
 	if (c == NULL)
 		return;
 	stop(c);
+	streams_free(c->streams);
 	if (c->unsent.data != NULL)
 		secret_wipe(c->unsent.data, c->unsent.cap);
 	buf_fini(&c->unsent);

@@ -3,7 +3,9 @@
  * it may send when is checked here. A guest that breaks the protocol, floods beyond its credit, reads nothing or falls
  * silent is lost, and nothing of it is listened to any more.
  *
- * Credit: each stream may send as much as it was granted. What has arrived is granted again as long as the caller says
+ * Beside the job's output it carries streams (streams.h), which go on when the job has finished.
+ *
+ * Credit: each output may send as much as it was granted. What has arrived is granted again as long as the caller says
  * that there is room (channel_room()).
  */
 #pragma once
@@ -16,6 +18,7 @@
 #include "net/loop.h"
 #include "proto/guest_frame.h"
 #include "proto/log_line.h"
+#include "shim/streams.h"
 
 struct channel;
 
@@ -26,10 +29,13 @@ struct channel_ops {
 	void (*output)(void *ctx, enum log_stream stream, struct str bytes);
 	/* After each read: output that came is the caller's now. */
 	void (*settled)(void *ctx);
-	/* Once, the last call: the job's process has ended and so have its streams. */
+	/* Once, the last call: the job's process has ended and so has its output. Streams go on, until the guest is
+	 * gone or channel_free(). */
 	void (*finished)(void *ctx, const struct guest_exit *exit);
 	/* Once, the last call, instead. */
 	void (*lost)(void *ctx, const struct err *err);
+	/* As struct streams_opts has it; NULL: a job without services. */
+	void (*service)(void *ctx, const char *name, struct stream *st, struct err *err);
 };
 
 struct channel_opts {
@@ -52,6 +58,8 @@ AUTOPTR_DEFINE(channel)
 int channel_send_job(struct channel *c, const struct guest_job *job, struct err *err) must_check;
 /* To every process of the job; those left after kill_after_ns are killed by the guest. */
 void channel_send_signal(struct channel *c, int signal, int64_t kill_after_ns);
+/* What is opened in the guest and by it; the channel's. */
+struct streams *channel_streams(struct channel *c);
 /* Whether more output can be taken. */
 void channel_room(struct channel *c, bool room);
 /* The VM stands still for no fault of its guest's: its silence counts from now on. */

@@ -554,6 +554,121 @@ static void a_closed_channel_is_lost_with_its_vm(void **state)
 	assert_non_null(strstr(f->lost.msg, "VM is gone"));
 }
 
+/* --- streams --- */
+
+struct user {
+	size_t got;
+	int closes;
+	uint32_t status;
+};
+
+static void user_data(void *ctx, struct stream *st, int part, struct str bytes)
+{
+	struct user *u = ctx;
+
+	(void)part;
+	u->got += bytes.len;
+	stream_consumed(st, bytes.len);
+}
+
+static void user_closed(void *ctx, uint32_t status, const char *text)
+{
+	struct user *u = ctx;
+
+	(void)text;
+	u->closes++;
+	u->status = status;
+}
+
+static const struct stream_ops user_ops = {.data = user_data, .closed = user_closed};
+
+static struct stream *open_pack(struct fixture *f, struct user *u)
+{
+	static const struct guest_open open = {.kind = GUEST_KIND_PACK, .pack = {.count = 1, .paths = {"/w"}}};
+	struct stream *st = NULL;
+
+	assert_int_equal(streams_open(channel_streams(f->channel), &open, &user_ops, u, &st, NULL), 0);
+	return st;
+}
+
+static void end_job(struct fixture *f)
+{
+	autovar(buf) out = {0};
+
+	guest_exit_encode(&(struct guest_exit){.code = 0}, &out);
+	put_output(f, GUEST_STDOUT, STR(""), &out);
+	put_output(f, GUEST_STDERR, STR(""), &out);
+	say(f, &out);
+	run_until(f, &f->finished);
+	assert_true(f->finished);
+}
+
+static void streams_go_on_when_the_job_has_finished(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+	struct user user = {0};
+
+	get_running(f);
+	end_job(f);
+	(void)open_pack(f, &user);
+	expect(f, GUEST_OPEN, &frame);
+	guest_data_encode(frame.stream, GUEST_NO_PART, STR("a tar"), &out);
+	guest_close_encode(frame.stream, &(struct guest_close){0}, &out);
+	say(f, &out);
+	expect(f, GUEST_CLOSE, &frame);
+	assert_int_equal(user.got, 5);
+	assert_int_equal(user.closes, 1);
+	assert_int_equal(user.status, GUEST_CLOSE_OK);
+	/* What the guest does wrong from here on ends its streams; how the job ended is settled. */
+	(void)open_pack(f, &user);
+	expect(f, GUEST_OPEN, &frame);
+	guest_data_encode(99, GUEST_NO_PART, STR("x"), &out);
+	say(f, &out);
+	while (user.closes < 2)
+		assert_int_equal(loop_step(f->loop, clock_monotonic_ns() + 20 * NS_PER_S, NULL), 0);
+	assert_int_equal(user.status, GUEST_CLOSE_GONE);
+	assert_int_equal(f->lost.code, 0);
+}
+
+static void a_broken_stream_ends_all(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+	struct user user = {0};
+
+	get_running(f);
+	(void)open_pack(f, &user);
+	guest_data_encode(99, GUEST_NO_PART, STR("x"), &out);
+	say(f, &out);
+	assert_lost(f, "data that it may not on stream 99");
+	assert_int_equal(user.status, GUEST_CLOSE_GONE);
+}
+
+static void a_signal_overtakes_a_stream_without_credit(void **state)
+{
+	static const struct guest_open open = {.kind = GUEST_KIND_UNPACK, .name = "/w"};
+	static char bytes[STREAM_UNSENT_MAX];
+	struct fixture *f = *state;
+	struct guest_frame frame;
+	struct user user = {0};
+	struct stream *st;
+	size_t got = 0;
+
+	get_running(f);
+	assert_int_equal(streams_open(channel_streams(f->channel), &open, &user_ops, &user, &st, NULL), 0);
+	stream_send(st, (struct str){bytes, sizeof(bytes)});
+	stream_send(st, (struct str){bytes, stream_room(st)});
+	channel_send_signal(f->channel, 15, 0);
+	expect(f, GUEST_OPEN, &frame);
+	while (got < GUEST_CREDIT_TO_GUEST) {
+		expect(f, GUEST_DATA, &frame);
+		got += frame.payload.len;
+	}
+	expect(f, GUEST_SIGNAL, &frame);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -570,6 +685,9 @@ int main(void)
 		TEST(a_hostile_guest_is_lost),
 		TEST(nothing_is_taken_before_its_time),
 		TEST(a_closed_channel_is_lost_with_its_vm),
+		TEST(streams_go_on_when_the_job_has_finished),
+		TEST(a_broken_stream_ends_all),
+		TEST(a_signal_overtakes_a_stream_without_credit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

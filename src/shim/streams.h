@@ -85,7 +85,8 @@ AUTOPTR_DEFINE(streams)
 void streams_ready(struct streams *s);
 /* An OPEN, DATA, CREDIT or CLOSE of the guest. Negative: it broke the protocol, and is to be lost. */
 int streams_take(struct streams *s, const struct guest_frame *frame, struct err *err) must_check;
-/* Appends frames until *out has `most` bytes or a little more, or nothing is left to send: each stream in its turn. */
-void streams_fill(struct streams *s, struct buf *out, size_t most);
+/* Appends frames until *out has `most` bytes or a little more, or nothing is left to send: each stream in its turn.
+ * Whether it appended any. */
+bool streams_fill(struct streams *s, struct buf *out, size_t most);
 /* The guest is gone: each user is told so, and nothing is opened any more. */
 void streams_lost(struct streams *s);
