@@ -16,6 +16,7 @@
 #include "vm/assets.h"
 #include "vm/driver.h"
 #include "vm/kvm_probe.h"
+#include "vm/passt.h"
 
 enum verdict { CHECK_OK, CHECK_WARN, CHECK_FAIL };
 
@@ -112,6 +113,20 @@ static void check_qemu(struct doctor *d)
 		found(d, "qemu", CHECK_FAIL, "apt-get install qemu-system-x86, or set NIMBUS_QEMU_BIN", "%s", err.msg);
 	else
 		found(d, "qemu", CHECK_OK, NULL, "%s", path);
+}
+
+static void check_passt(struct doctor *d)
+{
+	autofree char *path = NULL;
+	struct err err = {0};
+
+	if (passt_find(&path, &err) < 0)
+		found(d, "passt", CHECK_WARN, "apt-get install passt", "%s; other jobs need none", err.msg);
+	else
+		found(d, "passt", CHECK_OK, NULL,
+		      "%s; a job with network 'open' reaches what this host reaches, private and link-local networks "
+		      "too: no policy limits it yet",
+		      path);
 }
 
 static char *assets_folder(const struct doctor *d)
@@ -308,6 +323,7 @@ static int run(struct command_call *call, struct err *err)
 	check_data(&d);
 	check_machine(&d);
 	check_qemu(&d);
+	check_passt(&d);
 	bool have_parts = check_assets(&d, &parts);
 	check_kvm(&d, &parts, have_parts);
 	check_servers(&d, o->server);

@@ -25,6 +25,7 @@ struct submit_options {
 	int64_t disk_mb;
 	int64_t timeout_ns;
 	int64_t max_attempts;
+	const char *network;
 	const char *idempotency_key;
 	bool wait;
 	bool follow;
@@ -124,6 +125,7 @@ static int make_body(const struct command_call *call, struct js *body, struct er
 	js_set(body, "labels", texts(o->labels.items, o->labels.count));
 	put_text(body, "image", o->image);
 	put_text(body, "name", o->name);
+	put_text(body, "network", o->network);
 	put_text(body, "idempotency_key", o->idempotency_key);
 	put_number(body, "vcpus", o->vcpus);
 	put_number(body, "memory_mb", o->memory_mb);
@@ -201,6 +203,8 @@ static const struct command_option options[] = {
 	OPTION("vcpus", 0, INT, vcpus, .value = "N", .help = "Virtual CPUs (1).", .otherwise = NOT_GIVEN),
 	OPTION("memory", 'm', INT, memory_mb, .value = "MIB", .help = "Memory in MiB (256).", .otherwise = NOT_GIVEN),
 	OPTION("disk", 0, INT, disk_mb, .value = "MIB", .help = "Scratch disk in MiB (1024).", .otherwise = NOT_GIVEN),
+	OPTION("network", 0, TEXT, network, .value = "none|open",
+	       .help = "What it reaches: nothing (none), or what its host does."),
 	OPTION("max-attempts", 0, INT, max_attempts, .value = "N", .help = "How often a lost lease may restart it (3).",
 	       .otherwise = NOT_GIVEN),
 	OPTION("idempotency-key", 0, TEXT, idempotency_key, .value = "KEY",

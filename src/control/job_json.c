@@ -73,6 +73,7 @@ struct js *job_record(const struct job *j)
 	put_int(o, "memory_mb", j->memory_mb);
 	put_int(o, "disk_mb", j->disk_mb);
 	put_int(o, "timeout_seconds", j->timeout_s);
+	put_text(o, "network", j->network);
 	put_int(o, "attempt", j->attempt);
 	put_int(o, "max_attempts", j->max_attempts);
 	put_known(o, "exit_code", j->exit_code, -1);
@@ -129,6 +130,7 @@ struct job_assignment job_assignment_of(const struct job *j)
 		.memory_mb = j->memory_mb,
 		.disk_mb = j->disk_mb,
 		.timeout_seconds = j->timeout_s,
+		.network = j->network,
 	};
 }
 

@@ -27,6 +27,7 @@ struct submit {
 	int64_t disk_mb;
 	int64_t timeout_s;
 	int64_t max_attempts;
+	const char *network;
 	const char *idempotency_key;
 };
 
@@ -48,6 +49,7 @@ static const struct js_field submit_fields[] = {
 	FIELD("disk_mb", I64, disk_mb, .min = JOB_DISK_MB_MIN, .max = JOB_DISK_MB_MAX),
 	FIELD("timeout_seconds", I64, timeout_s, .min = 1, .max = JOB_TIMEOUT_S_MAX),
 	FIELD("max_attempts", I64, max_attempts, .min = 1, .max = JOB_ATTEMPTS_MAX),
+	FIELD("network", TEXT, network),
 	FIELD("idempotency_key", TEXT, idempotency_key, .max = IDEMPOTENCY_KEY_MAX),
 };
 static const struct js_shape submit_shape = JS_SHAPE(struct submit, submit_fields);
@@ -134,6 +136,8 @@ static int check(const struct app *app, struct submit *s, struct arena *a, struc
 		r = check_size(s, err);
 	if (r == 0)
 		r = check_key(s->idempotency_key, err);
+	if (r == 0 && s->network != NULL)
+		r = job_network_check(str_c(s->network), err);
 	return r < 0 ? r : label_set_make(s->labels.items, s->labels.count, a, ret_labels, err);
 }
 
@@ -175,6 +179,7 @@ static int submit(struct app *app, const struct submit *s, const struct label_se
 		.disk_mb = or_default(s->disk_mb, JOB_DISK_MB_DEFAULT),
 		.timeout_s = or_default(s->timeout_s, JOB_TIMEOUT_S_DEFAULT),
 		.max_attempts = or_default(s->max_attempts, app->settings->max_attempts),
+		.network = s->network,
 		.idempotency_key = s->idempotency_key,
 	};
 

@@ -14,6 +14,8 @@ static void bad_jobs_are_refused_and_the_field_is_named(void **state)
 		{"{\"command\":\"x\",\"argv\":[\"y\"]}", "command", 422},
 		{"{\"argv\":[\"\"]}", "argv", 422},
 		{"{\"argv\":[1]}", "argv", 422},
+		{"{\"argv\":[\"x\"],\"network\":\"host\"}", "neither 'none' nor 'open'", 422},
+		{"{\"argv\":[\"x\"],\"network\":true}", "network", 422},
 		{"{\"argv\":[\"x\"],\"timeout_seconds\":-1}", "timeout_seconds", 422},
 		{"{\"argv\":[\"x\"],\"timeout_seconds\":0}", "timeout_seconds", 422},
 		{"{\"argv\":[\"x\"],\"timeout_seconds\":1e9}", "timeout_seconds", 422},
@@ -56,11 +58,28 @@ static void an_idempotency_key_gives_the_same_job(void **state)
 	assert_int_equal(other.status, 409);
 }
 
+static void a_network_is_asked_for(void **state)
+{
+	struct world *w = *state;
+	autovar(answer) plain = post(w, w->admin, "/api/jobs", "{\"argv\":[\"x\"],\"idempotency_key\":\"k\"}");
+	autovar(answer) same =
+		post(w, w->admin, "/api/jobs", "{\"argv\":[\"x\"],\"idempotency_key\":\"k\",\"network\":\"none\"}");
+	autovar(answer) other =
+		post(w, w->admin, "/api/jobs", "{\"argv\":[\"x\"],\"idempotency_key\":\"k\",\"network\":\"open\"}");
+	autovar(answer) wide = post(w, w->admin, "/api/jobs", "{\"argv\":[\"x\"],\"network\":\"open\"}");
+
+	assert_string_equal(text(&plain, "network"), "none");
+	assert_int_equal(same.status, 200);
+	assert_int_equal(other.status, 409);
+	assert_string_equal(text(&wide, "network"), "open");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WORLD(bad_jobs_are_refused_and_the_field_is_named),
 		WORLD(an_idempotency_key_gives_the_same_job),
+		WORLD(a_network_is_asked_for),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

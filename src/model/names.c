@@ -44,6 +44,15 @@ int image_name_check(struct str image, struct err *err)
 	return name_check(image, "image", err);
 }
 
+int job_network_check(struct str network, struct err *err)
+{
+	if (!str_eq(network, STR(JOB_NETWORK_NONE)) && !str_eq(network, STR(JOB_NETWORK_OPEN)))
+		return err_set(err, ERR_INVALID_FIELD,
+			       "network: '%.*s' is neither '" JOB_NETWORK_NONE "' nor '" JOB_NETWORK_OPEN "'",
+			       STR_ARG(network));
+	return 0;
+}
+
 int env_name_check(struct str name, const char *field, struct err *err)
 {
 	bool ok = name.len > 0 && name.len <= ENV_NAME_MAX_BYTES && !is_digit(name.data[0]);

@@ -12,5 +12,9 @@
 int name_check(struct str name, const char *field, struct err *err) must_check;
 /* A rootfs name, as name_check(). An OCI reference (it has '/', ':' or '@') is refused with a sentence of its own. */
 int image_name_check(struct str image, struct err *err) must_check;
+/* What a job reaches: nothing, or what its host reaches. */
+#define JOB_NETWORK_NONE "none"
+#define JOB_NETWORK_OPEN "open"
+int job_network_check(struct str network, struct err *err) must_check;
 /* POSIX: [A-Za-z_][A-Za-z0-9_]*, at most 256 bytes. */
 int env_name_check(struct str name, const char *field, struct err *err) must_check;

@@ -77,6 +77,7 @@ static const struct js_field job_assignment_fields[] = {
 	FIELD(struct job_assignment, disk_mb, JS_FIELD_I64, .flags = JS_REQUIRED, .min = JOB_DISK_MB_MIN,
 	      .max = JOB_DISK_MB_MAX),
 	FIELD(struct job_assignment, timeout_seconds, JS_FIELD_I64, .min = 0, .max = JOB_TIMEOUT_S_MAX),
+	FIELD(struct job_assignment, network, JS_FIELD_TEXT, .max = 32),
 	FIELD(struct job_assignment, log_token, JS_FIELD_TEXT),
 };
 static const struct js_shape job_assignment_shape = JS_SHAPE(struct job_assignment, job_assignment_fields);

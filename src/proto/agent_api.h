@@ -55,6 +55,7 @@ struct job_assignment {
 	int64_t memory_mb;
 	int64_t disk_mb;
 	int64_t timeout_seconds;
+	const char *network;   /* JOB_NETWORK_...; NULL: none */
 	const char *log_token; /* a secret: whoever decodes moves it into a struct secret */
 };
 

@@ -45,6 +45,7 @@ static void a_lease_survives_the_journey(void **state)
 			.memory_mb = 256,
 			.disk_mb = 1024,
 			.timeout_seconds = 60,
+			.network = "open",
 			.log_token = "t"},
 		.fence_token = 9,
 		.lease_ttl_seconds = 300,
@@ -64,6 +65,7 @@ static void a_lease_survives_the_journey(void **state)
 	assert_string_equal(got.job.env.items[0].value, "1");
 	assert_string_equal(got.job.repository.full_name, "o/r");
 	assert_true(got.job.repository.is_private && got.job.has_secret_env);
+	assert_string_equal(got.job.network, "open");
 	assert_string_equal(got.job.log_token, "t");
 }
 

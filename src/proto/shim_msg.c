@@ -44,6 +44,7 @@ static const struct field start_fields[] = {
 	{19, FIELD_SECRET, AT(shim_start, log_token), NULL},
 	{20, FIELD_I64, AT(shim_start, tsc_khz), NULL},
 	{21, FIELD_TEXT, AT(shim_start, vmm), NULL},
+	{30, FIELD_I64, AT(shim_start, network), NULL},
 };
 
 static const struct field go_fields[] = {

@@ -105,6 +105,11 @@ enum shim_start_fd {
 	SHIM_START_FD_COUNT,
 };
 
+enum shim_network {
+	SHIM_NETWORK_NONE, /* the VM has no network device */
+	SHIM_NETWORK_OPEN, /* it reaches what the host reaches: vm/passt.h */
+};
+
 struct shim_start {
 	int64_t job_id;
 	int64_t attempt;
@@ -127,6 +132,7 @@ struct shim_start {
 	int64_t spool_max;   /* bytes; 0: 1 GiB */
 	const char *log_url; /* of POST /logs; NULL: the log is kept in the spool only (tests) */
 	struct secret *log_token;
+	int64_t network; /* enum shim_network */
 };
 
 struct shim_secret_env {

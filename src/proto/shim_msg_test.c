@@ -40,6 +40,7 @@ static struct shim_start sample_start(void)
 		.memory_mb = 256,
 		.accel = 1,
 		.tsc_khz = 2445430,
+		.network = SHIM_NETWORK_OPEN,
 		.timeout_ns = INT64_C(3600000000000),
 		.grace_ns = 30,
 		.deadline_ns = -1,
@@ -60,6 +61,7 @@ static void start_comes_back(void **state)
 	assert_int_equal(back.start.fence, 5);
 	assert_int_equal(back.start.deadline_ns, -1);
 	assert_int_equal(back.start.tsc_khz, 2445430);
+	assert_int_equal(back.start.network, SHIM_NETWORK_OPEN);
 	assert_null(back.start.vmm);
 	assert_string_equal(back.start.agent_id, "host-1");
 	assert_null(back.start.hostname);

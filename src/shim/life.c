@@ -16,6 +16,7 @@
 #include "shim/job_log.h"
 #include "shim/link.h"
 #include "shim/machine.h"
+#include "shim/network.h"
 #include "shim/outcome.h"
 #include "vm/handshake.h"
 
@@ -47,7 +48,9 @@ struct life {
 
 	struct shim_msg start_msg; /* all zeros before it came; its text lies in the arena */
 	struct arena *arena;
-	struct job_log *log; /* NULL before the start */
+	struct job_log *log;	  /* NULL before the start */
+	struct network *network;  /* NULL: the VM has none */
+	struct msg_fds start_fds; /* while the VM waits for its network */
 	struct machine *machine;
 	struct channel *channel;
 
@@ -305,6 +308,12 @@ static void on_ready(void *ctx, const struct guest_ack *ack)
 
 	if (l->state != LIFE_BOOTING)
 		return;
+	if (l->network != NULL && (ack->done & GUEST_DONE_NETWORK) == 0) {
+		struct err err = {0};
+		(void)err_set(&err, ERR_UNAVAILABLE, "network 'open': the guest could not set up its device");
+		fail_start(l, &err);
+		return;
+	}
 	l->facts.answered = true;
 	machine_forget_words(l->machine);
 	l->booted = (struct shim_booted){.vmm_started_ns = l->launched_ns,
@@ -381,6 +390,8 @@ static void on_vm_connected(void *ctx, int fd)
 		return;
 	}
 	vm_hello(job->hostname != NULL ? job->hostname : name, &hello);
+	if (l->network != NULL)
+		hello.network = *network_address(l->network);
 	const struct channel_opts opts = {.loop = l->opts.loop,
 					  .fd = fd,
 					  .hello = &hello,
@@ -398,6 +409,8 @@ static void on_vm_ended(void *ctx, const struct process_exit *exit)
 	struct life *l = ctx;
 
 	l->vm_gone = true;
+	if (l->network != NULL)
+		network_let_go(l->network);
 	l->exited.usage = (struct shim_usage){.wall_ns = clock_monotonic_ns() - l->launched_ns,
 					      .user_ns = exit->user_ns,
 					      .system_ns = exit->system_ns,
@@ -443,6 +456,8 @@ static int start_vm(struct life *l, const struct msg_fds *fds, struct err *err)
 				     .initrd_fd = fds->fds[SHIM_START_FD_INITRD],
 				     .root_fd = fds->fds[SHIM_START_FD_ROOTFS],
 				     .scratch_fd = scratch ? fds->fds[SHIM_START_FD_SCRATCH] : -1,
+				     .network = l->network != NULL,
+				     .network_fd = l->network != NULL ? network_vm_fd(l->network) : -1,
 				     .vcpus = (unsigned)job->vcpus,
 				     .memory_mb = (unsigned)job->memory_mb,
 				     .accel = job->accel == VM_KVM ? VM_KVM : VM_TCG,
@@ -457,6 +472,63 @@ static int start_vm(struct life *l, const struct msg_fds *fds, struct err *err)
 			       job->memory_mb);
 	l->launched_ns = clock_monotonic_ns();
 	return machine_start(l->opts.loop, l->opts.driver, &spec, &machine_ops, l, &l->machine, err);
+}
+
+/* --- its network --- */
+
+static void on_network_ready(void *ctx)
+{
+	struct life *l = ctx;
+	struct err err = {0};
+
+	if (l->state != LIFE_BOOTING)
+		return;
+	job_log_note(l->log, SHIM_NETWORK_OPEN_NOTE);
+	job_log_flush(l->log);
+	int rc = start_vm(l, &l->start_fds, &err);
+	network_given(l->network);
+	msg_fds_fini(&l->start_fds);
+	if (rc < 0)
+		fail_start(l, &err);
+}
+
+static void on_network_failed(void *ctx, const struct err *err)
+{
+	fail_start(ctx, err);
+}
+
+static void on_network_gone(void *ctx, const struct err *err)
+{
+	struct life *l = ctx;
+
+	if (l->state >= LIFE_ENDING)
+		return;
+	log_warn("a job has lost its network", F("job", job_of(l)->job_id), F("error", err));
+	if (!l->facts.sent) {
+		fail_start(l, err);
+		return;
+	}
+	job_log_note(l->log, err->msg);
+	job_log_flush(l->log);
+}
+
+static const struct network_ops network_ops = {
+	.ready = on_network_ready,
+	.failed = on_network_failed,
+	.gone = on_network_gone,
+};
+
+/* The VM at once, or when there is a network for it. */
+static int start_with_network(struct life *l, struct msg_fds *fds, struct err *err)
+{
+	if (job_of(l)->network == SHIM_NETWORK_NONE)
+		return start_vm(l, fds, err);
+	if (job_of(l)->network != SHIM_NETWORK_OPEN)
+		return err_set(err, ERR_UNSUPPORTED, "network %" PRId64 " is none that this version knows",
+			       job_of(l)->network);
+	l->start_fds = *fds;
+	*fds = (struct msg_fds){0};
+	return network_start(l->opts.loop, &network_ops, l, &l->network, err);
 }
 
 /* --- what the agent says --- */
@@ -482,7 +554,7 @@ static void on_start(struct life *l, struct shim_msg *m, struct arena **arena, s
 	loop_timer_set(l->deadline_timer, job_of(l)->deadline_ns);
 	int rc = open_log(l, &err);
 	if (rc == 0)
-		rc = start_vm(l, fds, &err);
+		rc = start_with_network(l, fds, &err);
 	if (rc < 0)
 		fail_start(l, &err);
 }
@@ -679,6 +751,8 @@ void life_free(struct life *l)
 		return;
 	channel_free(l->channel);
 	machine_free(l->machine);
+	network_free(l->network);
+	msg_fds_fini(&l->start_fds);
 	job_log_free(l->log);
 	link_free(l->link);
 	loop_source_free(l->deadline_timer);

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "model/names.h"
 #include "net/http_client.h"
 #include "net/loop.h"
 
@@ -144,6 +145,13 @@ int job_shim_start(struct agent_job *j, struct err *err)
 	const struct job_assignment *o = j->order;
 	const struct agent_settings *s = j->agent->settings;
 	autofree char *url = log_url(j);
+	int64_t network = SHIM_NETWORK_NONE;
+
+	/* What it does not know may mean less than open, so it is not taken for it. */
+	if (o->network != NULL && strcmp(o->network, JOB_NETWORK_OPEN) == 0)
+		network = SHIM_NETWORK_OPEN;
+	else if (o->network != NULL && job_network_check(str_c(o->network), err) < 0)
+		return -ERR_INVALID_FIELD;
 	struct shim_msg m = {
 		.type = SHIM_START,
 		.start =
@@ -166,6 +174,7 @@ int job_shim_start(struct agent_job *j, struct err *err)
 				.deadline_ns = j->lease.deadline_ns,
 				.log_url = url,
 				.log_token = j->log_token,
+				.network = network,
 			},
 	};
 

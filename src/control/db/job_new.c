@@ -4,6 +4,7 @@
 #include "control/db/admission.h"
 #include "control/db/job_move.h"
 #include "control/db/label_rows.h"
+#include "model/names.h"
 
 void job_from_spec(const struct job_spec *spec, struct job *ret)
 {
@@ -20,6 +21,7 @@ void job_from_spec(const struct job_spec *spec, struct job *ret)
 		.memory_mb = spec->memory_mb,
 		.disk_mb = spec->disk_mb,
 		.timeout_s = spec->timeout_s,
+		.network = spec->network != NULL ? spec->network : JOB_NETWORK_NONE,
 		.has_secret_env = spec->secret_env != NULL,
 		.state = JOB_QUEUED,
 		.attempt = 1,

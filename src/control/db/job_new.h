@@ -25,6 +25,7 @@ struct job_spec {
 	int64_t memory_mb;
 	int64_t disk_mb;
 	int64_t timeout_s;
+	const char *network; /* NULL: none */
 	int64_t max_attempts;
 	const char *idempotency_key; /* NULL: none. Per org. */
 	struct js_pairs metadata;

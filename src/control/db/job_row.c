@@ -139,6 +139,7 @@ int job_from_row(struct sql_rows *rows, struct arena *arena, struct job *ret, st
 	job.started_at = number(&r);
 	job.completed_at = number(&r);
 	job.updated_at = number(&r);
+	job.network = text(&r);
 	*ret = job;
 	return 0;
 }

@@ -31,6 +31,7 @@ struct job {
 	int64_t memory_mb;
 	int64_t disk_mb;
 	int64_t timeout_s;
+	const char *network; /* JOB_NETWORK_... */
 	bool has_secret_env; /* it was given one; erased when the job ends */
 	enum job_state state;
 	const char *reason;  /* why it waits, or why it ended: "exit", "lease_expired", "github_app_not_configured" */
@@ -71,7 +72,7 @@ struct job {
 	" j.max_attempts, j.fence, j.moves, j.agent_id, j.exit_code, j.signal, j.last_seq, j.cancel_requested_at,"  \
 	" j.idempotency_key, j.github_job_id, j.github_rank, j.conclusion, j.run_id, j.run_attempt, j.repo_id,"     \
 	" j.repo_full_name, j.repo_html_url, j.repo_private, j.created_at, j.queued_at, j.leased_at, j.started_at," \
-	" j.completed_at, j.updated_at"                                                                             \
+	" j.completed_at, j.updated_at, j.network"                                                                  \
 	" FROM job j JOIN label_set l ON l.id = j.label_set_id"
 /* The row that sql_next() is at, of a query that begins with JOB_SELECT. */
 int job_from_row(struct sql_rows *rows, struct arena *arena, struct job *ret, struct err *err) must_check;

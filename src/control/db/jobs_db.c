@@ -7,6 +7,7 @@
 #include "base/crypto.h"
 #include "base/encoding.h"
 #include "control/db/job_move.h"
+#include "model/names.h"
 
 /* --- submit --- */
 
@@ -34,6 +35,9 @@ static char *request_digest(const struct job *job, struct arena *arena)
 	for (size_t i = 0; i < job->env.count; i++)
 		js_set(env, job->env.items[i].key, js_new_text(job->env.items[i].value));
 	js_push(all, env);
+	/* Left out where it is as it always was: keys of older versions stay good. */
+	if (strcmp(job->network, JOB_NETWORK_NONE) != 0)
+		js_push(all, js_new_text(job->network));
 
 	autovar(buf) text = {0};
 	autovar(buf) hex = {0};
