@@ -152,6 +152,7 @@ static void on_news(void *ctx, enum vm_news news, const char *text)
 
 	switch (news) {
 	case VM_NEWS_UP:
+	case VM_NEWS_RUNS:
 		break;
 	case VM_NEWS_NO_SPACE:
 		on_no_space(m);

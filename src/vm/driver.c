@@ -64,6 +64,11 @@ int vm_go_on(struct vm *vm, struct err *err)
 	return vm->driver->go_on(vm, err);
 }
 
+int vm_save(struct vm *vm, int64_t deadline_ns, struct err *err)
+{
+	return vm->driver->save(vm, deadline_ns, err);
+}
+
 void vm_free(struct vm *vm)
 {
 	if (vm != NULL)

@@ -30,8 +30,16 @@ enum {
 	VM_MEMORY_MB_MAX = 1024 * 1024,
 };
 
+/* How a VM's life begins: by booting; so too, but to be saved before it has any identity; or from what was saved. */
+enum vm_origin { VM_COLD, VM_TEMPLATE, VM_CLONE };
+
 /* All descriptors stay the caller's; a driver duplicates what it keeps. */
 struct vm_spec {
+	enum vm_origin origin;
+	/* Not of a cold boot. For a template: two empty files, opened read-write; for a clone: the same as they were
+	 * saved. QEMU opens the memory anew for writing, and writes to it for a template only. */
+	int memory_fd;
+	int state_fd;	  /* a clone reads it from its offset on */
 	const char *name; /* in messages and in the process list: letters, digits, '-' */
 	int dir_fd;	  /* the VM's own folder, for drivers that need sockets with names; or -1 */
 	int kernel_fd;	  /* an ELF vmlinux */
@@ -53,6 +61,7 @@ struct vm;
 /* What a VMM tells of its VM besides what the guest says. It may be a lie: a guest may have taken it over. */
 enum vm_news {
 	VM_NEWS_UP,	  /* the VMM listens to us */
+	VM_NEWS_RUNS,	  /* a clone has all its state, and runs */
 	VM_NEWS_NO_SPACE, /* the VM stands still: what it writes to its scratch disk finds no room on the host's */
 	VM_NEWS_REFUSED,  /* what was asked of it; `text` is why */
 };
@@ -65,6 +74,7 @@ struct vm_driver {
 	int (*connect)(struct vm *vm, int *ret_fd, struct err *err);
 	int (*hear)(struct vm *vm, vm_news_fn fn, void *ctx, struct err *err);
 	int (*go_on)(struct vm *vm, struct err *err);
+	int (*save)(struct vm *vm, int64_t deadline_ns, struct err *err);
 	void (*free)(struct vm *vm);
 };
 
@@ -94,6 +104,10 @@ int vm_connect(struct vm *vm, int *ret_fd, struct err *err) must_check;
 int vm_hear(struct vm *vm, vm_news_fn fn, void *ctx, struct err *err) must_check;
 /* A VM that stands still runs again, and does again what it could not do. */
 int vm_go_on(struct vm *vm, struct err *err) must_check;
+
+/* Of a template: writes its state and its memory to the files of the spec, and stops it for ever. Blocks until
+ * deadline_ns (monotonic). */
+int vm_save(struct vm *vm, int64_t deadline_ns, struct err *err) must_check;
 
 /* Kills nothing: the process is the launcher's. */
 void vm_free(struct vm *vm);

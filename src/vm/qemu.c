@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "vm/qmp.h"
@@ -12,11 +14,14 @@
 
 #define MIB (UINT64_C(1) << 20)
 #define ADDRESSES_BEYOND_GUEST (4096 * MIB)
+#define STATE_MAX (64 * MIB) /* of a template, without its memory: less than one is usual */
+#define SAVE_POLL_NS (5 * NS_PER_MS)
 
 struct qemu {
 	struct vm vm;
 	int channel_fd; /* ours; -1 once the caller has it */
 	struct qmp qmp;
+	int state_number; /* of the state's file, in QEMU; -1: none */
 };
 
 static int duplicate(int fd, int *ret, struct err *err)
@@ -111,6 +116,61 @@ static int add_console(struct qemu *q, struct err *err)
 	return 0;
 }
 
+static struct js *capability(const char *name)
+{
+	struct js *c = js_new_object();
+
+	js_set(c, "capability", js_new_text(name));
+	js_set(c, "state", js_new_bool(true));
+	return c;
+}
+
+/* The memory lies in its own file: the stream leaves it out. */
+static struct js *capabilities(void)
+{
+	struct js *list = js_new_array();
+	struct js *arguments = js_new_object();
+
+	js_push(list, capability("x-ignore-shared"));
+	js_set(arguments, "capabilities", list);
+	return arguments;
+}
+
+static struct js *uri_of_state(const struct qemu *q)
+{
+	autofree char *uri = xasprintf("fd:%d", q->state_number);
+	struct js *arguments = js_new_object();
+
+	js_set(arguments, "uri", js_new_text(uri));
+	return arguments;
+}
+
+static int add_restore(struct qemu *q, struct err *err)
+{
+	vm_launch_arg(&q->vm.launch, "-incoming");
+	vm_launch_arg(&q->vm.launch, "defer");
+	int rc = qmp_send(&q->qmp, "migrate-set-capabilities", capabilities(), err);
+	return rc == 0 ? qmp_send(&q->qmp, "migrate-incoming", uri_of_state(q), err) : rc;
+}
+
+/* Memory with a file of its own: shared with it while it is made, copied on write by each clone. */
+static int add_memory(struct qemu *q, const struct vm_spec *spec, struct err *err)
+{
+	struct vm_launch *l = &q->vm.launch;
+	int memory, state;
+
+	int rc = duplicate(spec->memory_fd, &memory, err);
+	if (rc < 0)
+		return rc;
+	vm_launch_arg(l, "-object");
+	vm_launch_arg(l, "memory-backend-file,id=memory,size=%uM,mem-path=/proc/self/fd/%d,share=%s", spec->memory_mb,
+		      vm_launch_fd(l, memory), spec->origin == VM_TEMPLATE ? "on" : "off");
+	rc = duplicate(spec->state_fd, &state, err);
+	if (rc == 0)
+		q->state_number = vm_launch_fd(l, state);
+	return rc;
+}
+
 /* The commands that it begins with lie in the socket before QEMU runs: it takes them as it finds them. */
 static int add_control(struct qemu *q, struct err *err)
 {
@@ -162,7 +222,8 @@ static void add_machine(struct vm_launch *l, const struct vm_spec *spec)
 	vm_launch_arg(l, "-sandbox");
 	vm_launch_arg(l, "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 	vm_launch_arg(l, "-machine");
-	vm_launch_arg(l, "microvm,acpi=on,accel=%s", kvm ? "kvm" : "tcg");
+	vm_launch_arg(l, "microvm,acpi=on,accel=%s%s", kvm ? "kvm" : "tcg",
+		      spec->origin != VM_COLD ? ",memory-backend=memory" : "");
 	vm_launch_arg(l, "-cpu");
 	vm_launch_arg(l, "%s", kvm ? "host" : "qemu64,+rdrand");
 	vm_launch_arg(l, "-smp");
@@ -171,16 +232,25 @@ static void add_machine(struct vm_launch *l, const struct vm_spec *spec)
 	vm_launch_arg(l, "%u", spec->memory_mb);
 }
 
-static int describe(struct qemu *q, const struct vm_spec *spec, struct err *err)
+/* What the kernel begins with; a clone's has begun. */
+static int add_boot(struct qemu *q, const struct vm_spec *spec, struct err *err)
 {
 	struct vm_launch *l = &q->vm.launch;
 
-	add_machine(l, spec);
 	int rc = add_path(l, "-kernel", spec->kernel_fd, err);
 	if (rc == 0)
 		rc = add_path(l, "-initrd", spec->initrd_fd, err);
 	if (rc == 0)
-		rc = add_channel(q, err);
+		add_command_line(l, spec, spec->tsc_khz > 0 ? spec->tsc_khz : tsc_khz());
+	return rc;
+}
+
+/* In the same order for a template and its clones, which must be the same machine. */
+static int add_devices(struct qemu *q, const struct vm_spec *spec, struct err *err)
+{
+	struct vm_launch *l = &q->vm.launch;
+
+	int rc = add_channel(q, err);
 	if (rc == 0)
 		rc = add_console(q, err);
 	if (rc == 0)
@@ -194,8 +264,19 @@ static int describe(struct qemu *q, const struct vm_spec *spec, struct err *err)
 	/* Last: what stands before it has the same place with and without it. */
 	if (rc == 0 && spec->network)
 		rc = add_network(l, spec, err);
+	return rc;
+}
+
+static int describe(struct qemu *q, const struct vm_spec *spec, struct err *err)
+{
+	add_machine(&q->vm.launch, spec);
+	int rc = spec->origin != VM_COLD ? add_memory(q, spec, err) : 0;
+	if (rc == 0 && spec->origin != VM_CLONE)
+		rc = add_boot(q, spec, err);
 	if (rc == 0)
-		add_command_line(l, spec, spec->tsc_khz > 0 ? spec->tsc_khz : tsc_khz());
+		rc = add_devices(q, spec, err);
+	if (rc == 0 && spec->origin == VM_CLONE)
+		rc = add_restore(q, err);
 	return rc;
 }
 
@@ -209,6 +290,8 @@ static int set_limits(struct vm_launch *l, const struct vm_spec *spec, struct er
 		return err_sys(err, "look at the scratch disk");
 	l->address_space_max = (uint64_t)spec->memory_mb * MIB + ADDRESSES_BEYOND_GUEST;
 	l->file_size_max = scratch.st_size > 0 ? (uint64_t)scratch.st_size : 1;
+	if (spec->origin == VM_TEMPLATE && l->file_size_max < STATE_MAX)
+		l->file_size_max = STATE_MAX;
 	return 0;
 }
 
@@ -233,6 +316,7 @@ static int qemu_prepare(const struct vm_spec *spec, struct vm **ret, struct err 
 	vm->console_fd = -1;
 	q->channel_fd = -1;
 	q->vm.control_fd = -1;
+	q->state_number = -1;
 	qmp_init(&q->qmp, -1);
 	int rc = vm_find_program(spec->program != NULL ? spec->program : qemu_driver.program, &program, err);
 	if (rc < 0)
@@ -267,6 +351,8 @@ static void tell(const struct qmp_message *m, vm_news_fn fn, void *ctx)
 		fn(ctx, VM_NEWS_UP, "");
 	else if (m->type == QMP_FAILED)
 		fn(ctx, VM_NEWS_REFUSED, m->text);
+	else if (m->type == QMP_EVENT && strcmp(m->text, "RESUME") == 0)
+		fn(ctx, VM_NEWS_RUNS, "");
 	else if (m->type == QMP_EVENT && strcmp(m->text, "BLOCK_IO_ERROR") == 0 && stopped)
 		fn(ctx, VM_NEWS_NO_SPACE, "");
 }
@@ -294,6 +380,65 @@ static int qemu_go_on(struct vm *vm, struct err *err)
 	return qmp_send(&q->qmp, "cont", NULL, err);
 }
 
+static int call(struct qemu *q, const char *command, struct js *arguments, int64_t deadline_ns, struct err *err)
+{
+	autovar(qmp_message) answer = {.text = ""};
+
+	return qmp_call(&q->qmp, command, arguments, deadline_ns, &answer, err);
+}
+
+/* 0: not yet. */
+enum { SAVED = 1 };
+static int look_at_save(struct qemu *q, int64_t deadline_ns, struct err *err)
+{
+	autovar(qmp_message) answer = {.text = ""};
+
+	int rc = qmp_call(&q->qmp, "query-migrate", NULL, deadline_ns, &answer, err);
+	if (rc < 0)
+		return rc;
+	const char *status = js_text(js_get(answer.data, "status"), "");
+	if (strcmp(status, "completed") == 0)
+		return SAVED;
+	if (strcmp(status, "failed") != 0)
+		return 0;
+	return err_set(err, ERR_UNAVAILABLE, "QEMU cannot save the VM: %.200s",
+		       js_text(js_get(answer.data, "error-desc"), "it does not say why"));
+}
+
+/* The answer to what add_control() sent comes first. */
+static int begin_save(struct qemu *q, int64_t deadline_ns, struct err *err)
+{
+	autovar(qmp_message) first = {.text = ""};
+	struct js *fast = js_new_object();
+
+	js_set(fast, "max-bandwidth", js_new_int(INT64_C(1) << 40));
+	int rc = qmp_answer(&q->qmp, deadline_ns, &first, err);
+	if (rc == 0)
+		rc = call(q, "migrate-set-capabilities", capabilities(), deadline_ns, err);
+	if (rc < 0) {
+		js_free(fast);
+		return rc;
+	}
+	rc = call(q, "migrate-set-parameters", fast, deadline_ns, err);
+	return rc == 0 ? call(q, "migrate", uri_of_state(q), deadline_ns, err) : rc;
+}
+
+static int qemu_save(struct vm *vm, int64_t deadline_ns, struct err *err)
+{
+	const struct timespec pause = {.tv_nsec = SAVE_POLL_NS};
+	struct qemu *q = container_of(vm, struct qemu, vm);
+
+	int rc = begin_save(q, deadline_ns, err);
+	while (rc == 0) {
+		rc = look_at_save(q, deadline_ns, err);
+		if (rc == 0 && clock_monotonic_ns() > deadline_ns)
+			rc = err_set(err, ERR_TIMEOUT, "QEMU does not get done with saving the VM");
+		if (rc == 0)
+			(void)nanosleep(&pause, NULL);
+	}
+	return rc < 0 ? rc : 0;
+}
+
 const struct vm_driver qemu_driver = {
 	.name = "qemu",
 	.program = "qemu-system-x86_64",
@@ -301,5 +446,6 @@ const struct vm_driver qemu_driver = {
 	.connect = qemu_connect,
 	.hear = qemu_hear,
 	.go_on = qemu_go_on,
+	.save = qemu_save,
 	.free = qemu_free,
 };

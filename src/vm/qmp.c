@@ -73,7 +73,7 @@ static int wait_readable(int fd, int64_t deadline_ns, struct err *err)
 	return 0;
 }
 
-static int wait_for_answer(struct qmp *q, int64_t deadline_ns, struct qmp_message *ret, struct err *err)
+int qmp_answer(struct qmp *q, int64_t deadline_ns, struct qmp_message *ret, struct err *err)
 {
 	for (;;) {
 		autovar(qmp_message) m = {.text = ""};
@@ -101,6 +101,6 @@ int qmp_call(struct qmp *q, const char *command, struct js *arguments, int64_t d
 
 	if (rc < 0)
 		return rc;
-	rc = wait_for_answer(q, deadline_ns, ret, err);
+	rc = qmp_answer(q, deadline_ns, ret, err);
 	return rc < 0 ? err_wrap(err, "QEMU: %s", command) : 0;
 }

@@ -29,6 +29,8 @@ enum { QMP_MESSAGE = 1 };
 /* QMP_MESSAGE: *ret is the next one. 0: no whole one was received. Negative: QEMU talks nonsense. */
 int qmp_next(struct qmp *q, struct qmp_message *ret, struct err *err) must_check;
 
+/* Blocking: the answer to the command that was sent first of those without one. As qmp_call() does. */
+int qmp_answer(struct qmp *q, int64_t deadline_ns, struct qmp_message *ret, struct err *err) must_check;
 /* Blocking, until deadline_ns (monotonic); events that come meanwhile are dropped. What the command returned is in
  * ret->data; ERR_UNAVAILABLE with QEMU's own words where it failed. */
 int qmp_call(struct qmp *q, const char *command, struct js *arguments, int64_t deadline_ns, struct qmp_message *ret,
