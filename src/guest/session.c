@@ -337,6 +337,7 @@ void session_run(const struct session_opts *opts)
 	*s = (struct session){.opts = opts, .ready_ns = now_ns(), .streams = {{.fd = -1}, {.fd = -1}}};
 	guest_decoder_for_guest(&s->decoder);
 	(void)buf_reserve(&s->out, 2 * OUT_MAX); /* once: later, memory may be short */
+	buf_append(&s->out, guest_beacon, sizeof(guest_beacon));
 	sigemptyset(&children);
 	sigaddset(&children, SIGCHLD);
 	s->child_fd = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);

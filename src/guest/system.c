@@ -180,8 +180,10 @@ static int mount_lower(struct err *err)
 	return do_mount(&(struct mount_point){disk, "/lower", "squashfs", MS_RDONLY, NULL}, err);
 }
 
+static bool scratch_on_disk;
+
 /* Writes go to the scratch disk, or, where there is none, to memory. */
-static bool mount_scratch(struct err *err)
+static int mount_scratch(struct err *err)
 {
 	char disk[300];
 	bool on_disk = find_disk(false, disk, sizeof(disk));
@@ -189,7 +191,8 @@ static bool mount_scratch(struct err *err)
 		on_disk ? (struct mount_point){disk, "/scratch", "ext4", MS_NOATIME, "noinit_itable"}
 			: (struct mount_point){"tmpfs", "/scratch", "tmpfs", 0, "mode=755"};
 
-	return do_mount(&m, err) == 0 && on_disk;
+	scratch_on_disk = on_disk;
+	return do_mount(&m, err);
 }
 
 /* --- the root of the job --- */
@@ -231,17 +234,33 @@ static int enter_root(struct err *err)
 	return rc;
 }
 
-static bool build_root(void)
-{
-	struct err err = {0};
-	bool scratch = mount_scratch(&err);
+/* What the hello writes: here so that it finds files to write to, and mounts in their place. Each clone of a template
+ * gets its own names then; until then these say nothing. */
+#define BOOT_ID "/run/nimbus-boot-id"
 
-	if (err.code == 0 && mount_root(&err) == 0 && enter_root(&err) == 0) {
-		network_loopback_up();
-		return scratch;
-	}
-	(void)fprintf(stderr, "nimbus-guest: %s\n", err.msg);
-	system_power_off();
+static bool put_names(void)
+{
+	return write_text("/etc/hosts", O_CREAT | O_TRUNC, "127.0.0.1 localhost\n::1 localhost\n") &&
+	       write_text("/etc/machine-id", O_CREAT | O_TRUNC, "uninitialized\n") &&
+	       write_text(BOOT_ID, O_CREAT | O_TRUNC, "\n") &&
+	       mount(BOOT_ID, "/proc/sys/kernel/random/boot_id", NULL, MS_BIND, NULL) == 0;
+}
+
+/* The scratch disk is part of what a template is made of: each clone begins with a copy of it, as it is now. */
+static int build_root(struct err *err)
+{
+	int rc = mount_scratch(err);
+
+	if (rc == 0)
+		rc = mount_root(err);
+	if (rc == 0)
+		rc = enter_root(err);
+	if (rc == 0 && !put_names())
+		rc = err_sys(err, "write the machine's names");
+	network_loopback_up();
+	/* What is not on the disk would be lost to a clone that has to boot after all (shim/life.c). */
+	sync();
+	return rc;
 }
 
 /* --- identity --- */
@@ -273,7 +292,7 @@ static bool set_hostname(const struct guest_hello *hello)
 	char hosts[200];
 
 	(void)snprintf(hosts, sizeof(hosts), "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n", hello->hostname);
-	(void)write_text("/etc/hosts", O_CREAT | O_TRUNC, hosts);
+	(void)write_text("/etc/hosts", O_TRUNC, hosts);
 	return sethostname(hello->hostname, strlen(hello->hostname)) == 0;
 }
 
@@ -289,36 +308,28 @@ static bool set_machine_id(const struct guest_hello *hello)
 
 	hex(hello->machine_id, id);
 	(void)snprintf(text, sizeof(text), "%s\n", id);
-	return write_text("/etc/machine-id", O_CREAT | O_TRUNC, text);
+	return write_text("/etc/machine-id", O_TRUNC, text);
 }
 
-/* The kernel's own is the same in every clone of a template: another file lies over it. */
+/* The kernel's own is the same in every clone of a template: our file lies over it. */
 static bool set_boot_id(const struct guest_hello *hello)
 {
-	const char *ours = "/run/nimbus-boot-id", *theirs = "/proc/sys/kernel/random/boot_id";
 	char id[2 * GUEST_ID_SIZE + 1], text[sizeof(id) + 5];
 
 	hex(hello->boot_id, id);
 	(void)snprintf(text, sizeof(text), "%.8s-%.4s-%.4s-%.4s-%.12s\n", id, id + 8, id + 12, id + 16, id + 20);
-	(void)umount2(theirs, MNT_DETACH);
-	return write_text(ours, O_CREAT | O_TRUNC, text) && mount(ours, theirs, NULL, MS_BIND, NULL) == 0;
+	return write_text(BOOT_ID, O_TRUNC, text);
 }
 
 uint32_t system_hello(const struct guest_hello *hello)
 {
-	static bool built, scratch;
-	uint32_t done = 0;
+	uint32_t done = scratch_on_disk ? GUEST_DONE_SCRATCH : 0;
 
-	/* Before anything that reads random bytes: a file system may. */
+	/* The clock soon: the host's words grow old. */
 	if (add_entropy(hello))
 		done |= GUEST_DONE_ENTROPY;
 	if (set_clock(hello))
 		done |= GUEST_DONE_CLOCK;
-	if (!built)
-		scratch = build_root();
-	built = true;
-	if (scratch)
-		done |= GUEST_DONE_SCRATCH;
 	if (set_hostname(hello))
 		done |= GUEST_DONE_HOSTNAME;
 	if (set_machine_id(hello))
@@ -360,6 +371,8 @@ int system_boot(struct err *err)
 		rc = load_modules("/network.list", err);
 	if (rc == 0)
 		rc = mount_lower(err);
+	if (rc == 0)
+		rc = build_root(err);
 	return rc;
 }
 

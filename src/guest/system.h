@@ -9,14 +9,14 @@
 #include "base/err.h"
 #include "proto/guest_frame.h"
 
-/* Drivers, device files, the job's cgroup, the read-only root: all that a template may hold. */
+/* Drivers, disks, the job's root: all that a template may hold, and nothing that makes a machine this one. */
 int system_boot(struct err *err) must_check;
 /* The port to the host, non-blocking, once the host has it open. */
 int system_channel(int *ret_fd, struct err *err) must_check;
 /* A folder, or -1 where the kernel has none. */
 int system_cgroup(void);
 
-/* Entropy, clock, names; the first time also the scratch disk and the job's root. Gives what is done. */
+/* Entropy, clock, names: what makes a clone a machine of its own. Gives what is done. */
 uint32_t system_hello(const struct guest_hello *hello);
 
 noreturn_fn void system_power_off(void);

@@ -1,10 +1,11 @@
 /*
  * The guest channel: how a host and the PID 1 of its microVM speak, over any byte stream.
  *
- * The host speaks first: magic, hello. The guest answers: magic, ack. From then on both send frames
- * `u32 length, u8 type, u16 stream, payload` (little-endian; the length is the payload's). Each life of a VM has a
- * random epoch, which hello and ack carry: a receiver scans to the magic, and the host's drops what another epoch sent.
- * The first bytes of the magic, read as a length, are over the limit, so that it can be told from a frame.
+ * The host speaks first, when the guest listens (guest_beacon): magic, hello. The guest answers: magic, ack. From then
+ * on both send frames `u32 length, u8 type, u16 stream, payload` (little-endian; the length is the payload's). Each
+ * life of a VM has a random epoch, which hello and ack carry: a receiver scans to the magic, and the host's drops what
+ * another epoch sent. The first bytes of the magic, read as a length, are over the limit, so that it can be told from a
+ * frame.
  *
  * Whatever comes from a guest is hostile until it has passed the functions here. They need libc and base/ only, take
  * bytes and give structs whose pointers reach into these bytes.
@@ -45,6 +46,9 @@ enum {
 };
 
 extern const unsigned char guest_magic[GUEST_MAGIC_SIZE];
+/* What a guest sends once, of its own accord: it listens, and has done all that comes before a hello. It is saved as a
+ * template then, or told who it is; the time in a hello that waited longer would be wrong. */
+extern const unsigned char guest_beacon[GUEST_MAGIC_SIZE];
 
 /* A mask. */
 enum guest_sender { GUEST_FROM_HOST = 1, GUEST_FROM_GUEST = 2, GUEST_FROM_BOTH = 3 };

@@ -22,7 +22,7 @@ enum {
 };
 
 /* What was reached; a frame is taken in some states only (table below). */
-enum state { STATE_HELLO, STATE_READY, STATE_SENT, STATE_RUNNING, STATE_EXITED, STATE_DONE, STATE_OVER };
+enum state { STATE_SILENT, STATE_HELLO, STATE_READY, STATE_SENT, STATE_RUNNING, STATE_EXITED, STATE_DONE, STATE_OVER };
 
 struct output {
 	int64_t credit; /* the guest may send so many bytes yet */
@@ -377,6 +377,11 @@ static enum receive receive(struct channel *c)
 	if (got <= 0)
 		return CLOSED;
 	c->got_bytes = true;
+	/* Whatever it is: an answer comes after a hello only. */
+	if (c->state == STATE_SILENT) {
+		c->opts.ops->listens(c->opts.ctx);
+		return RECEIVED;
+	}
 	take_bytes(c, (struct str){bytes, (size_t)got});
 	return RECEIVED;
 }
@@ -437,7 +442,7 @@ static void on_silence_timer(void *ctx)
 		lose(c, &err);
 		return;
 	}
-	if (c->state != STATE_HELLO) {
+	if (c->state > STATE_HELLO) {
 		guest_ping_encode(&(struct guest_ping){.token = c->pings++}, &c->unsent);
 		transmit(c);
 	}
@@ -464,7 +469,6 @@ int channel_new(const struct channel_opts *opts, struct channel **ret, struct er
 	autoptr(channel) c = xcalloc(1, sizeof(*c));
 
 	c->opts = *opts;
-	c->opts.hello = NULL; /* the caller's; not kept */
 	c->streams = streams_new(&(struct streams_opts){.wake = on_wake, .service = on_service, .ctx = c});
 	c->fd = opts->fd;
 	c->opts.silence_ns = opts->silence_ns > 0 ? opts->silence_ns : SILENCE_DEFAULT_S * NS_PER_S;
@@ -473,16 +477,23 @@ int channel_new(const struct channel_opts *opts, struct channel **ret, struct er
 	c->heard_ns = clock_monotonic_ns();
 	for (size_t i = 0; i < OUTPUTS; i++)
 		c->outputs[i].credit = GUEST_CREDIT_START;
-	guest_decoder_for_host(&c->decoder, opts->hello->epoch);
 	int rc = add_sources(c, err);
 	if (rc < 0)
 		return rc;
 	/* Room at once: growing later would leave a copy of secrets behind. */
 	(void)buf_reserve(&c->unsent, UNSENT_MAX + 2 * GUEST_PAYLOAD_MAX);
-	guest_hello_encode(opts->hello, &c->unsent);
-	transmit(c);
 	*ret = TAKE(c);
 	return 0;
+}
+
+void channel_hello(struct channel *c, const struct guest_hello *hello)
+{
+	if (c->state != STATE_SILENT)
+		return;
+	c->state = STATE_HELLO;
+	guest_decoder_for_host(&c->decoder, hello->epoch);
+	guest_hello_encode(hello, &c->unsent);
+	transmit(c);
 }
 
 void channel_free(struct channel *c)

@@ -24,6 +24,8 @@ struct channel;
 
 /* Called from the loop; they may call any function here but channel_free(). */
 struct channel_ops {
+	/* Once, unless channel_hello() was called before: the guest listens. */
+	void (*listens)(void *ctx);
 	void (*ready)(void *ctx, const struct guest_ack *ack); /* once: the job may be sent */
 	void (*started)(void *ctx);			       /* once: the job's process runs */
 	void (*output)(void *ctx, enum log_stream stream, struct str bytes);
@@ -40,8 +42,7 @@ struct channel_ops {
 
 struct channel_opts {
 	struct loop *loop;
-	int fd; /* taken */
-	const struct guest_hello *hello;
+	int fd;			   /* taken */
 	int64_t hello_deadline_ns; /* monotonic: the guest has answered by then, or is lost */
 	int64_t silence_ns;	   /* a guest that sends nothing for so long, asked twice, is lost; 0: 120 s */
 	int64_t drain_ns;	   /* after its exit, the end of the output is waited for so long; 0: 10 s */
@@ -49,11 +50,13 @@ struct channel_opts {
 	void *ctx;
 };
 
-/* Says hello. */
+/* Waits for the guest to listen. */
 int channel_new(const struct channel_opts *opts, struct channel **ret, struct err *err) must_check;
 void channel_free(struct channel *c);
 AUTOPTR_DEFINE(channel)
 
+/* Once, whether the guest listens or not. */
+void channel_hello(struct channel *c, const struct guest_hello *hello);
 /* After `ready`, once. ERR_TOO_LARGE where it does not fit a frame. What was encoded is wiped when it is sent. */
 int channel_send_job(struct channel *c, const struct guest_job *job, struct err *err) must_check;
 /* To every process of the job; those left after kill_after_ns are killed by the guest. */

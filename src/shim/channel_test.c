@@ -26,7 +26,7 @@ struct fixture {
 	uint64_t output_seq;
 	uint64_t epoch;
 	/* what was called */
-	bool ready, started, finished;
+	bool listens, ready, started, finished;
 	struct guest_exit exit;
 	struct buf output;
 	size_t output_bytes;
@@ -84,13 +84,24 @@ static void on_lost(void *ctx, const struct err *err)
 	f->lost = *err;
 }
 
-static const struct channel_ops ops = {on_ready, on_started, on_output, on_settled, on_finished, on_lost};
+/* Says hello to a guest that listens. */
+static void on_listens(void *ctx);
+
+static const struct channel_ops ops = {on_listens, on_ready, on_started, on_output, on_settled, on_finished, on_lost};
 
 static const struct guest_hello hello = {
 	.version = GUEST_PROTOCOL_VERSION,
 	.epoch = 77,
 	.hostname = "nimbus-1",
 };
+
+static void on_listens(void *ctx)
+{
+	struct fixture *f = ctx;
+
+	f->listens = true;
+	channel_hello(f->channel, &hello);
+}
 
 static void open_channel(struct fixture *f, int64_t hello_ns, int64_t silence_ns, int64_t drain_ns)
 {
@@ -101,7 +112,6 @@ static void open_channel(struct fixture *f, int64_t hello_ns, int64_t silence_ns
 	guest_decoder_for_guest(&f->decoder);
 	assert_int_equal(channel_new(&(struct channel_opts){.loop = f->loop,
 							    .fd = ends[0],
-							    .hello = &hello,
 							    .hello_deadline_ns = clock_monotonic_ns() + hello_ns,
 							    .silence_ns = silence_ns,
 							    .drain_ns = drain_ns,
@@ -109,6 +119,8 @@ static void open_channel(struct fixture *f, int64_t hello_ns, int64_t silence_ns
 							    .ctx = f},
 				     &f->channel, NULL),
 			 0);
+	assert_int_equal(
+		file_write_fd(f->guest_fd, (struct str){(const char *)guest_beacon, sizeof(guest_beacon)}, NULL), 0);
 }
 
 static int set_up(void **state)
@@ -204,6 +216,8 @@ static void get_ready(struct fixture *f)
 	struct guest_frame frame;
 
 	open_channel(f, 20 * NS_PER_S, 0, 0);
+	assert_false(f->listens); /* a hello that waits would tell a time that is over */
+	run_until(f, &f->listens);
 	expect(f, GUEST_HELLO, &frame);
 	put_ack(77, &out);
 	say(f, &out);
@@ -287,6 +301,7 @@ static void noise_and_another_epoch_come_before_the_ack(void **state)
 	autovar(buf) out = {0};
 
 	open_channel(f, 20 * NS_PER_S, 0, 0);
+	run_until(f, &f->listens);
 	buf_puts(&out, "SeaBIOS and what not\r\n");
 	put_ack(76, &out);
 	guest_started_encode(&(struct guest_started){.pid = 2}, &out);
@@ -413,6 +428,7 @@ static void a_guest_that_was_not_made_unique_gets_no_job(void **state)
 	autovar(buf) out = {0};
 
 	open_channel(f, 20 * NS_PER_S, 0, 0);
+	run_until(f, &f->listens);
 	guest_ack_encode(&(struct guest_ack){.version = GUEST_PROTOCOL_VERSION, .epoch = 77, .done = 1}, &out);
 	say(f, &out);
 	assert_lost(f, "unique");

@@ -21,6 +21,8 @@
 #include "vm/handshake.h"
 
 #define HELLO_TIMEOUT_DEFAULT_NS (60 * NS_PER_S)
+/* A guest of an older build does not say that it listens. */
+#define LISTEN_NS (5 * NS_PER_S)
 /* The guest kills what is left at the end of the grace and tells the exit; a guest that does not is killed itself. */
 #define KILL_MARGIN_NS NS_PER_S
 
@@ -43,6 +45,7 @@ struct life {
 	enum life_state state;
 	struct link *link;
 	struct loop_source *deadline_timer;
+	struct loop_source *hello_timer;
 	struct loop_source *limit_timer; /* the job's time limit */
 	struct loop_source *kill_timer;	 /* the end of a grace */
 
@@ -302,6 +305,24 @@ static int open_log(struct life *l, struct err *err)
 
 /* --- the guest --- */
 
+/* All that is new in each VM, and the time as it is now. */
+static void say_hello(void *ctx)
+{
+	struct life *l = ctx;
+	const struct shim_start *job = job_of(l);
+	autofree char *name = xasprintf("nimbus-%" PRId64, job->job_id);
+	struct guest_hello hello;
+
+	loop_timer_set(l->hello_timer, LOOP_NEVER);
+	if (l->channel == NULL || l->state != LIFE_BOOTING)
+		return;
+	vm_hello(job->hostname != NULL ? job->hostname : name, &hello);
+	if (l->network != NULL)
+		hello.network = *network_address(l->network);
+	channel_hello(l->channel, &hello);
+	secret_wipe(hello.entropy, sizeof(hello.entropy));
+}
+
 static void on_ready(void *ctx, const struct guest_ack *ack)
 {
 	struct life *l = ctx;
@@ -367,6 +388,7 @@ static void on_lost(void *ctx, const struct err *err)
 }
 
 static const struct channel_ops channel_ops = {
+	.listens = say_hello,
 	.ready = on_ready,
 	.started = on_started,
 	.output = on_output,
@@ -380,28 +402,21 @@ static const struct channel_ops channel_ops = {
 static void on_vm_connected(void *ctx, int fd)
 {
 	struct life *l = ctx;
-	const struct shim_start *job = job_of(l);
-	autofree char *name = xasprintf("nimbus-%" PRId64, job->job_id);
-	struct guest_hello hello;
 	struct err err = {0};
 
 	if (l->state != LIFE_BOOTING) {
 		fd_close(&fd);
 		return;
 	}
-	vm_hello(job->hostname != NULL ? job->hostname : name, &hello);
-	if (l->network != NULL)
-		hello.network = *network_address(l->network);
 	const struct channel_opts opts = {.loop = l->opts.loop,
 					  .fd = fd,
-					  .hello = &hello,
 					  .hello_deadline_ns = l->launched_ns + l->opts.hello_timeout_ns,
 					  .ops = &channel_ops,
 					  .ctx = l};
-	int rc = channel_new(&opts, &l->channel, &err);
-	secret_wipe(hello.entropy, sizeof(hello.entropy));
-	if (rc < 0)
+	if (channel_new(&opts, &l->channel, &err) < 0)
 		fail_start(l, &err);
+	else
+		loop_timer_set(l->hello_timer, l->launched_ns + LISTEN_NS);
 }
 
 static void on_vm_ended(void *ctx, const struct process_exit *exit)
@@ -719,6 +734,8 @@ static int add_timers(struct life *l, struct err *err)
 
 	int rc = loop_add_timer(loop, LOOP_NEVER, LOOP_URGENT, on_deadline, l, &l->deadline_timer, err);
 	if (rc == 0)
+		rc = loop_add_timer(loop, LOOP_NEVER, LOOP_NORMAL, say_hello, l, &l->hello_timer, err);
+	if (rc == 0)
 		rc = loop_add_timer(loop, LOOP_NEVER, LOOP_NORMAL, on_limit, l, &l->limit_timer, err);
 	if (rc == 0)
 		rc = loop_add_timer(loop, LOOP_NEVER, LOOP_NORMAL, on_kill, l, &l->kill_timer, err);
@@ -756,6 +773,7 @@ void life_free(struct life *l)
 	job_log_free(l->log);
 	link_free(l->link);
 	loop_source_free(l->deadline_timer);
+	loop_source_free(l->hello_timer);
 	loop_source_free(l->limit_timer);
 	loop_source_free(l->kill_timer);
 	shim_msg_fini(&l->start_msg);

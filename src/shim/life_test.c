@@ -302,6 +302,10 @@ static void boot(struct fixture *f)
 	struct guest_hello hello;
 
 	guest_decoder_for_guest(&f->decoder);
+	while (f->guest_fd < 0)
+		step(f);
+	buf_append(&out, guest_beacon, sizeof(guest_beacon));
+	guest_says(f, &out);
 	guest_hears(f, GUEST_HELLO, &frame);
 	assert_int_equal(guest_hello_decode(frame.payload, &hello, NULL), 0);
 	assert_string_equal(hello.hostname, "nimbus-7");
