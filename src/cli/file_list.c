@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/process.h"
+#include "base/progress.h"
 
 enum {
 	NAMED_MAX = 5, /* so many are named, the others counted */
@@ -61,18 +62,6 @@ static void finish_names(struct named *n)
 {
 	if (n->count > NAMED_MAX)
 		buf_printf(&n->text, " and %zu more", n->count - NAMED_MAX);
-}
-
-const char *file_size_text(uint64_t bytes, char text[static FILE_SIZE_TEXT])
-{
-	static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
-	double number = (double)bytes;
-	size_t unit = 0;
-
-	for (; number >= 1024 && unit + 1 < ARRAY_LEN(units); unit++)
-		number /= 1024;
-	(void)snprintf(text, FILE_SIZE_TEXT, unit == 0 ? "%.0f %s" : "%.1f %s", number, units[unit]);
-	return text;
 }
 
 /* --- the order: a folder directly before what is in it --- */
@@ -500,7 +489,7 @@ static int check_bound(struct maker *m, struct err *err)
 	autofree struct part *largest = NULL;
 	autovar(buf) text = {0};
 	size_t count = 0;
-	char size[FILE_SIZE_TEXT], bound[FILE_SIZE_TEXT];
+	char size[SIZE_TEXT], bound[SIZE_TEXT];
 
 	if (m->list->bytes <= m->opts->max_bytes)
 		return 0;
@@ -508,11 +497,11 @@ static int check_bound(struct maker *m, struct err *err)
 	for (size_t i = 0; i < LARGEST_MAX && i < count; i++) {
 		struct str folder = largest[i].folder;
 		buf_printf(&text, "%s%.*s %s", i > 0 ? ", " : "", STR_ARG(folder.len > 0 ? folder : STR("files in it")),
-			   file_size_text(largest[i].bytes, size));
+			   size_text(largest[i].bytes, size));
 	}
 	m->list->hint = m->opts->max_flag;
 	return err_set(err, ERR_TOO_LARGE, "'%s' has %s to send, over the bound of %s: %s", m->opts->folder,
-		       file_size_text(m->list->bytes, size), file_size_text(m->opts->max_bytes, bound), text.data);
+		       size_text(m->list->bytes, size), size_text(m->opts->max_bytes, bound), text.data);
 }
 
 /* --- the whole --- */

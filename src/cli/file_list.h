@@ -34,7 +34,3 @@ AUTOVAR_DEFINE(file_list)
 
 /* `ret` is all zeros; on failure its hint may be set. */
 int file_list_make(const struct file_list_opts *opts, struct file_list *ret, struct err *err) must_check;
-
-/* "1.8 GiB". */
-enum { FILE_SIZE_TEXT = 24 };
-const char *file_size_text(uint64_t bytes, char text[static FILE_SIZE_TEXT]);

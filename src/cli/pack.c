@@ -64,8 +64,8 @@ int pack_new_file(const char *path, const char *name, struct pack **ret, struct 
 
 	p->folder = p->file = -1;
 	p->single = name;
-	p->single_path = xstrdup(path);
-	if (access(path, R_OK) != 0)
+	p->single_path = realpath(path, NULL); /* links are followed here, and not later */
+	if (p->single_path == NULL || access(path, R_OK) != 0)
 		return err_sys(err, "read '%s'", path);
 	*ret = TAKE(p);
 	return 0;
