@@ -238,6 +238,8 @@ static int open_listener(struct host_agent *r, struct err *err)
 		.addresses = (const char *const *)&r->agent.settings->metrics_host,
 		.address_count = 1,
 		.port = (uint16_t)r->agent.settings->metrics_port,
+		.listen_fds = r->role->listen_fds,
+		.listen_fd_count = r->role->listen_fd_count,
 		.routes = routes,
 		.route_count = ARRAY_LEN(routes),
 		.ctx = r,

@@ -716,6 +716,27 @@ static int start_threads(struct http_server *s, struct err *err)
 	return rc < 0 ? rc : http_connections_start(s->connections, s->listeners, s->listener_count, err);
 }
 
+static void use_listener(struct http_server *s, struct listener *l)
+{
+	l->tls = l->path == NULL ? s->opts.tls : NULL;
+	if (l->path == NULL)
+		s->port = l->port;
+	s->listeners[s->listener_count++] = l;
+}
+
+static int adopt_listeners(struct http_server *s, struct err *err)
+{
+	s->listeners = xcalloc(s->opts.listen_fd_count, sizeof(struct listener *));
+	for (size_t i = 0; i < s->opts.listen_fd_count; i++) {
+		struct listener *l = NULL;
+		int rc = listener_adopt(s->opts.listen_fds[i], &l, err);
+		if (rc < 0)
+			return rc;
+		use_listener(s, l);
+	}
+	return 0;
+}
+
 /* All TCP addresses have the same port, also where the first got a free one. */
 static int open_listeners(struct http_server *s, struct err *err)
 {
@@ -723,17 +744,15 @@ static int open_listeners(struct http_server *s, struct err *err)
 	const struct http_server_opts *opts = &s->opts;
 	const char *const *addresses = opts->address_count > 0 ? opts->addresses : loopback;
 	size_t count = opts->address_count > 0 ? opts->address_count : 1;
-	uint16_t port = opts->port;
 
+	s->port = opts->port;
 	s->listeners = xcalloc(count, sizeof(struct listener *));
-	for (; s->listener_count < count; s->listener_count++) {
-		struct listener **l = &s->listeners[s->listener_count];
-		int rc = listener_open(addresses[s->listener_count], port, l, err);
+	for (size_t i = 0; i < count; i++) {
+		struct listener *l = NULL;
+		int rc = listener_open(addresses[i], s->port, &l, err);
 		if (rc < 0)
 			return rc;
-		(*l)->tls = (*l)->path == NULL ? opts->tls : NULL;
-		if ((*l)->path == NULL)
-			port = s->port = (*l)->port;
+		use_listener(s, l);
 	}
 	return 0;
 }
@@ -743,7 +762,7 @@ int http_server_start(struct http_server *s, struct err *err)
 	sigset_t all;
 	sigset_t before;
 
-	int rc = open_listeners(s, err);
+	int rc = s->opts.listen_fd_count > 0 ? adopt_listeners(s, err) : open_listeners(s, err);
 	if (rc < 0)
 		return rc;
 	/* Signals are for the thread that the role has for them. */

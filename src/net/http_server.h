@@ -72,7 +72,9 @@ struct http_route {
 struct http_server_opts {
 	const char *const *addresses; /* numeric, IPv4 or IPv6, or "unix:/path"; none: 127.0.0.1 */
 	size_t address_count;
-	uint16_t port; /* of all TCP addresses; 0: a free one */
+	uint16_t port;	       /* of all TCP addresses; 0: a free one */
+	const int *listen_fds; /* net/listen.h: inherited; instead of addresses and port where there are any; taken */
+	size_t listen_fd_count;
 	const struct http_route *routes;
 	size_t route_count;
 	void *ctx; /* given to every callback of the role */

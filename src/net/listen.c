@@ -123,6 +123,12 @@ static int port_in_use(const char *address, uint16_t port, struct err *err)
 	return err_set(err, ERR_CONFLICT, "port %u on %s is in use%.*s", port, address, STR_ARG(buf_str(&holder)));
 }
 
+static uint16_t port_of(const struct sockaddr_storage *at)
+{
+	return ntohs(at->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)at)->sin6_port
+					       : ((const struct sockaddr_in *)at)->sin_port);
+}
+
 static int open_tcp(const char *address, uint16_t port, struct listener *l, struct err *err)
 {
 	struct sockaddr_storage at = {0};
@@ -142,8 +148,7 @@ static int open_tcp(const char *address, uint16_t port, struct listener *l, stru
 					   : err_sys(err, "listen on port %u of %s", port, address);
 	if (getsockname(l->fd, (struct sockaddr *)&at, &len) != 0)
 		return err_sys(err, "listen on port %u of %s", port, address);
-	l->port = ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
-						 : ((struct sockaddr_in *)&at)->sin_port);
+	l->port = port_of(&at);
 	return 0;
 }
 
@@ -209,11 +214,75 @@ int listener_open(const char *address, uint16_t port, struct listener **ret, str
 	return 0;
 }
 
+/* --- sockets that others opened --- */
+
+static int read_count(const char *name, int64_t max, int64_t *ret, struct err *err)
+{
+	const char *text = getenv(name);
+
+	return text == NULL ? 0 : str_to_i64(str_c(text), name, 0, max, ret, err);
+}
+
+static int check_inherited(int fd, struct err *err)
+{
+	int listens = 0;
+	socklen_t len = sizeof(listens);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) != 0 || listens == 0)
+		return err_set(err, ERR_INVALID, "LISTEN_FDS is set, but descriptor %d is no listening socket", fd);
+	int flags = fcntl(fd, F_GETFL);
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0)
+		return err_sys(err, "take over descriptor %d", fd);
+	return 0;
+}
+
+int listen_inherited(int fds[static LISTEN_INHERITED_MAX], size_t *ret_count, struct err *err)
+{
+	int64_t count = 0;
+	int64_t pid = getpid();
+
+	*ret_count = 0;
+	int rc = read_count("LISTEN_FDS", LISTEN_INHERITED_MAX, &count, err);
+	if (rc == 0)
+		rc = read_count("LISTEN_PID", INT32_MAX, &pid, err);
+	(void)unsetenv("LISTEN_FDS");
+	(void)unsetenv("LISTEN_PID");
+	(void)unsetenv("LISTEN_FDNAMES");
+	if (rc < 0 || pid != getpid())
+		return rc;
+	for (int64_t i = 0; i < count && rc == 0; i++) {
+		fds[i] = LISTEN_INHERITED_FIRST + (int)i;
+		rc = check_inherited(fds[i], err);
+	}
+	if (rc == 0)
+		*ret_count = (size_t)count;
+	return rc;
+}
+
+int listener_adopt(int fd, struct listener **ret, struct err *err)
+{
+	autoptr(listener) l = xcalloc(1, sizeof(*l));
+	struct sockaddr_storage at = {0};
+	socklen_t len = sizeof(at);
+
+	l->fd = fd;
+	l->lock_fd = -1;
+	l->inherited = true;
+	if (getsockname(fd, (struct sockaddr *)&at, &len) != 0)
+		return err_sys(err, "take over descriptor %d", fd);
+	if (at.ss_family == AF_UNIX)
+		l->path = xstrdup(((struct sockaddr_un *)&at)->sun_path);
+	else
+		l->port = port_of(&at);
+	*ret = TAKE(l);
+	return 0;
+}
+
 void listener_free(struct listener *l)
 {
 	if (l == NULL)
 		return;
-	if (l->path != NULL)
+	if (l->path != NULL && !l->inherited)
 		(void)unlink(l->path);
 	fd_close(&l->fd);
 	fd_close(&l->lock_fd);

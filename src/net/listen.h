@@ -3,6 +3,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
@@ -15,9 +17,10 @@ struct listener {
 	uint16_t port;	 /* TCP */
 	char *path;	 /* unix socket; NULL: TCP */
 	int lock_fd;	 /* ... whose lock it is: while it is held nobody else takes the path */
+	bool inherited;	 /* whoever opened it keeps its place */
 	struct tls *tls; /* for the server; nothing here depends on it */
 };
-/* A unix socket's path is removed. NULL is fine. */
+/* A unix socket's path is removed, unless it was inherited. NULL is fine. */
 void listener_free(struct listener *l);
 AUTOPTR_DEFINE(listener)
 
@@ -30,3 +33,15 @@ AUTOPTR_DEFINE(listener)
  * mode is 0660.
  */
 int listener_open(const char *address, uint16_t port, struct listener **ret, struct err *err) must_check;
+
+/*
+ * The sockets that whoever started this process opened for it: a service manager, or `up`. They stay open when the
+ * process ends, and connections wait in them for the next one, so a restart refuses nobody. sd_listen_fds(3):
+ * LISTEN_FDS of them from descriptor 3 on; here LISTEN_PID counts only where it is set. Gives how many there are, all
+ * non-blocking; the variables are removed. To be called before threads and before anything else is opened.
+ * ERR_INVALID: what stands there is no listening socket.
+ */
+enum { LISTEN_INHERITED_MAX = 16, LISTEN_INHERITED_FIRST = 3 };
+int listen_inherited(int fds[static LISTEN_INHERITED_MAX], size_t *ret_count, struct err *err) must_check;
+/* Takes one of them. */
+int listener_adopt(int fd, struct listener **ret, struct err *err) must_check;

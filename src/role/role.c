@@ -162,6 +162,8 @@ int role_start(const struct role_flags *flags, const struct config_table *table,
 	if (rc == 0)
 		rc = start_log(&r, table, err);
 	if (rc == 0)
+		rc = listen_inherited(r.listen_fds, &r.listen_fd_count, err);
+	if (rc == 0)
 		rc = dir_make(r.data_dir, 0755, err);
 	if (rc == 0)
 		rc = config_load(r.source, table, settings, err);

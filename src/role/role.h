@@ -10,6 +10,7 @@
 #include "base/config.h"
 #include "base/err.h"
 #include "model/settings.h"
+#include "net/listen.h"
 
 /* The first member of the options struct of a command that needs the data directory. */
 struct role_flags {
@@ -41,6 +42,9 @@ struct role {
 	/* What a reload needs. */
 	const struct config_table *table; /* the role's own */
 	char *env_file;			  /* or NULL */
+	/* Sockets that are open already: net/listen.h. */
+	int listen_fds[LISTEN_INHERITED_MAX];
+	size_t listen_fd_count;
 	struct role_reload reloads[ROLE_RELOADS_MAX];
 	size_t reload_count;
 };

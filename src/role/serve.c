@@ -46,7 +46,7 @@ static int open_tls(const struct common_settings *common, struct tls **ret, stru
 int role_serving_init(struct role *role, const char *name, struct role_serving *ret, struct err *err)
 {
 	const struct common_settings *common = &role->common;
-	autovar(role_serving) s = {.common = common};
+	autovar(role_serving) s = {.common = common, .role = role};
 	const struct config_list *listen = &common->listen;
 
 	s.addresses = xcalloc(listen->count + 1, sizeof(*s.addresses));
@@ -80,6 +80,8 @@ void role_serving_apply(const struct role_serving *s, struct http_server_opts *o
 		return;
 	opts->addresses = (const char *const *)s->addresses;
 	opts->address_count = s->address_count;
+	opts->listen_fds = s->role->listen_fds;
+	opts->listen_fd_count = s->role->listen_fd_count;
 	opts->proxies = &s->proxies;
 	opts->tls = s->tls;
 	opts->connections_max = (unsigned)s->common->connections_max;

@@ -14,6 +14,7 @@
 
 struct role_serving {
 	const struct common_settings *common;
+	const struct role *role;
 	char **addresses;
 	size_t address_count;
 	struct cidr_list proxies;

@@ -92,13 +92,14 @@ static void rearm(struct child *c, int64_t after_ns)
 
 int child_start(struct child *c, struct err *err)
 {
-	const struct process_fd fds[] = {{STDERR_FILENO, STDOUT_FILENO}, {STDERR_FILENO, STDERR_FILENO}};
+	struct process_fd fds[2 + LISTEN_INHERITED_MAX] = {{STDERR_FILENO, STDOUT_FILENO},
+							   {STDERR_FILENO, STDERR_FILENO}};
 	struct process_spec spec = {
 		.exec_fd = c->opts.exec_fd,
 		.argv = c->opts.argv,
 		.envp = c->opts.envp,
 		.fds = fds,
-		.fd_count = ARRAY_LEN(fds),
+		.fd_count = 2 + c->opts.sockets->count,
 		/* Where `up` itself is killed, all go at once: each survives that, and what a next start needs (ports,
 		 * locks, the shims of running jobs) is free for it. */
 		.parent_death_signal = SIGKILL,
@@ -106,6 +107,8 @@ int child_start(struct child *c, struct err *err)
 		.no_core = true,     /* secrets are in there */
 	};
 
+	for (size_t i = 0; i < c->opts.sockets->count; i++)
+		fds[2 + i] = (struct process_fd){c->opts.sockets->items[i]->fd, LISTEN_INHERITED_FIRST + (int)i};
 	service_user_apply(c->opts.user, &spec);
 	int rc = arm(c, PROBE_PAUSE_NS, err);
 	if (rc == 0)

@@ -10,6 +10,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 #include "up/service_user.h"
+#include "up/sockets.h"
 
 struct loop;
 struct http_client;
@@ -25,10 +26,11 @@ struct child_opts {
 	struct loop *loop;
 	struct http_client *client;
 	int exec_fd;
-	const char *name;	 /* the command: "control-plane"; what follows is borrowed */
-	const char *const *argv; /* NULL-terminated */
-	const char *const *envp; /* NULL-terminated */
-	const char *url;	 /* base URL of its /readyz */
+	const char *name;		    /* the command: "control-plane"; what follows is borrowed */
+	const char *const *argv;	    /* NULL-terminated */
+	const char *const *envp;	    /* NULL-terminated */
+	const char *url;		    /* base URL of its /readyz */
+	const struct role_sockets *sockets; /* that it serves on, from LISTEN_INHERITED_FIRST on */
 	const struct service_user *user;
 	int64_t stop_ns; /* between the first SIGTERM and a second one, which asks for haste; SIGKILL comes after that
 			  */

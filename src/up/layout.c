@@ -8,7 +8,6 @@
 
 #include "auth/token.h"
 #include "base/clock.h"
-#include "base/crypto.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "net/http_client.h"
@@ -17,8 +16,6 @@
 #include "up/secrets.h"
 #include "vm/assets.h"
 
-#define LAST_PORTS_FILE "run/ports"
-enum { FREE_PORT_FIRST = 20000, FREE_PORT_LAST = 31999, FREE_PORT_TRIES = 200 };
 /* Tokens are made anew at every start, so they only have to outlive the longest one. */
 #define TOKEN_LIFE_NS (INT64_C(10) * 365 * 86400 * NS_PER_S)
 
@@ -46,6 +43,7 @@ void layout_fini(struct layout *l)
 	config_unload(&control_config, &l->control);
 	config_unload(&logging_config, &l->logging);
 	config_unload(&agent_config, &l->agent);
+	sockets_fini(&l->sockets);
 	role_fini(&l->role);
 	arena_free(TAKE(l->arena));
 }
@@ -75,88 +73,11 @@ int layout_make_folders(const struct layout *l, struct err *err)
 	return rc;
 }
 
-/* --- ports --- */
+/* --- addresses and ports --- */
 
 static bool is_unix(const char *address)
 {
 	return strncmp(address, LISTEN_UNIX, strlen(LISTEN_UNIX)) == 0;
-}
-
-static int try_port(const struct layout *l, uint16_t port, struct err *err)
-{
-	const struct config_list *listen = &l->role.common.listen;
-	int rc = 0;
-
-	for (size_t i = 0; i < listen->count && rc == 0; i++) {
-		autoptr(listener) listener = NULL;
-		if (!is_unix(listen->items[i]))
-			rc = listener_open(listen->items[i], port, &listener, err);
-	}
-	return rc;
-}
-
-/* From below the range that the kernel gives to outgoing connections, so that a role which is started again does not
- * find its port taken by one. */
-static int free_port(const struct layout *l, const struct ports *taken, uint16_t *ret, struct err *err)
-{
-	for (int i = 0; i < FREE_PORT_TRIES; i++) {
-		uint64_t offset = crypto_random_below(FREE_PORT_LAST - FREE_PORT_FIRST + 1);
-		uint16_t port = (uint16_t)(FREE_PORT_FIRST + offset);
-		if (port == taken->control || port == taken->logging || port == taken->metrics)
-			continue;
-		int rc = try_port(l, port, err);
-		if (rc == 0)
-			*ret = port;
-		if (rc != -ERR_CONFLICT)
-			return rc;
-	}
-	return err_set(err, ERR_CONFLICT, "found no free port from %d to %d", FREE_PORT_FIRST, FREE_PORT_LAST);
-}
-
-static int check_or_choose(const struct layout *l, struct ports *ports, struct err *err)
-{
-	uint16_t *const all[] = {&ports->control, &ports->logging, &ports->metrics};
-	int rc = 0;
-
-	for (size_t i = 0; i < ARRAY_LEN(all) && rc == 0; i++)
-		rc = *all[i] != 0 ? try_port(l, *all[i], err) : free_port(l, ports, all[i], err);
-	return rc;
-}
-
-/* Free ports are the same at the next start where that can be: shims of running jobs remember where to send lines. */
-static struct ports last_ports(const struct layout *l)
-{
-	struct ports ports = {0};
-	uint16_t *const all[] = {&ports.control, &ports.logging, &ports.metrics};
-	autovar(buf) text = {0};
-
-	if (file_read(AT_FDCWD, below(l, LAST_PORTS_FILE), 64, &text, NULL) < 0)
-		return ports;
-	struct str rest = str_trim(buf_str(&text));
-	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
-		int64_t port = 0;
-		if (str_to_i64(str_cut(&rest, ' '), "port", 1, UINT16_MAX, &port, NULL) < 0)
-			return (struct ports){0};
-		*all[i] = (uint16_t)port;
-	}
-	return ports;
-}
-
-static int remember_ports(const struct layout *l, const struct ports *p, struct err *err)
-{
-	const char *text = arena_printf(l->arena, "%u %u %u\n", p->control, p->logging, p->metrics);
-
-	return file_write_atomic(AT_FDCWD, below(l, LAST_PORTS_FILE), str_c(text), 0644, err);
-}
-
-static int choose_free(const struct layout *l, struct ports *ports, struct err *err)
-{
-	*ports = last_ports(l);
-	int rc = check_or_choose(l, ports, err);
-	if (rc != -ERR_CONFLICT)
-		return rc;
-	*ports = (struct ports){0};
-	return check_or_choose(l, ports, err);
 }
 
 /* The first address of its kind; NULL where there is none. */
@@ -218,33 +139,67 @@ static const char *base_url(const struct layout *l, const char *role, uint16_t p
 	return tcp_url(l, address, port);
 }
 
-int layout_choose_ports(struct layout *l, int64_t port_base, bool fallback, struct err *err)
+/* The addresses that a role binds, NULL-terminated. */
+static const char *const *addresses_of(const struct layout *l, enum up_role role)
 {
-	struct ports ports = {(uint16_t)l->control.port, (uint16_t)l->logging.port, (uint16_t)l->agent.metrics_port};
+	const struct config_list *listen = &l->role.common.listen;
+	const char *inner = inner_socket(l);
+	const char **list = arena_calloc(l->arena, listen->count + 2, sizeof(*list));
+	size_t count = 0;
 
-	if (port_base != PORT_BASE_UNSET)
-		ports = (struct ports){(uint16_t)port_base, (uint16_t)(port_base + 2), (uint16_t)(port_base + 4)};
-	struct err busy = {0};
-	int rc = port_base == 0 ? choose_free(l, &ports, &busy) : check_or_choose(l, &ports, &busy);
-	if (rc == -ERR_CONFLICT && fallback) {
-		(void)fprintf(stderr, "%s; taking free ports instead\n", busy.msg);
-		rc = choose_free(l, &ports, &busy);
+	if (role == UP_AGENT) {
+		list[0] = l->agent.metrics_host;
+		return list;
 	}
-	if (rc < 0)
-		return err_set(err, (enum err_code)busy.code, "%s", busy.msg);
-	if (rc == 0)
-		rc = remember_ports(l, &ports, err);
-	if (rc < 0)
-		return rc;
-	l->ports = ports;
+	for (size_t i = 0; i < listen->count + (inner != NULL ? 1 : 0); i++) {
+		const char *address = i < listen->count ? listen->items[i] : inner;
+		autofree char *socket = role_socket_address(address, up_role_names[role]);
+		list[count++] = arena_strdup(l->arena, socket);
+	}
+	return list;
+}
+
+static struct sockets_spec sockets_spec(const struct layout *l)
+{
+	struct sockets_spec spec = {.data_dir = l->role.data_dir, .user = &l->user};
+
+	for (size_t i = 0; i < UP_ROLE_COUNT; i++)
+		spec.addresses[i] = addresses_of(l, (enum up_role)i);
+	return spec;
+}
+
+static void name_endpoints(struct layout *l)
+{
+	const uint16_t *ports = l->sockets.ports;
+
 	l->endpoints = (struct endpoints){
-		.control_plane = base_url(l, "control-plane", ports.control),
-		.logging_pipeline = base_url(l, "logging-pipeline", ports.logging),
-		.agent_metrics = metrics_url(l, ports.metrics),
+		.control_plane = base_url(l, up_role_names[UP_CONTROL], ports[UP_CONTROL]),
+		.logging_pipeline = base_url(l, up_role_names[UP_LOGGING], ports[UP_LOGGING]),
+		.agent_metrics = metrics_url(l, ports[UP_AGENT]),
 		.pid = getpid(),
 		.version = NIMBUS_VERSION,
 	};
-	return 0;
+}
+
+int layout_open_sockets(struct layout *l, int64_t port_base, bool fallback, struct err *err)
+{
+	const struct sockets_spec spec = sockets_spec(l);
+	uint16_t ports[UP_ROLE_COUNT] = {(uint16_t)l->control.port, (uint16_t)l->logging.port,
+					 (uint16_t)l->agent.metrics_port};
+	struct err busy = {0};
+
+	for (size_t i = 0; i < UP_ROLE_COUNT && port_base != PORT_BASE_UNSET; i++)
+		ports[i] = (uint16_t)(port_base + 2 * (int64_t)i);
+	int rc = port_base == 0 ? sockets_open_free(&spec, &l->sockets, &busy)
+				: sockets_open(&spec, ports, &l->sockets, &busy);
+	if (rc == -ERR_CONFLICT && fallback) {
+		(void)fprintf(stderr, "%s; taking free ports instead\n", busy.msg);
+		rc = sockets_open_free(&spec, &l->sockets, &busy);
+	}
+	if (rc < 0)
+		return err_set(err, (enum err_code)busy.code, "%s", busy.msg);
+	name_endpoints(l);
+	return sockets_remember(&spec, &l->sockets, err);
 }
 
 /* --- secrets --- */
@@ -432,14 +387,15 @@ static const char *fallbacks_file(const struct layout *l, const char *of, const 
 	return secret_file(l, of, name) != NULL ? secret_file(l, variable, name) : NULL;
 }
 
-const char *const *layout_environment(const struct layout *l)
+const char *const *layout_environment(const struct layout *l, enum up_role role)
 {
 	const struct variable variables[] = {
+		{"LISTEN_FDS", arena_printf(l->arena, "%zu", l->sockets.roles[role].count)},
 		{"NIMBUS_DATA_DIR", l->role.data_dir},
 		{"NIMBUS_LISTEN", listen_list(l)},
-		{"NIMBUS_CONTROL_PLANE_PORT", arena_printf(l->arena, "%u", l->ports.control)},
-		{"NIMBUS_LOGGING_PORT", arena_printf(l->arena, "%u", l->ports.logging)},
-		{"NIMBUS_AGENT_METRICS_PORT", arena_printf(l->arena, "%u", l->ports.metrics)},
+		{"NIMBUS_CONTROL_PLANE_PORT", arena_printf(l->arena, "%u", l->sockets.ports[UP_CONTROL])},
+		{"NIMBUS_LOGGING_PORT", arena_printf(l->arena, "%u", l->sockets.ports[UP_LOGGING])},
+		{"NIMBUS_AGENT_METRICS_PORT", arena_printf(l->arena, "%u", l->sockets.ports[UP_AGENT])},
 		{"NIMBUS_CONTROL_PLANE_URL", l->endpoints.control_plane},
 		{"NIMBUS_LOG_SINK_URL", l->endpoints.logging_pipeline},
 		{"NIMBUS_AGENT_ID", agent_id(l)},

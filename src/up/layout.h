@@ -12,14 +12,9 @@
 #include "proto/endpoints.h"
 #include "role/role.h"
 #include "up/service_user.h"
+#include "up/sockets.h"
 
 enum { PORT_BASE_UNSET = -1 };
-
-struct ports {
-	uint16_t control;
-	uint16_t logging;
-	uint16_t metrics;
-};
 
 /* The settings of all roles, as the roles themselves will read them: what is wrong in them is said before anything
  * starts. */
@@ -29,7 +24,7 @@ struct layout {
 	struct logging_settings logging;
 	struct agent_settings agent;
 	struct service_user user;
-	struct ports ports;
+	struct sockets sockets;
 	struct endpoints endpoints;
 	const char *admin_token; /* path */
 	struct arena *arena;	 /* of all strings above and of the environment */
@@ -41,14 +36,14 @@ AUTOVAR_DEFINE(layout)
 
 /* The folders below the data directory, for the service user. */
 int layout_make_folders(const struct layout *l, struct err *err) must_check;
-/* port_base: N, N+2 and N+4; 0 picks free ones; PORT_BASE_UNSET takes what the variables say. A port in use is an error
- * that says by whom, unless `fallback`: then all are free ones. */
-int layout_choose_ports(struct layout *l, int64_t port_base, bool fallback, struct err *err) must_check;
+/* Opens what the roles listen on. port_base: N, N+2 and N+4; 0 picks free ports; PORT_BASE_UNSET takes what the
+ * variables say. A port in use is an error that says by whom, unless `fallback`: then all are free ones. */
+int layout_open_sockets(struct layout *l, int64_t port_base, bool fallback, struct err *err) must_check;
 /* Makes what is missing in DIR/secrets, and the tokens of the CLI and of the agent. */
 int layout_make_secrets(struct layout *l, struct err *err) must_check;
 /* The same after somebody changed the files. */
 int layout_renew_secrets(struct layout *l, struct err *err) must_check;
 /* Puts kernel and images into DIR/assets. */
 int layout_install_assets(const struct layout *l, struct err *err) must_check;
-/* This process's environment with what the roles must know put in; NULL-terminated, in the arena. */
-const char *const *layout_environment(const struct layout *l) must_check;
+/* This process's environment with what the role must know put in; NULL-terminated, in the arena. */
+const char *const *layout_environment(const struct layout *l, enum up_role role) must_check;

@@ -97,20 +97,21 @@ static void roles_are_told_by_their_environment(void **state)
 	assert_int_equal(setenv("NIMBUS_JWT_SECRET", "a-secret-of-the-operator", 1), 0);
 	assert_int_equal(setenv("NIMBUS_LOGGING_PORT", "1", 1), 0);
 	open_layout(&l);
-	assert_int_equal(layout_choose_ports(&l, 0, false, NULL), 0);
+	assert_int_equal(layout_open_sockets(&l, 0, false, NULL), 0);
 	assert_int_equal(layout_make_secrets(&l, NULL), 0);
-	const char *const *environment = layout_environment(&l);
+	const char *const *environment = layout_environment(&l, UP_LOGGING);
 	assert_int_equal(unsetenv("NIMBUS_JWT_SECRET"), 0);
 	assert_int_equal(unsetenv("NIMBUS_LOGGING_PORT"), 0);
 
 	autofree char *data = xasprintf("NIMBUS_DATA_DIR=%s", folder);
-	autofree char *port = xasprintf("NIMBUS_LOGGING_PORT=%u", l.ports.logging);
-	autofree char *url = xasprintf("NIMBUS_LOG_SINK_URL=http://127.0.0.1:%u", l.ports.logging);
+	autofree char *port = xasprintf("NIMBUS_LOGGING_PORT=%u", l.sockets.ports[UP_LOGGING]);
+	autofree char *url = xasprintf("NIMBUS_LOG_SINK_URL=http://127.0.0.1:%u", l.sockets.ports[UP_LOGGING]);
 	autofree char *file = xasprintf("NIMBUS_AGENT_TOKEN_SECRET_FILE=%s/secrets/agent-token-secret", folder);
 	assert_true(given(environment, data));
 	assert_true(given(environment, port));
 	assert_false(given(environment, "NIMBUS_LOGGING_PORT=1\n"));
 	assert_true(given(environment, url));
+	assert_true(given(environment, "LISTEN_FDS=1"));
 	assert_true(given(environment, file));
 	/* The operator's own secret stays where it was given. */
 	assert_true(given(environment, "NIMBUS_JWT_SECRET=a-secret"));
@@ -126,18 +127,24 @@ static void ports_by_base_and_free_ones(void **state)
 	struct err err = {0};
 
 	open_layout(&l);
-	assert_int_equal(layout_choose_ports(&l, 0, false, NULL), 0);
-	assert_true(l.ports.control != l.ports.logging && l.ports.logging != l.ports.metrics);
+	assert_int_equal(layout_open_sockets(&l, 0, false, NULL), 0);
+	assert_true(l.sockets.ports[UP_CONTROL] != l.sockets.ports[UP_LOGGING] &&
+		    l.sockets.ports[UP_LOGGING] != l.sockets.ports[UP_AGENT]);
+	uint16_t control = l.sockets.ports[UP_CONTROL];
+	uint16_t logging = l.sockets.ports[UP_LOGGING];
+	layout_fini(&l);
 	open_layout(&again);
-	assert_int_equal(layout_choose_ports(&again, 0, false, NULL), 0);
-	assert_int_equal(again.ports.logging, l.ports.logging);
+	assert_int_equal(layout_open_sockets(&again, 0, false, NULL), 0);
+	assert_int_equal(again.sockets.ports[UP_LOGGING], logging);
+	layout_fini(&again);
 
-	assert_int_equal(listener_open("127.0.0.1", l.ports.control, &taken, NULL), 0);
-	assert_int_equal(layout_choose_ports(&again, l.ports.control, false, &err), -ERR_CONFLICT);
-	autofree char *number = xasprintf("port %u", l.ports.control);
+	assert_int_equal(listener_open("127.0.0.1", control, &taken, NULL), 0);
+	open_layout(&again);
+	assert_int_equal(layout_open_sockets(&again, control, false, &err), -ERR_CONFLICT);
+	autofree char *number = xasprintf("port %u", control);
 	assert_non_null(strstr(err.msg, number));
-	assert_int_equal(layout_choose_ports(&again, l.ports.control, true, NULL), 0);
-	assert_int_not_equal(again.ports.control, l.ports.control);
+	assert_int_equal(layout_open_sockets(&again, control, true, NULL), 0);
+	assert_int_not_equal(again.sockets.ports[UP_CONTROL], control);
 }
 
 static void a_folder_that_the_service_user_cannot_enter_is_named(void **state)

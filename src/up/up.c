@@ -22,8 +22,6 @@
 /* How often a role may fall before it was ready once: then it is not the weather. */
 enum { START_TRIES = 3 };
 
-enum { CONTROL, LOGGING, AGENT, CHILD_COUNT };
-
 enum phase {
 	PHASE_STARTING,
 	PHASE_UP,
@@ -41,7 +39,7 @@ struct up {
 	struct layout layout;
 	struct loop *loop;
 	struct http_client *client;
-	struct child *children[CHILD_COUNT];
+	struct child *children[UP_ROLE_COUNT];
 	struct loop_source *signals[3];
 	bool has_terminal;
 	enum phase phase;
@@ -143,16 +141,16 @@ static void greet(const struct up *u)
 static void stop_servers(struct up *u)
 {
 	u->phase = PHASE_STOPPING_SERVERS;
-	child_stop(u->children[LOGGING]);
-	child_stop(u->children[CONTROL]);
+	child_stop(u->children[UP_LOGGING]);
+	child_stop(u->children[UP_CONTROL]);
 }
 
 static void stop(struct up *u)
 {
 	if (u->phase == PHASE_STOPPING_AGENT || u->phase == PHASE_STOPPING_SERVERS) {
 		log_info("stopping now, without waiting further");
-		for (size_t i = 0; i < CHILD_COUNT; i++) {
-			if (u->phase == PHASE_STOPPING_SERVERS || i == AGENT)
+		for (size_t i = 0; i < UP_ROLE_COUNT; i++) {
+			if (u->phase == PHASE_STOPPING_SERVERS || i == UP_AGENT)
 				child_stop(u->children[i]);
 		}
 		return;
@@ -160,7 +158,7 @@ static void stop(struct up *u)
 	log_info("stopping: jobs that run get the drain time; once more stops now",
 		 F("drain_seconds", u->layout.role.common.drain / NS_PER_S));
 	u->phase = PHASE_STOPPING_AGENT;
-	child_stop(u->children[AGENT]);
+	child_stop(u->children[UP_AGENT]);
 }
 
 static void on_signal(void *ctx)
@@ -179,7 +177,7 @@ static void on_hangup(void *ctx)
 		return;
 	}
 	log_info("the roles read their configuration and keys again");
-	for (size_t i = 0; i < CHILD_COUNT; i++)
+	for (size_t i = 0; i < UP_ROLE_COUNT; i++)
 		child_reload(u->children[i]);
 	/* Behind them: what is signed with a new secret should not come before they know it. */
 	if (layout_renew_secrets(&u->layout, &err) < 0)
@@ -196,7 +194,7 @@ static void fail(struct up *u, const struct err *err)
 
 static bool all_ready(const struct up *u)
 {
-	for (size_t i = 0; i < CHILD_COUNT; i++) {
+	for (size_t i = 0; i < UP_ROLE_COUNT; i++) {
 		if (!child_is_ready(u->children[i]))
 			return false;
 	}
@@ -228,10 +226,10 @@ static void on_fall(struct up *u, const struct child *c)
 
 static void on_gone(struct up *u)
 {
-	if (u->phase == PHASE_STOPPING_AGENT && child_is_gone(u->children[AGENT]))
+	if (u->phase == PHASE_STOPPING_AGENT && child_is_gone(u->children[UP_AGENT]))
 		stop_servers(u);
-	if (u->phase == PHASE_STOPPING_SERVERS && child_is_gone(u->children[LOGGING]) &&
-	    child_is_gone(u->children[CONTROL]))
+	if (u->phase == PHASE_STOPPING_SERVERS && child_is_gone(u->children[UP_LOGGING]) &&
+	    child_is_gone(u->children[UP_CONTROL]))
 		loop_stop(u->loop);
 }
 
@@ -253,21 +251,17 @@ static int make_children(struct up *u, const char *env_file, int exec_fd, struct
 {
 	const struct layout *l = &u->layout;
 	const struct endpoints *e = &l->endpoints;
-	const struct {
-		const char *name;
-		const char *url;
-	} roles[CHILD_COUNT] = {
-		[CONTROL] = {"control-plane", e->control_plane},
-		[LOGGING] = {"logging-pipeline", e->logging_pipeline},
-		[AGENT] = {"host-agent", e->agent_metrics},
+	const char *const urls[UP_ROLE_COUNT] = {
+		[UP_CONTROL] = e->control_plane,
+		[UP_LOGGING] = e->logging_pipeline,
+		[UP_AGENT] = e->agent_metrics,
 	};
-	const char *const *environment = layout_environment(l);
 	int rc = 0;
 
-	for (size_t i = 0; i < CHILD_COUNT && rc == 0; i++) {
+	for (size_t i = 0; i < UP_ROLE_COUNT && rc == 0; i++) {
 		const char **argv = arena_calloc(l->arena, 5, sizeof(*argv));
 		argv[0] = "nimbus";
-		argv[1] = roles[i].name;
+		argv[1] = up_role_names[i];
 		if (env_file != NULL) {
 			argv[2] = "--env-file";
 			argv[3] = env_file;
@@ -276,12 +270,13 @@ static int make_children(struct up *u, const char *env_file, int exec_fd, struct
 			.loop = u->loop,
 			.client = u->client,
 			.exec_fd = exec_fd,
-			.name = roles[i].name,
+			.name = up_role_names[i],
 			.argv = argv,
-			.envp = environment,
-			.url = roles[i].url,
+			.envp = layout_environment(l, (enum up_role)i),
+			.url = urls[i],
+			.sockets = &l->sockets.roles[i],
 			.user = &l->user,
-			.stop_ns = l->role.common.drain + (i == AGENT ? 0 : STOP_MARGIN_NS),
+			.stop_ns = l->role.common.drain + (i == UP_AGENT ? 0 : STOP_MARGIN_NS),
 			.on_event = on_child,
 			.ctx = u,
 		};
@@ -309,7 +304,7 @@ static int make_loop(struct up *u, struct err *err)
 
 static void up_fini(struct up *u)
 {
-	for (size_t i = 0; i < CHILD_COUNT; i++)
+	for (size_t i = 0; i < UP_ROLE_COUNT; i++)
 		child_free(u->children[i]);
 	http_client_free(u->client);
 	for (size_t i = 0; i < ARRAY_LEN(u->signals); i++)
@@ -324,7 +319,7 @@ static int prepare(struct up *u, const struct up_options *options, struct comman
 	struct layout *l = &u->layout;
 	struct err missing = {0};
 
-	int rc = layout_choose_ports(l, options->port_base, options->port_fallback, err);
+	int rc = layout_open_sockets(l, options->port_base, options->port_fallback, err);
 	if (rc == -ERR_CONFLICT)
 		call->hint = "stop that, or choose other ports: --port-base N takes N, N+2 and N+4 (0: free ones)";
 	if (rc == 0)
