@@ -33,8 +33,10 @@
 #include "vm/kvm_probe.h"
 #include "vm/tsc.h"
 
-static const int64_t ship_grace_ns = 5 * NS_PER_S;   /* for the last log lines, when nothing else keeps us */
-static const int64_t force_grace_ns = 10 * NS_PER_S; /* for VMs to end and leases to go back */
+static const int64_t ship_grace_ns = 5 * NS_PER_S;    /* for the last log lines, when nothing else keeps us */
+static const int64_t force_grace_ns = 10 * NS_PER_S;  /* for VMs to end and leases to go back */
+static const int64_t settle_grace_ns = 10 * NS_PER_S; /* for jobs that are just being started to have their shim */
+static const int64_t settle_look_ns = 10 * NS_PER_MS;
 
 struct host_agent {
 	struct agent agent; /* first: see of_agent() */
@@ -46,7 +48,9 @@ struct host_agent {
 	struct loop_source *terminate;
 	struct loop_source *interrupt;
 	struct loop_source *hangup;
-	struct loop_source *end; /* ends the loop, whatever is left */
+	struct loop_source *successor;
+	struct loop_source *settled; /* when to look again whether the next agent can take over */
+	struct loop_source *end;     /* ends the loop, whatever is left */
 	unsigned signals;
 	int cache_fd;		/* of the KVM probe's answer */
 	struct kvm_verdict kvm; /* the worker's, until on_probed() */
@@ -99,6 +103,34 @@ static void on_signal(void *ctx)
 		end_within(r, force_grace_ns);
 	}
 	check_drained(r);
+}
+
+/* --- another agent takes over --- */
+
+/* What a job needs while it is between two rooms would be lost; a shim and a row in the database are what the next
+ * agent finds. */
+static void leave_when_settled(void *ctx)
+{
+	struct host_agent *r = ctx;
+
+	if (jobs_unsettled(&r->agent) > 0) {
+		loop_timer_set(r->settled, clock_monotonic_ns() + settle_look_ns);
+		return;
+	}
+	log_info("leaving the jobs to the next agent", F("jobs", jobs_count(&r->agent)));
+	loop_stop(r->agent.loop);
+}
+
+static void on_successor(void *ctx)
+{
+	struct host_agent *r = ctx;
+
+	if (r->signals > 0)
+		return; /* it is stopping */
+	log_info("another agent is to take over: no new jobs");
+	lease_loop_stop(r->leases);
+	end_within(r, settle_grace_ns);
+	leave_when_settled(r);
 }
 
 static void on_hangup(void *ctx)
@@ -337,6 +369,10 @@ static int open_loop(struct host_agent *r, struct err *err)
 	if (rc == 0)
 		rc = loop_add_signal(a->loop, SIGHUP, on_hangup, r, &r->hangup, err);
 	if (rc == 0)
+		rc = loop_add_signal(a->loop, SIGUSR2, on_successor, r, &r->successor, err);
+	if (rc == 0)
+		rc = loop_add_timer(a->loop, LOOP_NEVER, LOOP_NORMAL, leave_when_settled, r, &r->settled, err);
+	if (rc == 0)
 		rc = loop_add_timer(a->loop, LOOP_NEVER, LOOP_NORMAL, on_end, r, &r->end, err);
 	return rc;
 }
@@ -438,6 +474,8 @@ static void host_agent_fini(struct host_agent *r)
 	loop_source_free(r->terminate);
 	loop_source_free(r->interrupt);
 	loop_source_free(r->hangup);
+	loop_source_free(r->successor);
+	loop_source_free(r->settled);
 	loop_source_free(r->end);
 	loop_free(a->loop);
 	metrics_free(a->metrics);
@@ -504,9 +542,8 @@ const struct command host_agent_command = {
 	.path = "host-agent",
 	.summary = "Run jobs of a control plane on this host",
 	.about = "Leases jobs, runs each in a microVM of its own, reports. SIGTERM: no new jobs, those that run may\n"
-		 "finish; a second SIGTERM ends them and gives them back. Jobs outlive an agent that is killed: the "
-		 "next\n"
-		 "one takes them over.",
+		 "finish; a second SIGTERM ends them and gives them back. SIGUSR2: leaves those that run to the agent\n"
+		 "that is started next. Jobs outlive an agent that is killed, too: the next one takes them over.",
 	.shared = role_options,
 	.shared_count = ROLE_OPTION_COUNT,
 	.options_size = sizeof(struct role_flags),

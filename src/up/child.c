@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -25,6 +26,7 @@ enum child_state {
 	CHILD_PROBED,	/* has a process that is not known to be ready */
 	CHILD_SERVING,	/* ready */
 	CHILD_RESTING,	/* no process; the timer starts it again */
+	CHILD_LEAVING,	/* was told to go for another; the timer kills it */
 	CHILD_STOPPING, /* has its SIGTERM; the timer presses, then kills */
 	CHILD_OVER,
 };
@@ -75,7 +77,7 @@ void child_free(struct child *c)
 
 static int arm(struct child *c, int64_t after_ns, struct err *err)
 {
-	int64_t deadline_ns = clock_monotonic_ns() + after_ns;
+	int64_t deadline_ns = after_ns != LOOP_NEVER ? clock_monotonic_ns() + after_ns : LOOP_NEVER;
 
 	if (c->timer == NULL)
 		return loop_add_timer(c->opts.loop, deadline_ns, LOOP_NORMAL, on_timer, c, &c->timer, err);
@@ -120,6 +122,20 @@ int child_start(struct child *c, struct err *err)
 	c->state = CHILD_PROBED;
 	c->started_ns = clock_monotonic_ns();
 	return 0;
+}
+
+int child_adopt(struct child *c, pid_t pid, struct err *err)
+{
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+
+	if (fd < 0)
+		return err_sys(err, "take over %s (process %d)", c->opts.name, (int)pid);
+	c->process = (struct process){.pid = pid, .pidfd = fd};
+	int rc = arm(c, LOOP_NEVER, err);
+	if (rc == 0)
+		rc = loop_add_fd(c->opts.loop, fd, LOOP_READ, LOOP_URGENT, on_end, c, &c->watch, err);
+	c->state = CHILD_SERVING;
+	return rc;
 }
 
 /* --- is it ready? --- */
@@ -184,7 +200,7 @@ static void on_timer(void *ctx)
 		start_again(c);
 	} else if (c->state == CHILD_STOPPING && !c->pressed) {
 		child_stop(c);
-	} else if (c->state == CHILD_STOPPING) {
+	} else if (c->state == CHILD_STOPPING || c->state == CHILD_LEAVING) {
 		log_warn("did not stop in time: killed", F("child", c->opts.name));
 		(void)!process_signal(&c->process, SIGKILL, NULL);
 	}
@@ -205,6 +221,10 @@ static void on_end(void *ctx, unsigned events)
 	if (c->state == CHILD_STOPPING) {
 		c->state = CHILD_OVER;
 		c->opts.on_event(c->opts.ctx, c, CHILD_GONE);
+		return;
+	}
+	if (c->state == CHILD_LEAVING) {
+		start_again(c);
 		return;
 	}
 	log_warn("ended unexpectedly", F("child", c->opts.name), F("pid", c->process.pid),
@@ -232,6 +252,25 @@ void child_stop(struct child *c)
 	c->state = CHILD_STOPPING;
 	(void)!process_signal(&c->process, SIGTERM, NULL);
 	rearm(c, c->pressed ? PRESSED_STOP_NS : c->opts.stop_ns);
+}
+
+void child_replace(struct child *c, int signal)
+{
+	if (c->state == CHILD_STOPPING || c->state == CHILD_OVER)
+		return;
+	if (c->process.pidfd < 0) {
+		start_again(c);
+		return;
+	}
+	http_pending_cancel(TAKE(c->probe));
+	c->state = CHILD_LEAVING;
+	(void)!process_signal(&c->process, signal, NULL);
+	rearm(c, c->opts.stop_ns);
+}
+
+pid_t child_pid(const struct child *c)
+{
+	return c->process.pidfd >= 0 ? c->process.pid : 0;
 }
 
 void child_reload(const struct child *c)

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/compiler.h"
 #include "base/err.h"
@@ -44,6 +45,12 @@ void child_free(struct child *c);
 AUTOPTR_DEFINE(child)
 
 int child_start(struct child *c, struct err *err) must_check;
+/* A process that was started for it by the program before us; it counts as ready. */
+int child_adopt(struct child *c, pid_t pid, struct err *err) must_check;
+/* Ends it by `signal` and starts it again at once; CHILD_READY follows. SIGKILL where it does not go in its time. */
+void child_replace(struct child *c, int signal);
+/* 0: it has no process just now. */
+pid_t child_pid(const struct child *c);
 /* CHILD_GONE follows, from the loop. A second call presses: SIGTERM again, and SIGKILL 15 s later. */
 void child_stop(struct child *c);
 /* SIGHUP, where it is ready: before that it reads everything anyway. */

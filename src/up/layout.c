@@ -202,6 +202,12 @@ int layout_open_sockets(struct layout *l, int64_t port_base, bool fallback, stru
 	return sockets_remember(&spec, &l->sockets, err);
 }
 
+void layout_take_sockets(struct layout *l, struct sockets *sockets)
+{
+	l->sockets = TAKE_STRUCT(*sockets);
+	name_endpoints(l);
+}
+
 /* --- secrets --- */
 
 /* What the variables gave stays; what they did not is made, and kept. */

@@ -39,6 +39,8 @@ int layout_make_folders(const struct layout *l, struct err *err) must_check;
 /* Opens what the roles listen on. port_base: N, N+2 and N+4; 0 picks free ports; PORT_BASE_UNSET takes what the
  * variables say. A port in use is an error that says by whom, unless `fallback`: then all are free ones. */
 int layout_open_sockets(struct layout *l, int64_t port_base, bool fallback, struct err *err) must_check;
+/* Those that are open already; leaves *sockets empty. */
+void layout_take_sockets(struct layout *l, struct sockets *sockets);
 /* Makes what is missing in DIR/secrets, and the tokens of the CLI and of the agent. */
 int layout_make_secrets(struct layout *l, struct err *err) must_check;
 /* The same after somebody changed the files. */

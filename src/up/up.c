@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -15,7 +16,9 @@
 #include "net/http_client.h"
 #include "net/loop.h"
 #include "up/child.h"
+#include "up/handover.h"
 #include "up/layout.h"
+#include "up/upgrade.h"
 
 /* Beyond the drain time that a server gives itself. */
 #define STOP_MARGIN_NS (5 * NS_PER_S)
@@ -33,6 +36,7 @@ struct up_options {
 	struct role_flags role;
 	int64_t port_base;
 	bool port_fallback;
+	int64_t resume_fd; /* up/handover.h; 0: this is a start */
 };
 
 struct up {
@@ -40,9 +44,13 @@ struct up {
 	struct loop *loop;
 	struct http_client *client;
 	struct child *children[UP_ROLE_COUNT];
-	struct loop_source *signals[3];
+	struct loop_source *signals[4];
 	bool has_terminal;
 	enum phase phase;
+	char *program; /* where it lay when we started */
+	const char *env_file;
+	int lock_fd;
+	size_t replaced;    /* so many roles run under this program, of those that one before us started */
 	struct err failure; /* why it ends, where nobody asked for that */
 };
 
@@ -136,6 +144,57 @@ static void greet(const struct up *u)
 	(void)fflush(stdout);
 }
 
+/* --- upgrade --- */
+
+/* Those whom the others call first. The agent last: it needs both, and its jobs wait for nothing meanwhile. */
+static const struct {
+	enum up_role role;
+	int signal;
+} replacements[UP_ROLE_COUNT] = {{UP_LOGGING, SIGTERM}, {UP_CONTROL, SIGTERM}, {UP_AGENT, SIGUSR2}};
+
+static void tell_upgrade(const struct up *u, bool ok, const char *message)
+{
+	struct err err = {0};
+
+	if (upgrade_tell(u->layout.role.data_dir, ok, message, &err) < 0)
+		log_error("how the upgrade went cannot be written down", F("error", &err));
+}
+
+static int leave_to_another(struct up *u, struct err *err)
+{
+	struct handover h = {.lock_fd = u->lock_fd, .sockets = u->layout.sockets};
+
+	for (size_t i = 0; i < UP_ROLE_COUNT; i++)
+		h.pids[i] = child_pid(u->children[i]);
+	int rc = upgrade_try(u->program, u->layout.role.data_dir, u->env_file, err);
+	return rc < 0 ? rc : upgrade_exec(u->program, &h, err);
+}
+
+static void on_upgrade(void *ctx)
+{
+	struct up *u = ctx;
+	struct err err = {0};
+
+	if (u->phase != PHASE_UP || u->replaced < UP_ROLE_COUNT) {
+		tell_upgrade(u, false, "it is just starting, stopping or being upgraded: try again later");
+		return;
+	}
+	log_info("another program takes over", F("program", u->program));
+	(void)!leave_to_another(u, &err);
+	log_error("no upgrade: all stays as it was", F("error", &err));
+	tell_upgrade(u, false, err.msg);
+}
+
+static void replace_next(struct up *u)
+{
+	if (u->replaced < UP_ROLE_COUNT) {
+		child_replace(u->children[replacements[u->replaced].role], replacements[u->replaced].signal);
+		return;
+	}
+	log_info("upgraded: every role runs under the new program", F("version", NIMBUS_VERSION));
+	tell_upgrade(u, true, NIMBUS_VERSION);
+}
+
 /* --- phases --- */
 
 static void stop_servers(struct up *u)
@@ -218,10 +277,13 @@ static void on_fall(struct up *u, const struct child *c)
 {
 	struct err err = {0};
 
-	if (u->phase != PHASE_STARTING || (child_failures(c) < START_TRIES && !child_refused(c)))
+	if (child_failures(c) < START_TRIES && !child_refused(c))
 		return;
 	(void)err_set(&err, ERR_INTERNAL, "%s does not start", child_name(c));
-	fail(u, &err);
+	if (u->phase == PHASE_STARTING)
+		fail(u, &err);
+	else if (u->phase == PHASE_UP && u->replaced < UP_ROLE_COUNT)
+		tell_upgrade(u, false, err.msg);
 }
 
 static void on_gone(struct up *u)
@@ -233,12 +295,22 @@ static void on_gone(struct up *u)
 		loop_stop(u->loop);
 }
 
+static void on_replaced(struct up *u, const struct child *c)
+{
+	if (u->phase != PHASE_UP || u->replaced == UP_ROLE_COUNT || c != u->children[replacements[u->replaced].role])
+		return;
+	u->replaced++;
+	replace_next(u);
+}
+
 static void on_child(void *ctx, struct child *c, enum child_event event)
 {
 	struct up *u = ctx;
 
-	if (event == CHILD_READY)
+	if (event == CHILD_READY && u->phase == PHASE_STARTING)
 		on_ready(u);
+	else if (event == CHILD_READY)
+		on_replaced(u, c);
 	else if (event == CHILD_FELL)
 		on_fall(u, c);
 	else
@@ -247,7 +319,13 @@ static void on_child(void *ctx, struct child *c, enum child_event event)
 
 /* --- the whole --- */
 
-static int make_children(struct up *u, const char *env_file, int exec_fd, struct err *err)
+/* The processes that the program before us started, or none of its own. */
+static int begin_child(struct up *u, size_t i, pid_t pid, struct err *err)
+{
+	return pid > 0 ? child_adopt(u->children[i], pid, err) : child_start(u->children[i], err);
+}
+
+static int make_children(struct up *u, const pid_t pids[static UP_ROLE_COUNT], int exec_fd, struct err *err)
 {
 	const struct layout *l = &u->layout;
 	const struct endpoints *e = &l->endpoints;
@@ -262,9 +340,9 @@ static int make_children(struct up *u, const char *env_file, int exec_fd, struct
 		const char **argv = arena_calloc(l->arena, 5, sizeof(*argv));
 		argv[0] = "nimbus";
 		argv[1] = up_role_names[i];
-		if (env_file != NULL) {
+		if (u->env_file != NULL) {
 			argv[2] = "--env-file";
-			argv[3] = env_file;
+			argv[3] = u->env_file;
 		}
 		const struct child_opts opts = {
 			.loop = u->loop,
@@ -281,7 +359,7 @@ static int make_children(struct up *u, const char *env_file, int exec_fd, struct
 			.ctx = u,
 		};
 		u->children[i] = child_new(&opts);
-		rc = child_start(u->children[i], err);
+		rc = begin_child(u, i, pids[i], err);
 	}
 	return rc;
 }
@@ -291,7 +369,7 @@ static int make_loop(struct up *u, struct err *err)
 	static const struct {
 		int number;
 		loop_fn fn;
-	} signals[] = {{SIGINT, on_signal}, {SIGTERM, on_signal}, {SIGHUP, on_hangup}};
+	} signals[] = {{SIGINT, on_signal}, {SIGTERM, on_signal}, {SIGHUP, on_hangup}, {SIGUSR2, on_upgrade}};
 
 	u->has_terminal = isatty(STDIN_FILENO) == 1;
 	int rc = loop_new(&u->loop, err);
@@ -311,30 +389,70 @@ static void up_fini(struct up *u)
 		loop_source_free(u->signals[i]);
 	loop_free(u->loop);
 	layout_fini(&u->layout);
+	free(u->program);
+	fd_close(&u->lock_fd);
 }
 AUTOVAR_DEFINE(up)
 
-static int prepare(struct up *u, const struct up_options *options, struct command_call *call, struct err *err)
+static int prepare(struct up *u, struct err *err)
 {
 	struct layout *l = &u->layout;
 	struct err missing = {0};
 
-	int rc = layout_open_sockets(l, options->port_base, options->port_fallback, err);
-	if (rc == -ERR_CONFLICT)
-		call->hint = "stop that, or choose other ports: --port-base N takes N, N+2 and N+4 (0: free ones)";
-	if (rc == 0)
-		rc = layout_make_secrets(l, err);
+	int rc = layout_make_secrets(l, err);
 	if (rc == 0 && layout_install_assets(l, &missing) < 0)
 		log_warn("jobs cannot start until this is mended", F("error", &missing));
 	return rc;
 }
 
+static int take_folder(struct up *u, struct command_call *call, struct err *err)
+{
+	int rc = lock_folder(&u->layout, &u->lock_fd, err);
+
+	if (rc == -ERR_CONFLICT)
+		call->hint = "use that one, or stop it first: Ctrl-C where it runs";
+	if (rc < 0)
+		return rc;
+	forget_endpoints(u);
+	return 0;
+}
+
+static int open_sockets(struct up *u, const struct up_options *options, struct command_call *call, struct err *err)
+{
+	int rc = layout_open_sockets(&u->layout, options->port_base, options->port_fallback, err);
+
+	if (rc == -ERR_CONFLICT)
+		call->hint = "stop that, or choose other ports: --port-base N takes N, N+2 and N+4 (0: free ones)";
+	return rc;
+}
+
+/* A start, or the program that takes the place of another. */
+static int begin(struct up *u, const struct up_options *options, struct command_call *call,
+		 pid_t pids[static UP_ROLE_COUNT], struct err *err)
+{
+	struct handover h = {.lock_fd = -1};
+
+	if (options->resume_fd == 0) {
+		u->replaced = UP_ROLE_COUNT;
+		int rc = take_folder(u, call, err);
+		return rc < 0 ? rc : open_sockets(u, options, call, err);
+	}
+	int rc = handover_read((int)options->resume_fd, &h, err);
+	if (rc < 0)
+		return rc;
+	u->lock_fd = h.lock_fd;
+	u->phase = PHASE_UP;
+	memcpy(pids, h.pids, sizeof(h.pids));
+	layout_take_sockets(&u->layout, &h.sockets);
+	return write_endpoints(u, err);
+}
+
 static int run(struct command_call *call, struct err *err)
 {
 	const struct up_options *options = call->options;
-	autovar(up) u = {0};
-	autoclose lock = -1;
+	autovar(up) u = {.lock_fd = -1, .env_file = options->role.env_file};
 	autoclose exec_fd = -1;
+	pid_t pids[UP_ROLE_COUNT] = {0};
 
 	(void)signal(SIGPIPE, SIG_IGN);
 	int rc = layout_open(&options->role, &u.layout, err);
@@ -345,19 +463,20 @@ static int run(struct command_call *call, struct err *err)
 		call->hint =
 			"choose another folder with --data, or let the service user through to this one (chmod o+x)";
 	if (rc == 0)
-		rc = lock_folder(&u.layout, &lock, err);
-	if (rc == -ERR_CONFLICT)
-		call->hint = "use that one, or stop it first: Ctrl-C where it runs";
+		rc = begin(&u, options, call, pids, err);
 	if (rc < 0)
 		return rc;
-	forget_endpoints(&u);
-	rc = prepare(&u, options, call, err);
+	rc = prepare(&u, err);
+	if (rc == 0)
+		rc = upgrade_program(&u.program, err);
 	if (rc == 0)
 		rc = process_self_exec_fd(&exec_fd, err);
 	if (rc == 0)
 		rc = make_loop(&u, err);
 	if (rc == 0)
-		rc = make_children(&u, options->role.env_file, exec_fd, err);
+		rc = make_children(&u, pids, exec_fd, err);
+	if (rc == 0 && u.phase == PHASE_UP)
+		replace_next(&u);
 	if (rc == 0)
 		rc = loop_run(u.loop, err);
 	forget_endpoints(&u);
@@ -374,6 +493,8 @@ static const struct command_option options[] = {
 	 .help = "Listen on N, N+2 and N+4; 0 picks free ports.", .max = 65531, .otherwise = PORT_BASE_UNSET},
 	{"port-fallback", 0, OPTION_FLAG, offsetof(struct up_options, port_fallback),
 	 .help = "Where a port is in use, take free ones and say which."},
+	{"resume-fd", 0, OPTION_INT, offsetof(struct up_options, resume_fd), .value = "N",
+	 .help = "What a program before this one left.", .max = 1 << 20, .hidden = true},
 };
 
 const struct command up_command = {

@@ -9,3 +9,5 @@
 
 /* `nimbus up` */
 extern const struct command up_command;
+/* `nimbus upgrade` */
+extern const struct command upgrade_command;

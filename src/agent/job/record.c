@@ -102,3 +102,12 @@ size_t jobs_unclear(const struct agent *a)
 		count += j->life == LIFE_ADOPTED && j->vcpus == 0;
 	return count;
 }
+
+size_t jobs_unsettled(const struct agent *a)
+{
+	size_t count = 0;
+
+	for (const struct agent_job *j = a->jobs; j != NULL; j = j->next)
+		count += j->busy || j->life <= LIFE_PREPARING;
+	return count;
+}

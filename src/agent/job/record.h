@@ -110,5 +110,7 @@ size_t jobs_needed(const struct agent *a);
 size_t jobs_count(const struct agent *a);
 /* Those of former agents that have not said yet how far they are, and so what they take. */
 size_t jobs_unclear(const struct agent *a);
+/* Those that no other agent could take over as they are: something is just being done for them. */
+size_t jobs_unsettled(const struct agent *a);
 /* Brings the gauges up to date. */
 void jobs_show(struct agent *a);

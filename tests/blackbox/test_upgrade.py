@@ -1,0 +1,140 @@
+"""Another program takes the place of a running one: no connection refused, no job failed, no line lost."""
+
+import pathlib
+import shutil
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+import requests
+
+from system import BUILD, NIMBUS, System, alive, wait_until
+
+ROLES = ("control-plane", "logging-pipeline", "host-agent")
+JOBS = 2  # as many as there are slots
+LINES = 500
+SCRIPT = f"i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo line $i; usleep 20000; done"
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """The program at a place of its own, where another may be put."""
+    folder = pathlib.Path(tmp_path) / "bin"
+    folder.mkdir()
+    shutil.copy2(NIMBUS, folder / "nimbus")
+    (folder / "share").symlink_to(BUILD / "share")
+    return folder / "nimbus"
+
+
+def put(program, bytes_of):
+    """As a package manager does: another file under the same name."""
+    new = program.with_suffix(".new")
+    shutil.copy2(bytes_of, new)
+    new.rename(program)
+
+
+def upgrade(system, program=NIMBUS):
+    return subprocess.run([program, "upgrade", "--data", system.data], env=system.env, stdin=subprocess.DEVNULL,
+                          capture_output=True, timeout=180, check=False)
+
+
+class Caller:
+    """Asks a service again and again, each time by a connection of its own, and counts what was not answered."""
+
+    def __init__(self, url):
+        self.url = url
+        self.answered = 0
+        self.failed = []
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.call)
+
+    def call(self):
+        while not self.over.is_set():
+            try:
+                status = requests.get(self.url + "/healthz", timeout=30, headers={"Connection": "close"}).status_code
+                if status == 200:
+                    self.answered += 1
+                else:
+                    self.failed.append(status)
+            except requests.RequestException as error:
+                self.failed.append(repr(error))
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+
+@pytest.mark.once
+def test_jobs_and_callers_do_not_notice(installed):
+    with System(program=installed) as system:
+        jobs = [system.submit("sh", "-c", SCRIPT) for _ in range(JOBS)]
+        for job in jobs:
+            system.wait_state(job, "running")
+        before = {role: system.role_pid(role) for role in ROLES}
+        pid = system.process.pid
+        put(installed, NIMBUS)
+        with Caller(system.endpoints["control_plane"]) as control, Caller(system.endpoints["logging_pipeline"]) as logs:
+            waiting = system.submit("echo", "in the middle of it")
+            done = upgrade(system)
+            assert done.returncode == 0, done.stderr.decode() + system.log()
+            assert system.process.poll() is None and system.process.pid == pid
+            assert system.endpoints["pid"] == pid
+            time.sleep(0.2)
+        assert control.failed == [] and logs.failed == [], (control.failed[:3], logs.failed[:3])
+        assert control.answered > 0 and logs.answered > 0
+        for role in ROLES:
+            assert system.role_pid(role) not in (None, before[role]) and not alive(before[role]), role
+            now = pathlib.Path(f"/proc/{system.role_pid(role)}/exe").resolve()
+            assert str(now) == str(installed), "the new file, not the one that was removed"
+        for job in [*jobs, waiting]:
+            ended = system.wait_final(job)
+            assert ended["state"] == "succeeded" and ended["attempt"] == 1, ended
+        for job in jobs:
+            assert system.output(job) == "".join(f"line {i}\n" for i in range(1, LINES + 1))
+        assert system.stop() == 0
+
+
+@pytest.mark.once
+def test_what_cannot_run_does_not_take_over(installed):
+    with System(program=installed) as system:
+        before = {role: system.role_pid(role) for role in ROLES}
+        installed.unlink()
+        installed.write_text("#!/bin/sh\nexit 3\n")
+        installed.chmod(0o755)
+        done = upgrade(system)
+        assert done.returncode == 1 and b"version' failed (exit status 3), so it does not take over" in done.stderr
+        installed.unlink()
+        done = upgrade(system)
+        assert done.returncode == 1 and b"No such file" in done.stderr
+        put(installed, NIMBUS)
+        (system.data / "nimbus.env").write_text("NIMBUS_JOB_LEASE_TTL=-5\n")
+        done = upgrade(system)
+        assert done.returncode == 1 and b"config check" in done.stderr
+        assert {role: system.role_pid(role) for role in ROLES} == before, "all stays as it was"
+        (system.data / "nimbus.env").write_text("NIMBUS_JOB_LEASE_TTL=77\n")
+        done = upgrade(system)
+        assert done.returncode == 0, done.stderr
+        assert system.cli("jobs", "recent", check=False).returncode == 0
+
+
+@pytest.mark.once
+def test_nobody_to_upgrade(tmp_path):
+    done = upgrade(System(data=tmp_path))
+    assert done.returncode != 0 and b"no 'nimbus up' runs in" in done.stderr and b"hint:" in done.stderr
+
+
+@pytest.mark.once
+def test_twice_and_then_it_stops_well(installed):
+    with System(program=installed) as system:
+        for _ in range(2):
+            assert upgrade(system).returncode == 0
+        system.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: system.process.poll() is not None, "its end")
+        assert system.process.returncode == 0
+        assert not system.endpoints_path.exists()
