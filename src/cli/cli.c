@@ -3,10 +3,18 @@
 #include "cli/commands.h"
 
 static const struct command *const jobs[] = {
-	&jobs_submit_command, &jobs_recent_command, &jobs_show_command, &jobs_why_command,
-	&jobs_cancel_command, &jobs_status_command, &job_logs_command,
+	&jobs_submit_command, &jobs_list_command,   &jobs_recent_command, &jobs_show_command, &jobs_why_command,
+	&jobs_retry_command,  &jobs_cancel_command, &jobs_status_command, &job_logs_command,
 };
 const struct command_table jobs_commands = {"Jobs", jobs, ARRAY_LEN(jobs)};
+
+static const struct command *const agents[] = {
+	&agents_list_command,
+	&agents_show_command,
+	&agents_drain_command,
+	&agents_resume_command,
+};
+const struct command_table agents_commands = {"Agents", agents, ARRAY_LEN(agents)};
 
 static const struct command *const tools[] = {
 	&db_status_command,  &db_migrate_command,      &cache_command,	     &bootstrap_command,    &doctor_command,

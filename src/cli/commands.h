@@ -12,8 +12,14 @@ extern const struct command jobs_submit_command;     /* submit.c */
 extern const struct command jobs_recent_command;     /* jobs.c */
 extern const struct command jobs_status_command;     /* jobs.c */
 extern const struct command jobs_why_command;	     /* jobs.c */
-extern const struct command jobs_show_command;	     /* jobs.c */
+extern const struct command jobs_show_command;	     /* show.c */
 extern const struct command jobs_cancel_command;     /* jobs.c */
+extern const struct command jobs_list_command;	     /* list.c */
+extern const struct command jobs_retry_command;	     /* retry.c */
+extern const struct command agents_list_command;     /* agents.c */
+extern const struct command agents_show_command;     /* agents.c */
+extern const struct command agents_drain_command;    /* agents.c */
+extern const struct command agents_resume_command;   /* agents.c */
 extern const struct command job_logs_command;	     /* logs.c */
 extern const struct command auth_command;	     /* auth.c */
 extern const struct command bootstrap_command;	     /* bootstrap.c */

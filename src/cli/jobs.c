@@ -1,5 +1,5 @@
 /*
- * nimbus jobs recent | status | show | cancel
+ * nimbus jobs recent | status | why | cancel
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -139,80 +139,6 @@ const struct command jobs_status_command = {
 	.run = run_status,
 };
 
-/* --- show --- */
-
-static void put_value(const struct js *v, struct buf *out)
-{
-	if (js_type(v) == JS_STRING)
-		buf_puts(out, js_text(v, ""));
-	else
-		js_write(v, out);
-}
-
-/* A shell would take it apart again; for reading it is enough. */
-static void put_words(const struct js *list, struct buf *out)
-{
-	for (size_t i = 0; i < js_len(list); i++)
-		buf_printf(out, "%s%s", i > 0 ? " " : "", js_text(js_at(list, i), ""));
-}
-
-static void put_field(const struct js *job, const char *key, const char *title, struct buf *out)
-{
-	const struct js *v = js_get(job, key);
-	autovar(buf) value = {0};
-
-	if (v == NULL || js_type(v) == JS_NULL)
-		return;
-	if (js_type(v) == JS_ARRAY)
-		put_words(v, &value);
-	else
-		put_value(v, &value);
-	for (size_t i = 0; i < value.len; i++) {
-		if ((unsigned char)value.data[i] < ' ' || value.data[i] == 0x7f)
-			value.data[i] = '?';
-	}
-	if (value.len > 0)
-		buf_printf(out, "%-10s %s\n", title, value.data);
-}
-
-static int print_job(const struct js *job, struct err *err)
-{
-	static const struct {
-		const char *key;
-		const char *title;
-	} fields[] = {
-		{"id", "id"},
-		{"name", "name"},
-		{"state", "state"},
-		{"why", "waits"},
-		{"reason", "reason"},
-		{"last_message", "message"},
-		{"exit_code", "exit code"},
-		{"signal", "signal"},
-		{"attempt", "attempt"},
-		{"max_attempts", "of"},
-		{"image", "image"},
-		{"argv", "command"},
-		{"labels", "labels"},
-		{"agent_id", "agent"},
-		{"vcpus", "vcpus"},
-		{"memory_mb", "memory"},
-		{"disk_mb", "disk"},
-		{"timeout_seconds", "timeout"},
-		{"repo_full_name", "repo"},
-		{"github_job_id", "github"},
-		{"created_at", "created"},
-		{"leased_at", "leased"},
-		{"started_at", "started"},
-		{"completed_at", "completed"},
-	};
-	autovar(buf) out = {0};
-
-	for (size_t i = 0; i < ARRAY_LEN(fields); i++)
-		put_field(job, fields[i].key, fields[i].title, &out);
-	return print_text(&out, err);
-}
-
 /* One by one; the first that fails ends it. */
 static int for_each_job(struct command_call *call, const char *method, const char *suffix,
 			int (*tell)(const struct js *job, struct err *err), struct err *err)
@@ -234,23 +160,6 @@ static int for_each_job(struct command_call *call, const char *method, const cha
 	}
 	return rc;
 }
-
-static int run_show(struct command_call *call, struct err *err)
-{
-	return for_each_job(call, "GET", "", print_job, err);
-}
-
-const struct command jobs_show_command = {
-	.path = "jobs show",
-	.args = "ID",
-	.summary = "Show one job, and why it waits",
-	.examples = "  nimbus jobs show 7\n  nimbus jobs show 7 --json\n",
-	SHARED,
-	.options_size = sizeof(struct cli_flags),
-	.min_args = 1,
-	.max_args = 1,
-	.run = run_show,
-};
 
 /* --- why --- */
 

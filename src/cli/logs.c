@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/mem.h"
 #include "base/terminal.h"
 #include "cli/commands.h"
 #include "cli/follow.h"
+#include "cli/moment.h"
 #include "cli/outcome.h"
 #include "cli/search.h"
 #include "model/job_state.h"
@@ -35,32 +35,14 @@ struct logs_options {
 
 /* --- which lines --- */
 
-/* "10m": so long ago; or a time. As the pipeline reads it. */
-static int put_moment(struct buf *query, const char *name, const char *text, struct err *err)
-{
-	char time_text[CLOCK_TEXT_SIZE];
-	int64_t ago_ns = 0;
-	int64_t at = 0;
-
-	if (text == NULL)
-		return 0;
-	if (command_parse_seconds(text, &ago_ns))
-		at = clock_unix_ns() - ago_ns;
-	else if (clock_parse(str_c(text), &at, NULL) < 0)
-		return err_set(err, ERR_INVALID,
-			       "--%s: '%s' is neither a time like 2026-11-21T12:40:00Z nor 10m, 2h, 1d", name, text);
-	path_add(query, name, clock_format(at, time_text));
-	return 0;
-}
-
 static int put_filter(const struct logs_options *o, struct buf *query, struct err *err)
 {
 	if (o->grep != NULL && o->contains != NULL)
 		return err_set(err, ERR_INVALID,
 			       "--grep and --contains: one of them (--contains takes letters in any case)");
-	int rc = put_moment(query, "since", o->since, err);
+	int rc = moment_add(query, "since", o->since, err);
 	if (rc == 0)
-		rc = put_moment(query, "until", o->until, err);
+		rc = moment_add(query, "until", o->until, err);
 	path_add(query, "grep", o->grep);
 	path_add(query, "contains", o->contains);
 	path_add(query, "errors", o->errors ? "true" : NULL);

@@ -272,18 +272,23 @@ int session_ask(struct session *s, const char *method, const char *path, const s
 	return rc;
 }
 
-void path_add(struct buf *path, const char *key, const char *value)
+void path_put(struct buf *path, const char *text)
 {
-	if (value == NULL)
-		return;
-	buf_printf(path, "%c%s=", path->data != NULL && strchr(path->data, '?') != NULL ? '&' : '?', key);
-	for (; *value != '\0'; value++) {
-		unsigned char c = (unsigned char)*value;
+	for (; *text != '\0'; text++) {
+		unsigned char c = (unsigned char)*text;
 		if (isalnum(c) || strchr("-._~", c) != NULL)
 			buf_putc(path, (char)c);
 		else
 			buf_printf(path, "%%%02X", c);
 	}
+}
+
+void path_add(struct buf *path, const char *key, const char *value)
+{
+	if (value == NULL)
+		return;
+	buf_printf(path, "%c%s=", path->data != NULL && strchr(path->data, '?') != NULL ? '&' : '?', key);
+	path_put(path, value);
 }
 
 int parse_job_id(const char *text, int64_t *ret, struct err *err)

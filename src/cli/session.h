@@ -53,6 +53,8 @@ int session_ask_url(struct session *s, const struct http_call *call, struct js *
 /* Takes over what a failed answer advised. */
 void session_blame(struct session *s, const struct http_reply *reply, const struct err *err);
 
+/* Appends a segment of a path, encoded. */
+void path_put(struct buf *path, const char *text);
 /* Appends ?KEY=VALUE or &KEY=VALUE to a path, encoded; nothing where value is NULL. */
 void path_add(struct buf *path, const char *key, const char *value);
 
