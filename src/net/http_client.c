@@ -211,8 +211,27 @@ static bool is_success(long status)
 	return status >= 200 && status < 300;
 }
 
-static size_t take_some(struct transfer *t, struct str bytes)
+/* A weak ETag may not stand in If-Range (RFC 9110, 13.1.5). */
+static void read_validator(struct transfer *t)
 {
+	struct curl_header *h = NULL;
+	curl_off_t length = -1;
+	bool found = curl_easy_header(t->easy, "ETag", 0, CURLH_HEADER, -1, &h) == CURLHE_OK &&
+		     strncmp(h->value, "W/", 2) != 0;
+
+	if (!found)
+		found = curl_easy_header(t->easy, "Last-Modified", 0, CURLH_HEADER, -1, &h) == CURLHE_OK;
+	if (found && strlen(h->value) < sizeof(t->reply->validator))
+		(void)snprintf(t->reply->validator, sizeof(t->reply->validator), "%s", h->value);
+	(void)curl_easy_getinfo(t->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
+	t->reply->length = length;
+}
+
+static size_t take_some(struct transfer *t, long status, struct str bytes)
+{
+	t->reply->status = (int)status;
+	if (!t->streamed)
+		read_validator(t);
 	int rc = t->take(t->stream_ctx, bytes);
 
 	t->streamed = true;
@@ -241,7 +260,7 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *userdata)
 
 	(void)curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (t->take != NULL && is_success(status))
-		return take_some(t, (struct str){bytes, len});
+		return take_some(t, status, (struct str){bytes, len});
 	if (t->on_line != NULL && is_success(status))
 		return take_lines(t, (struct str){bytes, len});
 	size_t max = is_success(status) || t->max_reply > ERROR_BODY_MAX ? t->max_reply : ERROR_BODY_MAX;

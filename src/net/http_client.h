@@ -76,6 +76,9 @@ struct http_reply {
 	char *hint;		/* what an error answer advised; or NULL */
 	int64_t retry_after_ns; /* 0: not said */
 	char request_id[80];	/* the server's; may be empty */
+	/* Known, as status is, before the body's first bytes are taken: */
+	char validator[128]; /* ETag, or else Last-Modified, for If-Range; may be empty */
+	int64_t length;	     /* of the body as it was announced; -1: not said */
 };
 void http_reply_fini(struct http_reply *r);
 AUTOVAR_DEFINE(http_reply)
