@@ -5,7 +5,7 @@ set -eu
 
 build='gcc libc6-dev make meson ninja-build pkg-config python3 musl-tools linux-libc-dev
 libmicrohttpd-dev libgnutls28-dev libcurl4-openssl-dev libssl-dev libcjose-dev libjansson-dev libsqlite3-dev libsystemd-dev
-libzstd-dev zlib1g-dev liblz4-dev libpq-dev'
+libzstd-dev zlib1g-dev liblz4-dev libpq-dev libyaml-dev libarchive-dev'
 run='binutils qemu-system-x86 passt squashfs-tools busybox-static e2fsprogs dpkg ca-certificates'
 test='libcmocka-dev binutils python3-pytest python3-requests python3-hypothesis python3-psycopg2 git curl openssl zstd
 nginx-light haproxy postgresql pgbouncer strace faketime mount util-linux'

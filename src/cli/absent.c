@@ -13,6 +13,5 @@ ABSENT(admin_tokens_list_command, "admin tokens list",
        "GET /api/agents lists agents and their tokens' versions, GET /api/agents/audit what was minted");
 ABSENT(admin_tokens_rotate_command, "admin tokens rotate",
        "'nimbus auth --agent-id NAME' makes a new token, which voids the older ones");
-ABSENT(rootfs_command, "rootfs", "'make assets' builds images, and 'nimbus up' installs them");
 ABSENT(cache_proxy_command, "cache-proxy", "the cache comes in a later version; 'nimbus cache' makes its tokens today");
 ABSENT(docker_cache_command, "docker-cache", "the registry comes in a later version");

@@ -23,8 +23,14 @@ static const struct command *const tools[] = {
 };
 const struct command_table tool_commands = {"Tools", tools, ARRAY_LEN(tools)};
 
+static const struct command *const images[] = {
+	&rootfs_build_command,	&rootfs_activate_command, &rootfs_list_command,
+	&rootfs_verify_command, &rootfs_gc_command,
+};
+const struct command_table image_commands = {"Images", images, ARRAY_LEN(images)};
+
 static const struct command *const others[] = {
-	&report_command, &admin_tokens_list_command, &admin_tokens_rotate_command,
-	&rootfs_command, &cache_proxy_command,	     &docker_cache_command,
+	&report_command,      &admin_tokens_list_command, &admin_tokens_rotate_command,
+	&cache_proxy_command, &docker_cache_command,
 };
 const struct command_table absent_commands = {"Elsewhere", others, ARRAY_LEN(others)};

@@ -37,8 +37,14 @@ extern const struct command reference_command;	     /* about.c */
 extern const struct command report_command;
 extern const struct command admin_tokens_list_command;
 extern const struct command admin_tokens_rotate_command;
-extern const struct command rootfs_command;
 extern const struct command cache_proxy_command;
 extern const struct command docker_cache_command;
 extern const struct command db_status_command;	/* db.c */
 extern const struct command db_migrate_command; /* db.c */
+
+/* rootfs.c */
+extern const struct command rootfs_build_command;
+extern const struct command rootfs_activate_command;
+extern const struct command rootfs_list_command;
+extern const struct command rootfs_verify_command;
+extern const struct command rootfs_gc_command;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,7 +16,7 @@
 
 #define ROOTFS_SUFFIX ".squashfs"
 
-enum { MANIFEST_MAX = 64 * 1024, DIGEST_LEN = 2 * SHA256_SIZE };
+enum { MANIFEST_MAX = 64 * 1024, DIGEST_LEN = ASSETS_DIGEST_SIZE - 1 };
 
 int assets_find_share(char **ret_path, struct err *err)
 {
@@ -41,7 +42,7 @@ int assets_find_share(char **ret_path, struct err *err)
 
 /* --- installing --- */
 
-static bool is_digest(struct str s)
+bool assets_is_digest(struct str s)
 {
 	for (size_t i = 0; i < s.len; i++) {
 		if (strchr("0123456789abcdef", s.data[i]) == NULL)
@@ -85,8 +86,7 @@ static int install_file(int share_fd, const char *name, int assets_fd, struct st
 	return rc;
 }
 
-/* Makes `name` a link to the blob; the old one's blob stays for those who know its digest. */
-static int point(int assets_fd, const char *name, struct str digest, struct err *err)
+int assets_point(int assets_fd, const char *name, struct str digest, struct err *err)
 {
 	autofree char *blob = xasprintf("%.*s", STR_ARG(digest));
 	autofree char *temp = xasprintf("%s.tmp-%016llx", name, (unsigned long long)crypto_random_u64());
@@ -112,12 +112,12 @@ static int install_line(int share_fd, int assets_fd, struct str line, struct err
 	struct str digest = str_cut(&name, ' ');
 
 	name = str_trim(name);
-	if (!is_digest(digest) || !assets_rootfs_name_valid(name))
+	if (!assets_is_digest(digest) || !assets_rootfs_name_valid(name))
 		return err_set(err, ERR_INVALID, "manifest: '%.*s' is not a digest and a name", STR_ARG(line));
 	autofree char *text = xasprintf("%.*s", STR_ARG(name));
 	int rc = install_file(share_fd, text, assets_fd, digest, err);
 	if (rc == 0)
-		rc = point(assets_fd, text, digest, err);
+		rc = assets_point(assets_fd, text, digest, err);
 	return rc < 0 ? err_wrap(err, "install %s", text) : 0;
 }
 
@@ -196,10 +196,51 @@ static void list_rootfs(int assets_fd, struct buf *out)
 		(void)closedir(dir);
 }
 
-int assets_open_rootfs(int assets_fd, struct str name, int *ret_fd, struct err *err)
+static int unknown_rootfs(int assets_fd, struct str name, struct err *err)
 {
 	autovar(buf) known = {0};
 
+	list_rootfs(assets_fd, &known);
+	return err_set(err, ERR_NOT_FOUND, "no rootfs '%.*s'; there are: %s", STR_ARG(name),
+		       known.len > 0 ? known.data : "none");
+}
+
+int assets_rootfs_digest(int assets_fd, struct str name, char ret[static ASSETS_DIGEST_SIZE], struct err *err)
+{
+	autofree char *file = xasprintf("%.*s%s", STR_ARG(name), ROOTFS_SUFFIX);
+	char link[ASSETS_DIGEST_SIZE + 1];
+
+	if (!assets_rootfs_name_valid(name))
+		return unknown_rootfs(assets_fd, name, err);
+	ssize_t len = readlinkat(assets_fd, file, link, sizeof(link));
+	if (len < 0 && errno == ENOENT)
+		return unknown_rootfs(assets_fd, name, err);
+	if (len < 0 || !assets_is_digest((struct str){link, (size_t)len}))
+		return err_set(err, ERR_UNAVAILABLE, "%s has no digest to its name: 'nimbus rootfs build' gives it one",
+			       file);
+	memcpy(ret, link, DIGEST_LEN);
+	ret[DIGEST_LEN] = '\0';
+	return 0;
+}
+
+int assets_open_digest(int assets_fd, const char *digest, int *ret_fd, struct err *err)
+{
+	if (!assets_is_digest(str_c(digest)))
+		return err_set(err, ERR_INVALID, "'%.80s' is no digest", digest);
+	autoclose fd = openat(assets_fd, digest, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 && errno == ENOENT)
+		return err_set(err, ERR_NOT_FOUND, "no image sha256:%s here", digest);
+	if (fd < 0)
+		return err_sys(err, "open image sha256:%s", digest);
+	/* Held only by who removes, for an instant. */
+	if (flock(fd, LOCK_SH) != 0)
+		return err_sys(err, "use image sha256:%s", digest);
+	*ret_fd = fd_take(&fd);
+	return 0;
+}
+
+int assets_open_rootfs(int assets_fd, struct str name, int *ret_fd, struct err *err)
+{
 	if (str_find(name, '/') >= 0 || str_find(name, ':') >= 0)
 		return err_set(err, ERR_UNSUPPORTED, "image '%.*s': OCI images come later; name a rootfs",
 			       STR_ARG(name));
@@ -211,7 +252,5 @@ int assets_open_rootfs(int assets_fd, struct str name, int *ret_fd, struct err *
 		if (errno != ENOENT)
 			return err_sys(err, "open %s", file);
 	}
-	list_rootfs(assets_fd, &known);
-	return err_set(err, ERR_NOT_FOUND, "no rootfs '%.*s'; there are: %s", STR_ARG(name),
-		       known.len > 0 ? known.data : "none");
+	return unknown_rootfs(assets_fd, name, err);
 }

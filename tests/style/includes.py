@@ -21,9 +21,11 @@ MAY_INCLUDE = {
     "role": {"base", "model", "net", "role"},
     "vm": LOW | {"vm"},
     "guest": {"base", "proto", "guest"},
+    "rootfs": {"base", "model", "net", "vm", "rootfs"},
 }
 for role in ROLES:
     MAY_INCLUDE[role] = LOW | {"role", "vm", role}
+MAY_INCLUDE["cli"].add("rootfs")
 
 # A library's header has one wrapper, and only a .c file.
 WRAPPERS = {
@@ -40,6 +42,8 @@ WRAPPERS = {
     r"lz4": {"vm/kernel.c"},
     r"zstd(_errors)?\.h": {"base/zstd.c"},
     r"zlib\.h": {"base/gzip.c"},
+    r"yaml\.h": {"base/yaml.c"},
+    r"archive(_entry)?\.h": {"rootfs/archive.c"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.M)
 

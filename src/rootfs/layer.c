@@ -1,0 +1,216 @@
+#include "rootfs/layer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fts.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/crypto.h"
+#include "base/encoding.h"
+#include "base/file.h"
+#include "base/mem.h"
+#include "rootfs/archive.h"
+#include "rootfs/tool.h"
+
+enum { EXT4_MAGIC_AT = 1080, HEAD_SIZE = EXT4_MAGIC_AT + 2, LINK_MAX_SIZE = 4096 };
+
+static const int64_t tool_timeout_ns = 3600 * NS_PER_S;
+
+static void put_digest(const struct sha256 *sum, char to[static 65])
+{
+	autovar(buf) hex = {0};
+
+	encode_hex((struct str){(const char *)sum->bytes, SHA256_SIZE}, &hex);
+	memcpy(to, hex.data, 65);
+}
+
+/* --- folders --- */
+
+/* What is hashed of an entry: its kind and mode, its name, its length, then its bytes. */
+static void hash_head(struct crypto_hash *hash, const char *path, mode_t mode, int64_t size)
+{
+	autofree char *head = xasprintf("%o %lld %s", (unsigned)mode, (long long)size, path);
+
+	crypto_hash_update(hash, (struct str){head, strlen(head) + 1});
+}
+
+static int copy_file(struct stage *s, const FTSENT *entry, const char *path, struct crypto_hash *hash, struct layer *l,
+		     struct err *err)
+{
+	autovar(buf) digest = {0};
+	autoclose to = -1;
+	int64_t size = 0;
+	autoclose from = open(entry->fts_accpath, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (from < 0)
+		return err_sys(err, "open '%s'", entry->fts_path);
+	mode_t mode = entry->fts_statp->st_mode;
+	int rc = stage_put(s, &(struct stage_entry){.path = path, .mode = mode}, &to, err);
+	if (rc == 0)
+		rc = file_copy_fd(from, to, &digest, &size, err);
+	if (rc < 0)
+		return rc;
+	hash_head(hash, path, mode, size);
+	crypto_hash_update(hash, buf_str(&digest));
+	l->size += size;
+	return 0;
+}
+
+static int copy_link(struct stage *s, const FTSENT *entry, const char *path, struct crypto_hash *hash, struct err *err)
+{
+	char target[LINK_MAX_SIZE];
+	int none = -1;
+	ssize_t len = readlink(entry->fts_accpath, target, sizeof(target) - 1);
+
+	if (len < 0)
+		return err_sys(err, "read link '%s'", entry->fts_path);
+	target[len] = '\0';
+	hash_head(hash, path, S_IFLNK | 0777, len);
+	crypto_hash_update(hash, (struct str){target, (size_t)len});
+	return stage_put(s, &(struct stage_entry){.path = path, .mode = S_IFLNK | 0777, .target = target}, &none, err);
+}
+
+static int copy_entry(struct stage *s, const FTSENT *entry, size_t root_len, struct crypto_hash *hash, struct layer *l,
+		      struct err *err)
+{
+	const char *path = entry->fts_level == 0 ? "." : entry->fts_path + root_len + 1;
+	mode_t mode = entry->fts_statp->st_mode;
+	int fd = -1;
+
+	if (S_ISREG(mode))
+		return copy_file(s, entry, path, hash, l, err);
+	if (S_ISLNK(mode))
+		return copy_link(s, entry, path, hash, err);
+	if (entry->fts_level > 0 || l->type == NULL) {
+		hash_head(hash, path, mode, 0);
+		return stage_put(s, &(struct stage_entry){.path = path, .mode = mode}, &fd, err);
+	}
+	return 0; /* the root of an overlay says nothing about the root of the image */
+}
+
+static int by_name(const FTSENT **a, const FTSENT **b)
+{
+	return strcmp((*a)->fts_name, (*b)->fts_name);
+}
+
+static void tree_close(FTS **tree)
+{
+	if (*tree != NULL)
+		(void)fts_close(*tree);
+}
+
+/* Everything in it becomes root's. */
+static int put_folder(struct stage *s, const char *path, bool is_base, struct layer *l, struct err *err)
+{
+	autofree char *plain = xstrdup(path);
+	autoptr(crypto_hash) hash = crypto_hash_new();
+
+	for (size_t len = strlen(plain); len > 1 && plain[len - 1] == '/'; len--)
+		plain[len - 1] = '\0';
+	char *const roots[] = {plain, NULL};
+	__attribute__((cleanup(tree_close))) FTS *tree = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, by_name);
+	l->type = is_base ? NULL : "folder";
+	for (;;) {
+		errno = 0;
+		const FTSENT *entry = tree != NULL ? fts_read(tree) : NULL;
+		if (entry == NULL && errno != 0)
+			return err_sys(err, "read '%s'", path);
+		if (entry == NULL)
+			break;
+		if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS)
+			return err_set(err, ERR_IO, "read '%s': %s", entry->fts_path, strerror(entry->fts_errno));
+		int rc = entry->fts_info != FTS_DP ? copy_entry(s, entry, strlen(plain), hash, l, err) : 0;
+		if (rc < 0)
+			return rc;
+	}
+	l->type = "folder";
+	struct sha256 sum = crypto_hash_finish(hash);
+	put_digest(&sum, l->sha256);
+	return 0;
+}
+
+/* --- images and archives --- */
+
+/* Without root the owners of the files are lost; it says so for each, which is no failure. */
+static int check_debugfs(const struct buf *said, struct err *err)
+{
+	struct str rest = buf_str(said);
+
+	while (rest.data != NULL) {
+		struct str line = str_trim(str_cut(&rest, '\n'));
+		bool harmless = line.len == 0 || str_starts_with(line, STR("debugfs 1")) ||
+				memmem(line.data, line.len, "while changing ownership", 24) != NULL;
+		if (!harmless)
+			return err_set(err, ERR_INVALID, "debugfs: %.*s", STR_ARG(line));
+	}
+	return 0;
+}
+
+/* debugfs reads the image itself: nothing is mounted. */
+static int put_ext4(struct stage *s, const char *path, struct err *err)
+{
+	autovar(buf) said = {0};
+	const char *const argv[] = {"debugfs", "-R", "rdump / .", path, NULL};
+	const struct tool_call call = {
+		.argv = argv, .cwd = s->path, .package = "e2fsprogs", .timeout_ns = tool_timeout_ns};
+
+	int rc = tool_run(&call, &said, err);
+	if (rc == 0)
+		rc = check_debugfs(&said, err);
+	if (rc == 0)
+		(void)unlinkat(s->root_fd, "lost+found", AT_REMOVEDIR);
+	return rc;
+}
+
+static int put_squashfs(struct stage *s, const char *path, struct err *err)
+{
+	const char *const argv[] = {"unsquashfs", "-no-progress", "-no-xattrs", "-force", "-dest", s->path, path, NULL};
+
+	return tool_run(&(struct tool_call){.argv = argv, .package = "squashfs-tools", .timeout_ns = tool_timeout_ns},
+			NULL, err);
+}
+
+static const char *kind_of(const unsigned char head[static HEAD_SIZE])
+{
+	if (memcmp(head, "hsqs", 4) == 0)
+		return "squashfs";
+	return head[EXT4_MAGIC_AT] == 0x53 && head[EXT4_MAGIC_AT + 1] == 0xef ? "ext4" : "tar";
+}
+
+static int put_file(struct stage *s, const char *path, int fd, bool is_base, struct layer *l, struct err *err)
+{
+	unsigned char head[HEAD_SIZE] = {0};
+	autovar(buf) digest = {0};
+	autofree char *full = realpath(path, NULL);
+
+	if (pread(fd, head, sizeof(head), 0) < 0 || full == NULL)
+		return err_sys(err, "read '%s'", path);
+	int rc = file_copy_fd(fd, -1, &digest, &l->size, err);
+	if (rc < 0)
+		return rc;
+	memcpy(l->sha256, digest.data, sizeof(l->sha256));
+	l->type = kind_of(head);
+	if (strcmp(l->type, "tar") == 0)
+		return lseek(fd, 0, SEEK_SET) == 0 ? archive_unpack(fd, s, err) : err_sys(err, "read '%s'", path);
+	if (!is_base)
+		return err_set(err, ERR_INVALID, "an overlay is a folder or a tar, not %s", l->type);
+	return strcmp(l->type, "ext4") == 0 ? put_ext4(s, full, err) : put_squashfs(s, full, err);
+}
+
+int layer_put(struct stage *s, const char *path, bool is_base, struct layer *ret, struct err *err)
+{
+	struct layer l = {0};
+	struct stat st;
+	autoclose fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || fstat(fd, &st) != 0)
+		return err_sys(err, "open '%s'", path);
+	int rc = S_ISDIR(st.st_mode) ? put_folder(s, path, is_base, &l, err) : put_file(s, path, fd, is_base, &l, err);
+	if (rc < 0)
+		return err_wrap(err, "%s", path);
+	*ret = l;
+	return 0;
+}

@@ -1,0 +1,355 @@
+#include "rootfs/stage.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fts.h>
+#include <linux/openat2.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/mem.h"
+
+enum { PATH_LEN_MAX = 3000, PERMISSIONS = 07777 };
+
+int stage_init(struct stage *s, const char *path, struct err *err)
+{
+	*s = (struct stage){.root_fd = -1, .path = xstrdup(path), .root_mode = 0755};
+	if (mkdir(path, 0755) != 0)
+		return err_sys(err, "make the folder %s", path);
+	return dir_open(path, &s->root_fd, err);
+}
+
+void stage_fini(struct stage *s)
+{
+	free(s->path);
+	free(s->owners);
+	if (s->path != NULL)
+		fd_close(&s->root_fd);
+	*s = (struct stage){.root_fd = -1};
+}
+
+/* --- paths --- */
+
+int stage_check_path(const char *path, struct err *err)
+{
+	struct str rest = str_c(path);
+
+	if (rest.len == 0 || rest.len > PATH_LEN_MAX)
+		return err_set(err, ERR_INVALID, "an entry's name is empty or over %d bytes", PATH_LEN_MAX);
+	for (size_t i = 0; i < rest.len; i++)
+		if ((unsigned char)path[i] < ' ' || path[i] == 0x7f)
+			return err_set(err, ERR_INVALID, "entry %zu bytes long has a control character in its name",
+				       rest.len);
+	if (path[0] == '/')
+		return err_set(err, ERR_INVALID, "entry '%.200s' is absolute", path);
+	while (rest.data != NULL)
+		if (str_eq(str_cut(&rest, '/'), STR("..")))
+			return err_set(err, ERR_INVALID, "entry '%.200s' has '..' in its path", path);
+	return 0;
+}
+
+/* Without "./", doubled slashes and one at the end; "" is the root. The caller frees. */
+static char *normal_path(const char *path)
+{
+	struct str rest = str_c(path);
+	struct buf out = {0};
+
+	while (rest.data != NULL) {
+		struct str part = str_cut(&rest, '/');
+		if (part.len == 0 || str_eq(part, STR(".")))
+			continue;
+		if (out.len > 0)
+			buf_putc(&out, '/');
+		buf_append_str(&out, part);
+	}
+	return buf_take(&out);
+}
+
+/* As if root_fd were the root: links resolve within, ".." stops there. */
+static int open_within(int root_fd, const char *path, int flags)
+{
+	struct open_how how = {
+		.flags = (uint64_t)(unsigned)(flags | O_CLOEXEC),
+		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
+	};
+
+	return (int)syscall(SYS_openat2, root_fd, path[0] != '\0' ? path : ".", &how, sizeof(how));
+}
+
+/* Every missing folder of the path, mode 0755. */
+static int open_folder(struct stage *s, const char *path, int *ret_fd, struct err *err)
+{
+	int fd = open_within(s->root_fd, path, O_RDONLY | O_DIRECTORY);
+
+	if (fd < 0 && errno == ENOENT && path[0] != '\0') {
+		int none = -1;
+		int rc = stage_put(s, &(struct stage_entry){.path = path, .mode = S_IFDIR | 0755}, &none, err);
+		if (rc < 0)
+			return rc;
+		fd = open_within(s->root_fd, path, O_RDONLY | O_DIRECTORY);
+	}
+	if (fd < 0)
+		return err_sys(err, "entry '%.200s'", path);
+	*ret_fd = fd;
+	return 0;
+}
+
+/* --- owners --- */
+
+static void remember(struct stage *s, const struct stat *st, const struct stage_entry *e)
+{
+	if (s->owner_count == s->owner_room) {
+		s->owner_room = s->owner_room > 0 ? 2 * s->owner_room : 1024;
+		s->owners = xreallocarray(s->owners, s->owner_room, sizeof(*s->owners));
+	}
+	s->owners[s->owner_count] = (struct stage_owner){
+		.inode = st->st_ino,
+		.mode = e->mode & PERMISSIONS,
+		.uid = e->uid,
+		.gid = e->gid,
+		.order = s->owner_count,
+	};
+	s->owner_count++;
+	s->sorted = false;
+}
+
+static int compare_owners(const void *a, const void *b)
+{
+	const struct stage_owner *x = a, *y = b;
+
+	if (x->inode != y->inode)
+		return x->inode < y->inode ? -1 : 1;
+	return x->order < y->order ? -1 : 1;
+}
+
+/* The last of its inode; NULL for what another program laid there. */
+static const struct stage_owner *find_owner(struct stage *s, ino_t inode)
+{
+	size_t low = 0, high = s->owner_count;
+
+	if (!s->sorted && s->owner_count > 0)
+		qsort(s->owners, s->owner_count, sizeof(*s->owners), compare_owners);
+	s->sorted = true;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (s->owners[middle].inode <= inode)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low > 0 && s->owners[low - 1].inode == inode ? &s->owners[low - 1] : NULL;
+}
+
+/* --- entries --- */
+
+/* A folder may stay, and so may a link to one; all else makes room, except a folder that is not empty. */
+static int make_room(int parent_fd, const char *leaf, const struct stage_entry *e, struct err *err)
+{
+	struct stat st;
+
+	if (fstatat(parent_fd, leaf, &st, AT_SYMLINK_NOFOLLOW) != 0)
+		return errno == ENOENT ? 0 : err_sys(err, "entry '%.200s'", e->path);
+	if (unlinkat(parent_fd, leaf, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) == 0)
+		return 0;
+	if (S_ISDIR(st.st_mode) && (errno == ENOTEMPTY || errno == EEXIST))
+		return err_set(err, ERR_INVALID, "entry '%.200s' would replace a folder that is not empty", e->path);
+	return err_sys(err, "entry '%.200s'", e->path);
+}
+
+static int put_folder(struct stage *s, const char *path, int parent_fd, const char *leaf, const struct stage_entry *e,
+		      struct err *err)
+{
+	struct stat st;
+	autoclose there = open_within(s->root_fd, path, O_RDONLY | O_DIRECTORY);
+
+	if (there < 0) {
+		int rc = make_room(parent_fd, leaf, e, err);
+		if (rc < 0)
+			return rc;
+		if (mkdirat(parent_fd, leaf, 0755) != 0)
+			return err_sys(err, "make folder '%.200s'", e->path);
+		there = openat(parent_fd, leaf, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	}
+	if (there < 0 || fstat(there, &st) != 0)
+		return err_sys(err, "make folder '%.200s'", e->path);
+	remember(s, &st, e);
+	return 0;
+}
+
+static int put_file(struct stage *s, int parent_fd, const char *leaf, const struct stage_entry *e, int *ret_fd,
+		    struct err *err)
+{
+	struct stat st;
+
+	int rc = make_room(parent_fd, leaf, e, err);
+	if (rc < 0)
+		return rc;
+	autoclose fd = openat(parent_fd, leaf, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+	if (fd < 0 || fstat(fd, &st) != 0)
+		return err_sys(err, "make file '%.200s'", e->path);
+	remember(s, &st, e);
+	*ret_fd = fd_take(&fd);
+	return 0;
+}
+
+static int put_symlink(struct stage *s, int parent_fd, const char *leaf, const struct stage_entry *e, struct err *err)
+{
+	struct stat st;
+
+	int rc = make_room(parent_fd, leaf, e, err);
+	if (rc < 0)
+		return rc;
+	if (symlinkat(e->target, parent_fd, leaf) != 0 || fstatat(parent_fd, leaf, &st, AT_SYMLINK_NOFOLLOW) != 0)
+		return err_sys(err, "make link '%.200s'", e->path);
+	remember(s, &st, &(struct stage_entry){.mode = 0777, .uid = e->uid, .gid = e->gid});
+	return 0;
+}
+
+/* Another name of a file that is in the tree already. */
+static int put_hard_link(struct stage *s, int parent_fd, const char *leaf, const struct stage_entry *e, struct err *err)
+{
+	autofree char *target = NULL;
+	char path[64];
+
+	int rc = stage_check_path(e->target, err);
+	if (rc < 0)
+		return err_wrap(err, "the target of hard link '%.100s'", e->path);
+	target = normal_path(e->target);
+	autoclose fd = open_within(s->root_fd, target, O_PATH | O_NOFOLLOW);
+	if (fd < 0)
+		return err_sys(err, "hard link '%.200s' to '%.200s'", e->path, target);
+	rc = make_room(parent_fd, leaf, e, err);
+	if (rc < 0)
+		return rc;
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if (linkat(AT_FDCWD, path, parent_fd, leaf, AT_SYMLINK_FOLLOW) != 0)
+		return err_sys(err, "hard link '%.200s' to '%.200s'", e->path, target);
+	return 0;
+}
+
+static int put_leaf(struct stage *s, const char *path, int parent_fd, const char *leaf, const struct stage_entry *e,
+		    int *ret_fd, struct err *err)
+{
+	if (e->hard_link)
+		return put_hard_link(s, parent_fd, leaf, e, err);
+	if (S_ISDIR(e->mode))
+		return put_folder(s, path, parent_fd, leaf, e, err);
+	if (S_ISREG(e->mode))
+		return put_file(s, parent_fd, leaf, e, ret_fd, err);
+	if (S_ISLNK(e->mode))
+		return put_symlink(s, parent_fd, leaf, e, err);
+	return err_set(err, ERR_INVALID,
+		       "entry '%.200s' is a device, FIFO or socket: an image has folders, files and links", e->path);
+}
+
+int stage_put(struct stage *s, const struct stage_entry *e, int *ret_fd, struct err *err)
+{
+	autofree char *path = NULL;
+	autoclose parent_fd = -1;
+	autoclose file_fd = -1;
+
+	*ret_fd = -1;
+	int rc = stage_check_path(e->path, err);
+	if (rc < 0)
+		return rc;
+	path = normal_path(e->path);
+	if (path[0] == '\0') { /* the root itself */
+		s->root_mode = e->mode & PERMISSIONS;
+		s->root_uid = e->uid;
+		s->root_gid = e->gid;
+		return S_ISDIR(e->mode) ? 0 : err_set(err, ERR_INVALID, "the root is no folder");
+	}
+	const char *slash = strrchr(path, '/');
+	autofree char *parent = xmemdup0(path, slash != NULL ? (size_t)(slash - path) : 0);
+	rc = open_folder(s, parent, &parent_fd, err);
+	if (rc == 0)
+		rc = put_leaf(s, path, parent_fd, slash != NULL ? slash + 1 : path, e, &file_fd, err);
+	if (rc == 0)
+		*ret_fd = fd_take(&file_fd);
+	return rc;
+}
+
+/* --- what there is at the end --- */
+
+static int by_name(const FTSENT **a, const FTSENT **b)
+{
+	return strcmp((*a)->fts_name, (*b)->fts_name);
+}
+
+static void put_quoted(struct buf *out, const char *path)
+{
+	buf_putc(out, '"');
+	for (; *path != '\0'; path++) {
+		if (*path == '"' || *path == '\\')
+			buf_putc(out, '\\');
+		buf_putc(out, *path);
+	}
+	buf_putc(out, '"');
+}
+
+/* What is not remembered keeps its mode, and its owner where this process may give files away. */
+static struct stage_owner owner_of(struct stage *s, const struct stat *st)
+{
+	const struct stage_owner *known = find_owner(s, st->st_ino);
+	bool root = geteuid() == 0;
+
+	if (known != NULL)
+		return *known;
+	return (struct stage_owner){
+		.mode = st->st_mode & PERMISSIONS,
+		.uid = root ? st->st_uid : 0,
+		.gid = root ? st->st_gid : 0,
+	};
+}
+
+static int describe(struct stage *s, const FTSENT *entry, struct buf *out, struct err *err)
+{
+	const struct stat *st = entry->fts_statp;
+	const char *path = entry->fts_path + strlen(s->path) + 1;
+
+	if (!S_ISDIR(st->st_mode) && !S_ISREG(st->st_mode) && !S_ISLNK(st->st_mode))
+		return unlink(entry->fts_accpath) == 0 ? 0 : err_sys(err, "remove the device '%.200s'", path);
+	struct stage_owner o = owner_of(s, st);
+	if (o.uid == st->st_uid && o.gid == st->st_gid &&
+	    (S_ISLNK(st->st_mode) || o.mode == (st->st_mode & PERMISSIONS)))
+		return 0;
+	int rc = stage_check_path(path, err);
+	if (rc < 0)
+		return rc;
+	put_quoted(out, path);
+	buf_printf(out, " m %o %u %u\n", (unsigned)o.mode, o.uid, o.gid);
+	return 0;
+}
+
+static void tree_close(FTS **tree)
+{
+	if (*tree != NULL)
+		(void)fts_close(*tree);
+}
+
+int stage_describe(struct stage *s, struct buf *out, struct err *err)
+{
+	char *const roots[] = {s->path, NULL};
+	__attribute__((cleanup(tree_close))) FTS *tree = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, by_name);
+	int rc = 0;
+
+	if (tree == NULL)
+		return err_sys(err, "read %s", s->path);
+	for (;;) {
+		errno = 0;
+		const FTSENT *entry = fts_read(tree);
+		if (entry == NULL)
+			return errno == 0 ? 0 : err_sys(err, "read %s", s->path);
+		if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR || entry->fts_info == FTS_NS)
+			return err_set(err, ERR_IO, "read %s: %s", entry->fts_path, strerror(entry->fts_errno));
+		if (entry->fts_info == FTS_DP || entry->fts_level == 0)
+			continue;
+		rc = describe(s, entry, out, err);
+		if (rc < 0)
+			return rc;
+	}
+}
