@@ -212,6 +212,24 @@ static int mint_log_token(const struct app *app, const struct job *job, struct s
 	return token_mint(app->keyring, &c, clock_unix_ns(), (job->timeout_s + LOG_TOKEN_EXTRA_S) * NS_PER_S, ret, err);
 }
 
+/*
+ * For the services that the job itself speaks to: its shim adds this token, the job never has it. It reads the log of
+ * this job, and writes into attempt 0 of it, which has no numbers to be taken away; so a job cannot put lines into its
+ * attempt's own log, which only its shim numbers and masks.
+ */
+static int mint_services_token(const struct app *app, const struct job *job, struct secret **ret, struct err *err)
+{
+	autovar(buf) scopes = {0};
+	struct claims c = {.audience = TOKEN_JOB, .org_id = job->org_id, .job_id = job->id};
+
+	scope_append(&scopes, SCOPE_PULL, job->org_id, NULL);
+	scope_append(&scopes, SCOPE_PUSH, job->org_id, NULL);
+	(void)snprintf(c.scopes, sizeof(c.scopes), "%s", scopes.data);
+	(void)snprintf(c.subject, sizeof(c.subject), "job-%" PRId64 "-services", job->id);
+	return token_mint(app->keyring, &c, clock_unix_ns(), (job->timeout_s + SERVICES_TOKEN_EXTRA_S) * NS_PER_S, ret,
+			  err);
+}
+
 struct lease_given {
 	int64_t job_id;
 	int64_t fence;
@@ -237,12 +255,15 @@ static int reply_lease(struct app *app, struct http_request *req, const struct j
 {
 	struct lease_given *given = arena_alloc(http_arena(req), sizeof(*given));
 	autoptr(secret) token = NULL;
+	autoptr(secret) services_token = NULL;
 	struct lease_answer answer;
 	int r;
 
 	*given = (struct lease_given){.job_id = job->id, .fence = job->fence};
 	http_on_done(req, after_answer, given);
 	r = mint_log_token(app, job, &token, err);
+	if (r == 0)
+		r = mint_services_token(app, job, &services_token, err);
 	if (r < 0)
 		return r;
 	answer = (struct lease_answer){
@@ -251,7 +272,8 @@ static int reply_lease(struct app *app, struct http_request *req, const struct j
 		.fence_token = job->fence,
 		.lease_ttl_seconds = app->settings->lease_ttl / NS_PER_S,
 	};
-	answer.job.log_token = secret_reveal(token).data; /* to its agent */
+	answer.job.log_token = secret_reveal(token).data;		/* to its agent */
+	answer.job.services_token = secret_reveal(services_token).data; /* the same */
 	given->said = true;
 	return http_reply_js(req, 200, lease_answer_encode(&answer));
 }

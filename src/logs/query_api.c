@@ -2,6 +2,8 @@
  * GET /logs/query: the seeds' parameters (job_id, repo_id, contains, limit, hours_back) and ours. Always of one
  * organisation.
  */
+#include <inttypes.h>
+
 #include "base/clock.h"
 #include "base/mem.h"
 #include "logs/handlers.h"
@@ -15,11 +17,27 @@ static const char *param_of(const void *ctx, const char *name)
 	return http_query(ctx, name);
 }
 
+/* A token of a job reads that job, in all its attempts. */
+static int keep_to_job(const struct http_request *req, struct log_params *p, struct err *err)
+{
+	const struct claims *c = http_claims(req);
+
+	if (c->job_id == 0)
+		return 0;
+	if (p->job_id != 0 && p->job_id != c->job_id)
+		return err_set(err, ERR_FORBIDDEN, "job_id: the token is for job %" PRId64 ", not %" PRId64, c->job_id,
+			       p->job_id);
+	p->job_id = c->job_id;
+	return 0;
+}
+
 int request_params(const struct http_request *req, struct log_params *ret, int64_t *ret_org, struct err *err)
 {
 	int rc = log_params_read(param_of, req, ret, err);
 
-	return rc < 0 ? rc : request_org(req, SCOPE_PULL, ret->org_id, ret_org, err);
+	if (rc == 0)
+		rc = request_org(req, SCOPE_PULL, ret->org_id, ret_org, err);
+	return rc == 0 ? keep_to_job(req, ret, err) : rc;
 }
 
 struct log_budget search_budget(const struct app *app)

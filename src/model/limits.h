@@ -28,6 +28,7 @@ enum {
 	IDEMPOTENCY_KEY_MAX = 200,
 
 	LEASE_WAIT_S_MAX = 30,
+	SERVICES_TOKEN_EXTRA_S = 900, /* longer than any boot and grace; the job itself ends sooner */
 	LOG_TOKEN_EXTRA_S = 86400, /* the log token outlives the job, so that a pipeline that was away costs no line */
 };
 

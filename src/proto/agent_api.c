@@ -78,6 +78,7 @@ static const struct js_field job_assignment_fields[] = {
 	      .max = JOB_DISK_MB_MAX),
 	FIELD(struct job_assignment, timeout_seconds, JS_FIELD_I64, .min = 0, .max = JOB_TIMEOUT_S_MAX),
 	FIELD(struct job_assignment, network, JS_FIELD_TEXT, .max = 32),
+	FIELD(struct job_assignment, services_token, JS_FIELD_TEXT),
 	FIELD(struct job_assignment, log_token, JS_FIELD_TEXT),
 };
 static const struct js_shape job_assignment_shape = JS_SHAPE(struct job_assignment, job_assignment_fields);

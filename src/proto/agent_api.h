@@ -55,8 +55,9 @@ struct job_assignment {
 	int64_t memory_mb;
 	int64_t disk_mb;
 	int64_t timeout_seconds;
-	const char *network;   /* JOB_NETWORK_...; NULL: none */
-	const char *log_token; /* a secret: whoever decodes moves it into a struct secret */
+	const char *network;	    /* JOB_NETWORK_...; NULL: none */
+	const char *services_token; /* what the shim adds for the job; as secret as the next. NULL: an older server */
+	const char *log_token;	    /* a secret: whoever decodes moves it into a struct secret */
 };
 
 struct lease_answer {

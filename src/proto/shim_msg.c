@@ -45,6 +45,7 @@ static const struct field start_fields[] = {
 	{20, FIELD_I64, AT(shim_start, tsc_khz), NULL},
 	{21, FIELD_TEXT, AT(shim_start, vmm), NULL},
 	{30, FIELD_I64, AT(shim_start, network), NULL},
+	{31, FIELD_SECRET, AT(shim_start, services_token), NULL},
 };
 
 static const struct field go_fields[] = {
@@ -464,8 +465,10 @@ int shim_msg_decode(struct str bytes, struct arena *arena, struct shim_msg *ret,
 
 void shim_msg_fini(struct shim_msg *m)
 {
-	if (m->type == SHIM_START)
+	if (m->type == SHIM_START) {
 		secret_free(TAKE(m->start.log_token));
+		secret_free(TAKE(m->start.services_token));
+	}
 	if (m->type != SHIM_GO)
 		return;
 	for (size_t i = 0; i < m->go.count; i++)

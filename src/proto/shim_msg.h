@@ -132,7 +132,8 @@ struct shim_start {
 	int64_t spool_max;   /* bytes; 0: 1 GiB */
 	const char *log_url; /* of POST /logs; NULL: the log is kept in the spool only (tests) */
 	struct secret *log_token;
-	int64_t network; /* enum shim_network */
+	int64_t network;	       /* enum shim_network */
+	struct secret *services_token; /* for services.h; NULL: there are none */
 };
 
 struct shim_secret_env {

@@ -10,7 +10,7 @@ static const struct js_pair default_env[] = {
 };
 
 enum {
-	ENV_MAX = GUEST_ENV_MAX - (int)ARRAY_LEN(default_env),
+	ENV_MAX = GUEST_ENV_MAX - (int)ARRAY_LEN(default_env) - GUEST_SERVICES_MAX,
 	/* Start and go have at most so many bytes each, and the defaults a few. */
 	TEXT_MAX = 3 * SHIM_MSG_MAX,
 };
@@ -63,8 +63,20 @@ static void compose_env(const struct shim_start *start, const struct shim_go *go
 		add(job, text, go->items[i].name, secret_reveal(go->items[i].value));
 }
 
-int job_compose(const struct shim_start *start, const struct shim_go *go, struct guest_job *ret, struct buf *text,
-		struct err *err)
+static void add_services(const struct shim_start *start, const struct shim_go *go, const struct services *services,
+			 struct guest_job *job, struct buf *text)
+{
+	const char *name = NULL, *value = NULL;
+
+	job->servicec = services_ports(services, job->services);
+	for (size_t i = 0; services_variable(services, i, &name, &value); i++) {
+		if (!is_plain(start, name) && !is_secret(go, name))
+			add(job, text, name, str_c(value));
+	}
+}
+
+int job_compose(const struct shim_start *start, const struct shim_go *go, const struct services *services,
+		struct guest_job *ret, struct buf *text, struct err *err)
 {
 	if (start->argv.count > GUEST_ARGS_MAX || start->env.count + go->count > ENV_MAX)
 		return err_set(err, ERR_TOO_LARGE, "a job has at most %d arguments and %d variables", GUEST_ARGS_MAX,
@@ -74,6 +86,9 @@ int job_compose(const struct shim_start *start, const struct shim_go *go, struct
 	ret->envc = 0;
 	for (size_t i = 0; i < start->argv.count; i++)
 		ret->argv[ret->argc++] = start->argv.items[i];
+	ret->servicec = 0;
 	compose_env(start, go, ret, text);
+	if (services != NULL)
+		add_services(start, go, services, ret, text);
 	return 0;
 }

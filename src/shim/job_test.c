@@ -38,7 +38,7 @@ static void secrets_go_before_variables_before_defaults(void **state)
 	autovar(buf) text = {0};
 
 	(void)state;
-	assert_int_equal(job_compose(&start, &(struct shim_go){secrets, 2}, job, &text, NULL), 0);
+	assert_int_equal(job_compose(&start, &(struct shim_go){secrets, 2}, NULL, job, &text, NULL), 0);
 	assert_int_equal(job->argc, 2);
 	assert_string_equal(job->argv[1], "test");
 	assert_string_equal(job->cwd, "");
@@ -58,11 +58,11 @@ static void what_is_too_much_is_refused(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(env); i++)
 		env[i] = (struct js_pair){"N", "v"};
 	struct shim_start start = {.argv = {argv, GUEST_ARGS_MAX + 1}};
-	assert_int_equal(job_compose(&start, &none, job, &text, NULL), -ERR_TOO_LARGE);
+	assert_int_equal(job_compose(&start, &none, NULL, job, &text, NULL), -ERR_TOO_LARGE);
 	start = (struct shim_start){.argv = {argv, 1}, .env = {env, GUEST_ENV_MAX - 3}};
-	assert_int_equal(job_compose(&start, &none, job, &text, NULL), -ERR_TOO_LARGE);
+	assert_int_equal(job_compose(&start, &none, NULL, job, &text, NULL), -ERR_TOO_LARGE);
 	start.env.count--;
-	assert_int_equal(job_compose(&start, &none, job, &again, NULL), 0);
+	assert_int_equal(job_compose(&start, &none, NULL, job, &again, NULL), 0);
 	assert_int_equal(job->envc, GUEST_ENV_MAX);
 }
 

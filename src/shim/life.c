@@ -18,6 +18,7 @@
 #include "shim/machine.h"
 #include "shim/network.h"
 #include "shim/outcome.h"
+#include "shim/services.h"
 #include "vm/handshake.h"
 
 #define HELLO_TIMEOUT_DEFAULT_NS (60 * NS_PER_S)
@@ -51,9 +52,10 @@ struct life {
 
 	struct shim_msg start_msg; /* all zeros before it came; its text lies in the arena */
 	struct arena *arena;
-	struct job_log *log;	  /* NULL before the start */
-	struct network *network;  /* NULL: the VM has none */
-	struct msg_fds start_fds; /* while the VM waits for its network */
+	struct job_log *log;	   /* NULL before the start */
+	struct services *services; /* NULL: not yet, or not any more */
+	struct network *network;   /* NULL: the VM has none */
+	struct msg_fds start_fds;  /* while the VM waits for its network */
 	struct machine *machine;
 	struct channel *channel;
 
@@ -171,10 +173,18 @@ static void close_log(struct life *l)
 		job_log_close(l->log, clear ? NULL : l->message);
 }
 
+/* Nobody is there to be served; what is written down for another shim is without this token. */
+static void drop_services(struct life *l)
+{
+	services_free(TAKE(l->services));
+	secret_free(TAKE(l->start_msg.start.services_token));
+}
+
 static void conclude(struct life *l)
 {
 	if (l->state != LIFE_ENDING || !l->vm_gone)
 		return;
+	drop_services(l);
 	if (l->facts.last_words == NULL)
 		l->facts.last_words = l->machine != NULL ? machine_last_words(l->machine) : "";
 	outcome_of(&l->facts, l->message, &l->exited);
@@ -387,7 +397,16 @@ static void on_lost(void *ctx, const struct err *err)
 	end(l);
 }
 
+static void on_service(void *ctx, const char *name, struct stream *st, struct err *err)
+{
+	struct life *l = ctx;
+
+	if (l->services != NULL)
+		services_open(l->services, name, st, err);
+}
+
 static const struct channel_ops channel_ops = {
+	.service = on_service,
 	.listens = say_hello,
 	.ready = on_ready,
 	.started = on_started,
@@ -489,6 +508,18 @@ static int start_vm(struct life *l, const struct msg_fds *fds, struct err *err)
 	return machine_start(l->opts.loop, l->opts.driver, &spec, &machine_ops, l, &l->machine, err);
 }
 
+/* --- its services --- */
+
+static int open_services(struct life *l, struct err *err)
+{
+	const struct services_opts opts = {.loop = l->opts.loop,
+					   .logs_url = job_of(l)->log_url,
+					   .token = job_of(l)->services_token,
+					   .names = job_of(l)->network == SHIM_NETWORK_OPEN};
+
+	return services_new(&opts, &l->services, err);
+}
+
 /* --- its network --- */
 
 static void on_network_ready(void *ctx)
@@ -569,6 +600,8 @@ static void on_start(struct life *l, struct shim_msg *m, struct arena **arena, s
 	loop_timer_set(l->deadline_timer, job_of(l)->deadline_ns);
 	int rc = open_log(l, &err);
 	if (rc == 0)
+		rc = open_services(l, &err);
+	if (rc == 0)
 		rc = start_with_network(l, fds, &err);
 	if (rc < 0)
 		fail_start(l, &err);
@@ -612,7 +645,7 @@ static int send_job(struct life *l, const struct shim_go *go, struct err *err)
 	autofree struct guest_job *job = xcalloc(1, sizeof(*job));
 	autovar(buf) text = {0};
 
-	int rc = job_compose(job_of(l), go, job, &text, err);
+	int rc = job_compose(job_of(l), go, l->services, job, &text, err);
 	if (rc == 0)
 		rc = channel_send_job(l->channel, job, err);
 	if (text.data != NULL)
@@ -646,6 +679,8 @@ static void on_new_deadline(struct life *l, struct shim_msg *m, struct arena **a
 	(void)fds;
 	if (l->log != NULL && m->deadline.log_url != NULL)
 		job_log_redirect(l->log, m->deadline.log_url);
+	if (l->services != NULL && m->deadline.log_url != NULL)
+		services_redirect(l->services, m->deadline.log_url);
 	if (l->state == LIFE_WAITING || l->acknowledged || l->facts.stop == STOP_LEASE)
 		return;
 	l->start_msg.start.deadline_ns = m->deadline.deadline_ns;
@@ -768,6 +803,7 @@ void life_free(struct life *l)
 		return;
 	channel_free(l->channel);
 	machine_free(l->machine);
+	services_free(l->services);
 	network_free(l->network);
 	msg_fds_fini(&l->start_fds);
 	job_log_free(l->log);

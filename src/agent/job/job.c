@@ -168,6 +168,8 @@ void job_begin(struct agent *a, struct arena *arena, const struct lease_answer *
 	j->order = o;
 	if (o->log_token != NULL)
 		j->log_token = secret_new(o->log_token, strlen(o->log_token));
+	if (o->services_token != NULL)
+		j->services_token = secret_new(o->services_token, strlen(o->services_token));
 	/* Provisional until the first renewal, whose answer counts from when that is sent. */
 	j->lease = (struct lease){.fence = answer->fence_token,
 				  .ttl_ns = answer->lease_ttl_seconds * NS_PER_S,

@@ -81,6 +81,7 @@ struct agent_job {
 	struct arena *arena;
 	const struct job_assignment *order;
 	struct secret *log_token;
+	struct secret *services_token;
 
 	/* What the worker made last, or why not. */
 	struct vm_shim prepared;

@@ -175,6 +175,7 @@ int job_shim_start(struct agent_job *j, struct err *err)
 				.log_url = url,
 				.log_token = j->log_token,
 				.network = network,
+				.services_token = j->services_token,
 			},
 	};
 

@@ -1,0 +1,428 @@
+/* Streams of a guest, which is the test, to services on loopback sockets, which are the test's too. */
+#include "shim/services.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/mem.h"
+
+enum { STREAM = 17 };
+
+struct fixture {
+	struct loop *loop;
+	struct streams *streams;
+	struct services *services;
+	struct secret *token;
+	struct buf out; /* frames for the guest */
+	/* what the guest has heard on STREAM */
+	struct buf data;
+	bool ended;
+	bool closed;
+	uint32_t status;
+	struct buf text;
+	uint64_t granted;
+	/* the service */
+	int listener;
+	int peer; /* -1: not connected */
+	struct buf asked;
+	bool hung_up;
+};
+
+static void on_wake(void *ctx)
+{
+	(void)ctx;
+}
+
+static void on_service(void *ctx, const char *name, struct stream *st, struct err *err)
+{
+	struct fixture *f = ctx;
+
+	services_open(f->services, name, st, err);
+}
+
+static char *listen_somewhere(struct fixture *f)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	socklen_t len = sizeof(at);
+
+	f->listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(f->listener, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(f->listener, 4), 0);
+	assert_int_equal(getsockname(f->listener, (struct sockaddr *)&at, &len), 0);
+	return xasprintf("http://127.0.0.1:%u/deep/logs", ntohs(at.sin_port));
+}
+
+static int set_up(void **state)
+{
+	struct fixture *f = xcalloc(1, sizeof(*f));
+
+	f->peer = -1;
+	f->token = secret_new("T-1", 3);
+	assert_int_equal(loop_new(&f->loop, NULL), 0);
+	autofree char *url = listen_somewhere(f);
+	const struct services_opts opts = {.loop = f->loop, .logs_url = url, .token = f->token};
+	assert_int_equal(services_new(&opts, &f->services, NULL), 0);
+	f->streams = streams_new(&(struct streams_opts){.wake = on_wake, .service = on_service, .ctx = f});
+	streams_ready(f->streams);
+	*state = f;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct fixture *f = *state;
+
+	streams_free(f->streams);
+	services_free(f->services);
+	loop_free(f->loop);
+	secret_free(f->token);
+	buf_fini(&f->out);
+	buf_fini(&f->data);
+	buf_fini(&f->text);
+	buf_fini(&f->asked);
+	fd_close(&f->listener);
+	fd_close(&f->peer);
+	free(f);
+	return 0;
+}
+
+/* --- the guest --- */
+
+static void give(struct fixture *f, struct buf *bytes)
+{
+	const struct guest_frame frame = {
+		.type = (enum guest_frame_type)bytes->data[4],
+		.stream = (uint16_t)((unsigned char)bytes->data[5] | (unsigned char)bytes->data[6] << 8),
+		.payload = {bytes->data + GUEST_HEADER_SIZE, bytes->len - GUEST_HEADER_SIZE},
+	};
+	struct err err = {0};
+
+	if (streams_take(f->streams, &frame, &err) < 0)
+		fail_msg("%s", err.msg);
+	buf_fini(bytes);
+}
+
+static void guest_opens(struct fixture *f, const char *name)
+{
+	const struct guest_open open = {.kind = GUEST_KIND_SERVICE, .name = name};
+	struct buf bytes = {0};
+
+	assert_int_equal(guest_open_encode(STREAM, &open, &bytes, NULL), 0);
+	give(f, &bytes);
+}
+
+static void guest_says(struct fixture *f, const char *text)
+{
+	struct buf bytes = {0};
+
+	guest_data_encode(STREAM, GUEST_NO_PART, str_c(text), &bytes);
+	give(f, &bytes);
+}
+
+static void guest_grants(struct fixture *f, uint32_t credit)
+{
+	struct buf bytes = {0};
+
+	guest_credit_encode(STREAM, &(struct guest_credit){credit}, &bytes);
+	give(f, &bytes);
+}
+
+static void guest_hears(struct fixture *f)
+{
+	while (streams_fill(f->streams, &f->out, 1 << 20))
+		;
+	while (f->out.len >= GUEST_HEADER_SIZE) {
+		const unsigned char *at = (const unsigned char *)f->out.data;
+		size_t len = at[0] | (size_t)at[1] << 8 | (size_t)at[2] << 16;
+		struct str payload = {f->out.data + GUEST_HEADER_SIZE, len};
+		struct guest_close close;
+		struct guest_credit credit;
+		if (at[4] == GUEST_DATA) {
+			f->ended = f->ended || len == 0;
+			buf_append_str(&f->data, payload);
+		} else if (at[4] == GUEST_CLOSE) {
+			assert_int_equal(guest_close_decode(payload, &close, NULL), 0);
+			f->closed = true;
+			f->status = close.status;
+			buf_append_str(&f->text, close.text);
+		} else if (at[4] == GUEST_CREDIT) {
+			assert_int_equal(guest_credit_decode(payload, &credit, NULL), 0);
+			f->granted += credit.bytes;
+		}
+		buf_consume(&f->out, GUEST_HEADER_SIZE + len);
+	}
+}
+
+/* --- the service --- */
+
+static void serve(struct fixture *f, bool reads)
+{
+	char bytes[65536];
+
+	if (f->peer < 0)
+		f->peer = accept4(f->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	while (f->peer >= 0 && reads) {
+		ssize_t got = read(f->peer, bytes, sizeof(bytes));
+		if (got == 0)
+			f->hung_up = true;
+		if (got <= 0)
+			break;
+		buf_append(&f->asked, bytes, (size_t)got);
+	}
+}
+
+static void peer_says(struct fixture *f, const char *text)
+{
+	assert_int_equal(write(f->peer, text, strlen(text)), strlen(text));
+}
+
+/* Everybody goes on for some time. */
+static void pass(struct fixture *f, int64_t ns, bool reads)
+{
+	int64_t until_ns = clock_monotonic_ns() + ns;
+
+	while (clock_monotonic_ns() < until_ns) {
+		(void)!loop_step(f->loop, clock_monotonic_ns() + NS_PER_MS, NULL);
+		serve(f, reads);
+		guest_hears(f);
+	}
+}
+
+#define UNTIL(f, condition)                                                                              \
+	do {                                                                                             \
+		int64_t by_ns_ = clock_monotonic_ns() + 20 * NS_PER_S;                                   \
+		while (!(condition)) {                                                                   \
+			if (clock_monotonic_ns() > by_ns_)                                               \
+				fail_msg("%s: '%.*s' '%.*s'", #condition, STR_ARG(buf_str(&(f)->asked)), \
+					 STR_ARG(buf_str(&(f)->data)));                                  \
+			pass((f), NS_PER_MS, true);                                                      \
+		}                                                                                        \
+	} while (0)
+
+static bool holds(const struct buf *b, const char *text)
+{
+	return b->len > 0 && memmem(b->data, b->len, text, strlen(text)) != NULL;
+}
+
+/* --- the tests --- */
+
+static void a_request_goes_to_the_pipeline_with_the_token(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_opens(f, "logs");
+	guest_says(f, "POST /logs HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthoriz");
+	guest_says(f, "ation: Bearer mine\r\nContent-Length: 5\r\n\r\nab");
+	guest_says(f, "cdeGET /logs/query HTTP/1.1\r\n\r\n"); /* what follows its body is no part of it */
+	UNTIL(f, holds(&f->asked, "\r\n\r\nabcde"));
+	assert_true(holds(&f->asked, "POST /deep/logs HTTP/1.1\r\nHost: 127.0.0.1:"));
+	assert_true(holds(&f->asked, "Authorization: Bearer T-1\r\n"));
+	assert_false(holds(&f->asked, "mine"));
+	guest_says(f, ""); /* ends its side: the answer still comes */
+	peer_says(f, "HTTP/1.1 202 Accepted\r\n\r\nnull");
+	UNTIL(f, holds(&f->data, "null"));
+	assert_false(holds(&f->asked, "/logs/query"));
+	fd_close(&f->peer);
+	UNTIL(f, f->closed);
+	assert_int_equal(f->status, GUEST_CLOSE_OK);
+	assert_true(f->ended);
+}
+
+static void nothing_else_is_reached(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_opens(f, "logs");
+	guest_says(f, "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+	UNTIL(f, f->ended);
+	assert_true(holds(&f->data, "HTTP/1.1 404 Not Found\r\n"));
+	assert_true(holds(&f->data, "\"detail\":\"a job's calls of this service are: POST /logs, GET /logs/query"));
+	pass(f, 20 * NS_PER_MS, true);
+	assert_int_equal(f->peer, -1);
+	/* It goes on talking to nobody, for ever. */
+	autofree char *much = xcalloc(1, 30001);
+	memset(much, 'x', 30000);
+	for (int i = 0; i < 30; i++) {
+		guest_says(f, much);
+		guest_hears(f);
+	}
+	assert_true(f->granted > 600000);
+	guest_says(f, "");
+	UNTIL(f, f->closed);
+}
+
+static void an_unknown_service_is_refused(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_opens(f, "metadata");
+	guest_hears(f);
+	assert_true(f->closed);
+	assert_int_equal(f->status, GUEST_CLOSE_REFUSED);
+	assert_true(holds(&f->text, "no such service"));
+}
+
+static void names_are_for_jobs_with_a_network(void **state)
+{
+	struct fixture *f = *state;
+	struct guest_service ports[GUEST_SERVICES_MAX];
+
+	guest_opens(f, "dns");
+	guest_hears(f);
+	assert_int_equal(f->status, GUEST_CLOSE_REFUSED);
+	assert_int_equal(services_ports(f->services, ports), 1);
+	assert_string_equal(ports[0].name, "logs");
+}
+
+static void a_pipeline_that_is_away_is_502(void **state)
+{
+	struct fixture *f = *state;
+
+	fd_close(&f->listener);
+	guest_opens(f, "logs");
+	guest_says(f, "GET /logs/query HTTP/1.1\r\nHost: a\r\n\r\n");
+	UNTIL(f, f->ended);
+	assert_true(holds(&f->data, "HTTP/1.1 502 Bad Gateway\r\n"));
+	assert_true(holds(&f->data, "the logging pipeline is away: nothing listens at http://127.0.0.1:"));
+}
+
+static void one_that_closes_without_an_answer_is_502(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_opens(f, "logs");
+	guest_says(f, "GET /logs/query HTTP/1.1\r\nHost: a\r\n\r\n");
+	UNTIL(f, holds(&f->asked, "\r\n\r\n"));
+	fd_close(&f->peer);
+	UNTIL(f, f->ended);
+	assert_true(holds(&f->data, "HTTP/1.1 502 Bad Gateway\r\n"));
+}
+
+static void a_request_that_breaks_off_is_400(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_opens(f, "logs");
+	guest_says(f, "POST /logs HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nab");
+	UNTIL(f, holds(&f->asked, "\r\n\r\nab"));
+	guest_says(f, "");
+	UNTIL(f, f->closed);
+	assert_true(holds(&f->data, "HTTP/1.1 400 Bad Request\r\n"));
+	assert_true(holds(&f->data, "ended before it was whole"));
+	UNTIL(f, f->hung_up);
+}
+
+static void a_guest_that_reads_nothing_holds_up_the_service(void **state)
+{
+	struct fixture *f = *state;
+	autofree char *much = xcalloc(1, 65537);
+	size_t said = 0;
+	int quiet = 0;
+
+	memset(much, 'y', 65536);
+	guest_opens(f, "logs");
+	guest_says(f, "GET /logs/tail?job_id=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+	UNTIL(f, holds(&f->asked, "\r\n\r\n"));
+	/* As much as the sockets between take, and no more. */
+	while (quiet < 50) {
+		ssize_t put = write(f->peer, much, 65536);
+		assert_true(put > 0 || errno == EAGAIN);
+		said += put > 0 ? (size_t)put : 0;
+		quiet = put > 0 ? 0 : quiet + 1;
+		pass(f, NS_PER_MS, true);
+	}
+	assert_int_equal(f->data.len, GUEST_CREDIT_TO_GUEST);
+	assert_true(said > f->data.len);
+	while (f->data.len < said) {
+		guest_grants(f, 65536);
+		pass(f, NS_PER_MS, true);
+	}
+	fd_close(&f->peer);
+	UNTIL(f, f->ended);
+	assert_int_equal(f->data.len, said);
+}
+
+static void a_service_that_reads_nothing_holds_up_the_guest(void **state)
+{
+	struct fixture *f = *state;
+	autofree char *much = xcalloc(1, 30001);
+	int64_t left = GUEST_CREDIT_START;
+	uint64_t seen = 0;
+	int quiet = 0;
+
+	memset(much, 'z', 30000);
+	guest_opens(f, "logs");
+	guest_says(f, "POST /logs HTTP/1.1\r\nHost: a\r\nContent-Length: 900000000\r\n\r\n");
+	while (quiet < 50) {
+		if (left >= 40000) {
+			guest_says(f, much);
+			left -= 30000;
+		}
+		pass(f, NS_PER_MS, false);
+		quiet = f->granted == seen ? quiet + 1 : 0;
+		left += (int64_t)(f->granted - seen);
+		seen = f->granted;
+	}
+	/* It has all its credit out, and gets it back when the service reads. */
+	assert_true(left < 40000);
+	UNTIL(f, f->granted > seen);
+}
+
+static void the_end_of_the_job_ends_it_all(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_opens(f, "logs");
+	guest_says(f, "GET /logs/tail?job_id=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+	UNTIL(f, holds(&f->asked, "\r\n\r\n"));
+	services_free(TAKE(f->services));
+	UNTIL(f, f->hung_up);
+	guest_hears(f);
+	assert_true(f->closed);
+}
+
+static void a_head_that_does_not_come_is_408(void **state)
+{
+	struct fixture *f = *state;
+	const struct services_opts opts = {
+		.loop = f->loop, .logs_url = "http://127.0.0.1:1/logs", .token = f->token, .wait_ns = 20 * NS_PER_MS};
+
+	services_free(f->services);
+	assert_int_equal(services_new(&opts, &f->services, NULL), 0);
+	guest_opens(f, "logs");
+	guest_says(f, "GET /lo");
+	UNTIL(f, f->ended);
+	assert_true(holds(&f->data, "HTTP/1.1 408 "));
+}
+
+int main(void)
+{
+#define WITH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		WITH(a_request_goes_to_the_pipeline_with_the_token),
+		WITH(nothing_else_is_reached),
+		WITH(an_unknown_service_is_refused),
+		WITH(names_are_for_jobs_with_a_network),
+		WITH(a_pipeline_that_is_away_is_502),
+		WITH(one_that_closes_without_an_answer_is_502),
+		WITH(a_request_that_breaks_off_is_400),
+		WITH(a_guest_that_reads_nothing_holds_up_the_service),
+		WITH(a_service_that_reads_nothing_holds_up_the_guest),
+		WITH(the_end_of_the_job_ends_it_all),
+		WITH(a_head_that_does_not_come_is_408),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
