@@ -4,7 +4,7 @@ PYTHON ?= /usr/bin/python3
 # What the control planes of the black-box tests keep their state in: the whole suite, once for each.
 DATABASES ?= sqlite postgresql
 .DEFAULT_GOAL := help
-.PHONY: help deps build assets bootstrap run test test-previous check test-asan test-previous test-tsan bench fuzz chaos lint docs format clean
+.PHONY: help deps build assets bootstrap run test test-previous check test-asan test-previous test-tsan bench fuzz chaos lint docs man format clean
 # Two makes in one build folder would race.
 .NOTPARALLEL:
 
@@ -81,6 +81,11 @@ lint: ## clang-format, clang-tidy, cppcheck, the include table
 
 docs: build ## regenerate docs/reference from the program's own tables
 	@for page in cli configuration errors; do $(BUILD)/nimbus reference $$page >docs/reference/$$page.md; done
+
+man: build ## manual pages into build/man
+	@mkdir -p $(BUILD)/man
+	@for page in $$($(BUILD)/nimbus reference manual); do \
+		$(BUILD)/nimbus reference manual $$page >$(BUILD)/man/$$page || exit 1; done
 
 format: ## clang-format in place
 	@scripts/deps.sh lint

@@ -270,6 +270,7 @@ const struct command backup_command = {
 	.about = "The folder appears when it is whole. It has a manifest with the SHA-256 of every file, which\n"
 		 "'nimbus admin verify' checks. VMs, scratch disks and images are not in it.\n",
 	.examples = "  nimbus admin backup /backups/nimbus-$(date +%F)\n"
+		    "  nimbus admin backup /backups/new && nimbus admin verify /backups/new\n"
 		    "  nimbus admin backup --with-secrets /backups/whole && tar -C /backups -czf whole.tgz whole\n",
 	.options = options,
 	.option_count = ARRAY_LEN(options),

@@ -297,7 +297,7 @@ static int run_retire(struct command_call *call, struct err *err)
 
 	if (r == 0 && (call->arg_count == 1) != (kind < 0))
 		r = err_set(err, ERR_INVALID,
-			    kind < 0 ? "say which: the ID of 'nimbus admin keys list'"
+			    kind < 0 ? "say which: the KEY, an ID of 'nimbus admin keys list'"
 				     : "older shared secrets are retired all at once: without ID");
 	if (r == 0)
 		r = data_open(o, &d, err);
@@ -370,12 +370,14 @@ const struct command keys_rotate_command = {
 
 const struct command keys_retire_command = {
 	.path = "admin keys retire",
-	.args = "[ID]",
+	.args = "[KEY]",
 	.summary = "End an older key at once",
 	.about = "signing: its tokens are refused from now on, by other services within a minute. sealing: what it "
 		 "sealed\n"
 		 "never opens again. admin, agent: all older shared secrets.\n",
-	.examples = "  nimbus admin keys retire ID\n  nimbus admin keys retire --kind agent\n",
+	.examples = "  nimbus admin keys retire $(nimbus admin keys list -q | tail -1)\n"
+		    "  nimbus admin keys retire --kind sealing KEY\n"
+		    "  nimbus admin keys retire --kind agent\n",
 	.options = retire_options,
 	.option_count = ARRAY_LEN(retire_options),
 	.max_args = 1,

@@ -346,7 +346,9 @@ const struct command verify_command = {
 	.summary = "Check a backup, without restoring it",
 	.about = "Every file against the manifest, the manifest against its digest, and the schemas against this "
 		 "program.\n",
-	.examples = "  nimbus admin verify /backups/nimbus-2026-11-21\n",
+	.examples = "  nimbus admin verify /backups/nimbus-2026-11-21\n"
+		    "  nimbus admin verify /backups/last || echo 'take another'\n"
+		    "  for b in /backups/*; do nimbus admin verify $b; done\n",
 	.min_args = 1,
 	.max_args = 1,
 	.run = run_verify,
@@ -361,7 +363,9 @@ const struct command restore_command = {
 		 "are dead after their last attempt), fences and ids jump so that none comes twice, signing keys are "
 		 "replaced,\n"
 		 "and agents with tokens of their own need new ones.\n",
-	.examples = "  nimbus admin restore --data /var/lib/nimbus /backups/nimbus-2026-11-21\n",
+	.examples = "  nimbus admin restore --data /var/lib/nimbus /backups/nimbus-2026-11-21\n"
+		    "  nimbus admin verify /backups/last && nimbus admin restore --data ./again /backups/last\n"
+		    "  nimbus admin restore --data ./look /backups/last && nimbus db status --data ./look\n",
 	.shared = role_options,
 	.shared_count = ROLE_OPTION_COUNT,
 	.options_size = sizeof(struct restore_options),

@@ -221,6 +221,7 @@ const struct command void_leases_command = {
 		 "begun are\n"
 		 "dropped from the data directory.\n",
 	.examples = "  nimbus admin void-leases --yes\n"
+		    "  nimbus admin void-leases --yes --env-file /etc/nimbus/nimbus.env\n"
 		    "  NIMBUS_DATABASE_URL=postgresql://nimbus@db/nimbus nimbus admin void-leases --yes --data "
 		    "/var/lib/nimbus\n",
 	.options = options,

@@ -543,7 +543,10 @@ const struct command host_agent_command = {
 	.summary = "Run jobs of a control plane on this host",
 	.about = "Leases jobs, runs each in a microVM of its own, reports. SIGTERM: no new jobs, those that run may\n"
 		 "finish; a second SIGTERM ends them and gives them back. SIGUSR2: leaves those that run to the agent\n"
-		 "that is started next. Jobs outlive an agent that is killed, too: the next one takes them over.",
+		 "that is started next. Jobs outlive an agent that is killed, too: the next one takes them over.\n",
+	.examples = "  nimbus host-agent --env-file /etc/nimbus/nimbus.env\n"
+		    "  NIMBUS_CONTROL_PLANE_TOKEN_FILE=./agent-token nimbus host-agent\n"
+		    "  nimbus config check host-agent && nimbus host-agent\n",
 	.shared = role_options,
 	.shared_count = ROLE_OPTION_COUNT,
 	.options_size = sizeof(struct role_flags),

@@ -28,8 +28,8 @@ static size_t path_length(const char *path, const char *const *words, size_t cou
 	return used;
 }
 
-static const struct command *find(const struct command_program *program, const char *const *words, size_t count,
-				  size_t *ret_used)
+const struct command *command_find(const struct command_program *program, const char *const *words, size_t count,
+				   size_t *ret_used)
 {
 	const struct command *found = NULL;
 
@@ -48,7 +48,7 @@ static const struct command *find(const struct command_program *program, const c
 }
 
 /* Is `words` the beginning of some paths, as "jobs" is of "jobs submit"? */
-static bool is_group(const struct command *c, const char *const *words, size_t count)
+bool command_in_group(const struct command *c, const char *const *words, size_t count)
 {
 	struct str rest = str_c(c->path);
 
@@ -63,11 +63,70 @@ static bool any_in_group(const struct command_program *program, const char *cons
 {
 	for (size_t t = 0; t < program->table_count; t++) {
 		for (size_t i = 0; i < program->tables[t]->count; i++) {
-			if (is_group(program->tables[t]->commands[i], words, count))
+			if (command_in_group(program->tables[t]->commands[i], words, count))
 				return true;
 		}
 	}
 	return false;
+}
+
+/* --- options --- */
+
+size_t command_option_count(const struct command *c)
+{
+	return c->option_count + c->shared_count;
+}
+
+const struct command_option *command_option_at(const struct command *c, size_t i)
+{
+	return i < c->option_count ? &c->options[i] : &c->shared[i - c->option_count];
+}
+
+bool command_option_takes_word(const struct command_option *o)
+{
+	return o->type != OPTION_FLAG && o->type != OPTION_MAYBE;
+}
+
+static const struct command_option *find_long(const struct command *c, struct str name)
+{
+	for (size_t i = 0; i < command_option_count(c); i++) {
+		if (str_eq(name, str_c(command_option_at(c, i)->name)))
+			return command_option_at(c, i);
+	}
+	return NULL;
+}
+
+static const struct command_option *find_letter(const struct command *c, char letter)
+{
+	for (size_t i = 0; i < command_option_count(c); i++) {
+		if (command_option_at(c, i)->letter == letter)
+			return command_option_at(c, i);
+	}
+	return NULL;
+}
+
+const struct command_option *command_find_option(const struct command *c, const char *word)
+{
+	struct str rest = str_c(word);
+
+	if (str_starts_with(rest, STR("--"))) {
+		rest = str_c(word + 2);
+		return find_long(c, str_cut(&rest, '='));
+	}
+	return rest.len == 2 && word[0] == '-' ? find_letter(c, word[1]) : NULL;
+}
+
+void command_option_form(const struct command_option *o, struct buf *out)
+{
+	bool maybe = o->type == OPTION_MAYBE;
+
+	if (o->letter != 0)
+		buf_printf(out, "-%c, ", o->letter);
+	else
+		buf_puts(out, "    ");
+	buf_printf(out, "--%s", o->name);
+	if (o->value != NULL)
+		buf_printf(out, "%s%s%s", maybe ? "[=" : " ", o->value, maybe ? "]" : "");
 }
 
 /* --- help --- */
@@ -79,7 +138,7 @@ static void put_group(const struct command_program *program, const char *const *
 		bool titled = false;
 		for (size_t i = 0; i < table->count; i++) {
 			const struct command *c = table->commands[i];
-			if (c->hidden || !is_group(c, words, count))
+			if (c->hidden || !command_in_group(c, words, count))
 				continue;
 			if (!titled)
 				buf_printf(out, "\n%s:\n", table->title);
@@ -102,15 +161,12 @@ static void put_program_help(const struct command_program *program, const char *
 
 static void put_option(const struct command_option *o, struct buf *out)
 {
-	char left[64];
+	autovar(buf) left = {0};
 
 	if (o->hidden)
 		return;
-	const char *mark = o->value == NULL ? "" : o->type == OPTION_MAYBE ? "[=" : " ";
-	int len = snprintf(left, sizeof(left), "%c%c%s--%s%s%s%s", o->letter != 0 ? '-' : ' ',
-			   o->letter != 0 ? o->letter : ' ', o->letter != 0 ? ", " : "  ", o->name, mark,
-			   o->value != NULL ? o->value : "", o->type == OPTION_MAYBE ? "]" : "");
-	buf_printf(out, "  %-28s%s%s\n", left, len >= 28 ? "  " : "", o->help);
+	command_option_form(o, &left);
+	buf_printf(out, "  %-28s%s%s\n", left.data, left.len >= 28 ? "  " : "", o->help);
 }
 
 static void put_usage(const struct command_program *program, const struct command *c, struct buf *out)
@@ -139,7 +195,7 @@ static void put_command_help(const struct command_program *program, const struct
 		buf_puts(out, "\n--help shows more, with examples.\n");
 }
 
-/* --- options --- */
+/* --- parsing --- */
 
 struct parser {
 	const struct command_program *program;
@@ -148,34 +204,6 @@ struct parser {
 	char *const *rest; /* what is not read yet; NULL-terminated */
 	int help;	   /* 'h' or 'H' when asked for */
 };
-
-static const struct command_option *option_at(const struct command *c, size_t i)
-{
-	return i < c->option_count ? &c->options[i] : &c->shared[i - c->option_count];
-}
-
-static size_t option_total(const struct command *c)
-{
-	return c->option_count + c->shared_count;
-}
-
-static const struct command_option *find_long(const struct command *c, struct str name)
-{
-	for (size_t i = 0; i < option_total(c); i++) {
-		if (str_eq(name, str_c(option_at(c, i)->name)))
-			return option_at(c, i);
-	}
-	return NULL;
-}
-
-static const struct command_option *find_letter(const struct command *c, char letter)
-{
-	for (size_t i = 0; i < option_total(c); i++) {
-		if (option_at(c, i)->letter == letter)
-			return option_at(c, i);
-	}
-	return NULL;
-}
 
 static int set_flag(const struct command_option *o, const char *value, void *to, struct arena *a, struct err *err)
 {
@@ -276,17 +304,11 @@ static int (*const setters[])(const struct command_option *o, const char *value,
 	[OPTION_INT] = set_int,	  [OPTION_SECONDS] = set_seconds, [OPTION_MAYBE] = set_maybe,
 };
 
-/* Is its value, where it has one, the next word? */
-static bool takes_word(const struct command_option *o)
-{
-	return o->type != OPTION_FLAG && o->type != OPTION_MAYBE;
-}
-
 static int set_option(struct parser *p, const struct command_option *o, const char *value, struct err *err)
 {
 	if (o->type == OPTION_FLAG && value != NULL)
 		return err_set(err, ERR_INVALID, "--%s takes no value", o->name);
-	if (takes_word(o) && value == NULL) {
+	if (command_option_takes_word(o) && value == NULL) {
 		value = *p->rest;
 		if (value == NULL)
 			return err_set(err, ERR_INVALID, "--%s needs a value: --%s %s", o->name, o->name, o->value);
@@ -299,9 +321,9 @@ static int unknown_option(const struct parser *p, struct str name, struct err *e
 {
 	struct suggest nearest = {.given = name};
 
-	for (size_t i = 0; i < option_total(p->command); i++) {
-		if (!option_at(p->command, i)->hidden)
-			suggest_offer(&nearest, option_at(p->command, i)->name);
+	for (size_t i = 0; i < command_option_count(p->command); i++) {
+		if (!command_option_at(p->command, i)->hidden)
+			suggest_offer(&nearest, command_option_at(p->command, i)->name);
 	}
 	const char *meant = suggest_best(&nearest);
 	if (meant != NULL)
@@ -334,7 +356,7 @@ static int parse_letters(struct parser *p, const char *word, struct err *err)
 			p->help = p->help != 0 ? p->help : 'h';
 		else if (o == NULL)
 			return err_set(err, ERR_INVALID, "'%s' has no flag -%c", p->command->path, *letter);
-		else if (!takes_word(o))
+		else if (!command_option_takes_word(o))
 			rc = set_option(p, o, NULL, err);
 		else
 			return set_option(p, o, letter[1] != '\0' ? letter + 1 : NULL, err);
@@ -442,7 +464,7 @@ static const char *list_group(const struct command_program *program, const char 
 	for (size_t t = 0; t < program->table_count; t++) {
 		for (size_t i = 0; i < program->tables[t]->count; i++) {
 			const struct command *c = program->tables[t]->commands[i];
-			if (!c->hidden && is_group(c, words, count))
+			if (!c->hidden && command_in_group(c, words, count))
 				buf_printf(&list, "%s%s", list.len > 0 ? ", " : "one of: ", c->path);
 		}
 	}
@@ -462,7 +484,7 @@ static int parse_other(const struct command_program *program, const char *const 
 	size_t skip = explain ? 1 : 0;
 	size_t used = 0;
 
-	const struct command *c = explain ? find(program, words + 1, count - 1, &used) : NULL;
+	const struct command *c = explain ? command_find(program, words + 1, count - 1, &used) : NULL;
 	if (c != NULL) {
 		put_command_help(program, c, true, help);
 		return COMMAND_HELP;
@@ -484,8 +506,8 @@ static int parse_other(const struct command_program *program, const char *const 
 
 static void set_defaults(const struct command *c, void *options)
 {
-	for (size_t i = 0; i < option_total(c); i++) {
-		const struct command_option *o = option_at(c, i);
+	for (size_t i = 0; i < command_option_count(c); i++) {
+		const struct command_option *o = command_option_at(c, i);
 		if (o->type == OPTION_INT || o->type == OPTION_SECONDS)
 			*(int64_t *)(void *)((char *)options + o->offset) = o->otherwise;
 	}
@@ -495,20 +517,13 @@ static void set_defaults(const struct command *c, void *options)
 static bool takes_next_word(const struct command_program *program, const char *const *words, size_t count,
 			    const char *flag)
 {
-	bool is_long = strncmp(flag, "--", 2) == 0;
-
 	for (size_t t = 0; t < program->table_count; t++) {
 		for (size_t i = 0; i < program->tables[t]->count; i++) {
 			const struct command *c = program->tables[t]->commands[i];
-			const struct command_option *o = NULL;
-			if (!is_group(c, words, count))
-				continue;
-			if (is_long)
-				o = find_long(c, str_c(flag + 2));
-			else if (flag[1] != '\0' && flag[2] == '\0')
-				o = find_letter(c, flag[1]);
+			const struct command_option *o =
+				command_in_group(c, words, count) ? command_find_option(c, flag) : NULL;
 			if (o != NULL)
-				return takes_word(o);
+				return command_option_takes_word(o) && strchr(flag, '=') == NULL;
 		}
 	}
 	return false;
@@ -536,7 +551,7 @@ static size_t gather_words(const struct command_program *program, char **argv, c
 	size_t used = 0;
 	size_t at = 1;
 
-	while (find(program, words, count, &used) == NULL && count > 0 && at != 0 &&
+	while (command_find(program, words, count, &used) == NULL && count > 0 && at != 0 &&
 	       any_in_group(program, words, count)) {
 		at = find_late_word(program, words, count, argv);
 		if (at == 0)
@@ -561,7 +576,7 @@ int command_parse(const struct command_program *program, int argc, char *const *
 	size_t count = gather_words(program, line, words, leading_words(argc, argv, words));
 	if (count == 0 && argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0))
 		words[count] = "version";
-	const struct command *c = find(program, words, words[count] != NULL ? 1 : count, &used);
+	const struct command *c = command_find(program, words, words[count] != NULL ? 1 : count, &used);
 	if (c == NULL)
 		return parse_other(program, words, count, line[1 + count], call, help, err);
 

@@ -61,8 +61,10 @@ struct command_call {
 };
 
 struct command {
-	const char *path;     /* "jobs submit" */
-	const char *args;     /* as the usage line shows them: "[-- CMD ARGS]"; NULL: none */
+	const char *path; /* "jobs submit" */
+	/* As the usage line shows them, "[-- CMD ARGS]"; NULL: none. Capitals name what it is, small letters are to be
+	 * typed so ("queued|completed"): completion goes by that, for the values of options too. */
+	const char *args;
 	const char *summary;  /* one line, no full stop */
 	const char *about;    /* further lines for --help; or NULL */
 	const char *examples; /* whole lines, each ending in '\n'; or NULL */
@@ -108,3 +110,20 @@ bool command_parse_seconds(const char *text, int64_t *ret_ns) must_check;
 
 /* Appends the help of one command, as --help shows it. */
 void command_explain(const struct command_program *program, const struct command *c, struct buf *out);
+
+/* --- the rows, for who makes something else of them: completion, manuals --- */
+
+/* The command whose path is the longest that begins the words, and how many of them it is; or NULL. */
+const struct command *command_find(const struct command_program *program, const char *const *words, size_t count,
+				   size_t *ret_used);
+/* Do the words begin its path, as "jobs" does "jobs submit"? */
+bool command_in_group(const struct command *c, const char *const *words, size_t count);
+/* Its own options, then the shared ones. */
+size_t command_option_count(const struct command *c);
+const struct command_option *command_option_at(const struct command *c, size_t i);
+/* What "--name", "--name=value" or "-n" means to it; or NULL. */
+const struct command_option *command_find_option(const struct command *c, const char *word);
+/* Is its value the next word, unless it is given by '='? */
+bool command_option_takes_word(const struct command_option *o);
+/* Appends the option as help and manuals write it: "-j, --json[=FIELDS]". */
+void command_option_form(const struct command_option *o, struct buf *out);

@@ -1,57 +1,94 @@
 /*
- * What the program says of itself: version, topics of the help, the reference pages.
+ * What the program says of itself: version, and the topics of the help.
  */
-#include <inttypes.h>
+#include <stdio.h>
 
-#include "base/mem.h"
+#include "base/terminal.h"
 #include "cli/commands.h"
 #include "cli/outcome.h"
 #include "cli/session.h"
 
 /* --- version --- */
 
-static int run_version(struct command_call *call, struct err *err)
+struct version_options {
+	struct cli_flags cli;
+	bool server;
+};
+
+/* The server's version, or null where it does not say. */
+static int ask_server(struct command_call *call, struct js *v, struct err *err)
 {
-	const struct cli_flags *flags = call->options;
+	autovar(session) s = {0};
+	autoptr(js) status = NULL;
+	const char *url = NULL;
+
+	int rc = session_open(call, &s, err);
+	if (rc == 0)
+		rc = session_control_url(&s, &url, err);
+	if (rc == 0)
+		rc = session_ask(&s, "GET", "/api/status", NULL, &status, err);
+	if (rc < 0)
+		return rc;
+	const struct js *version = js_get(status, "version");
+	struct js *server = js_new_object();
+	js_set(server, "url", js_new_text(url));
+	js_set(server, "version", version != NULL ? js_copy(version) : js_new_null());
+	js_set(server, "same", js_new_bool(strcmp(js_text(version, ""), NIMBUS_VERSION) == 0));
+	js_set(v, "server", server);
+	return 0;
+}
+
+static int tell_versions(const struct js *v, struct err *err)
+{
+	const struct js *server = js_get(v, "server");
+	const char *theirs = js_text(js_get(server, "version"), "an unknown version");
 	autovar(buf) out = {0};
 
-	if (flags->output.json != NULL) {
-		autoptr(js) v = js_new_object();
-		js_set(v, "version", js_new_text(NIMBUS_VERSION));
-		js_set(v, "commit", js_new_text(nimbus_commit));
-		js_set(v, "compiler", js_new_text(__VERSION__));
-		return print_json(&flags->output, v, err);
-	}
 	buf_printf(&out, "nimbus %s (%s)\n", NIMBUS_VERSION, nimbus_commit);
+	if (server != NULL) {
+		buf_puts(&out, "server ");
+		(void)terminal_clean(str_c(theirs), false, &out);
+		buf_printf(&out, " at %s\n", js_text(js_get(server, "url"), ""));
+	}
 	return print_text(&out, err);
 }
+
+static int run_version(struct command_call *call, struct err *err)
+{
+	const struct version_options *o = call->options;
+	autoptr(js) v = js_new_object();
+
+	js_set(v, "version", js_new_text(NIMBUS_VERSION));
+	js_set(v, "commit", js_new_text(nimbus_commit));
+	js_set(v, "compiler", js_new_text(__VERSION__));
+	int rc = o->server ? ask_server(call, v, err) : 0;
+	if (rc == 0)
+		rc = o->cli.output.json != NULL ? print_json(&o->cli.output, v, err) : tell_versions(v, err);
+	if (rc == 0 && o->server && !js_bool(js_get(js_get(v, "server"), "same"), false))
+		(void)fputs("warning: program and server differ: use the server's version of this program\n", stderr);
+	return rc;
+}
+
+static const struct command_option version_options[] = {
+	{"server", 's', OPTION_FLAG, offsetof(struct version_options, server),
+	 .help = "The server's too, with a warning where they differ."},
+};
 
 const struct command version_command = {
 	.path = "version",
 	.summary = "Print the version and the commit",
-	.examples = "  nimbus --version\n  nimbus version --json\n",
+	.examples = "  nimbus --version\n"
+		    "  nimbus version --json\n"
+		    "  nimbus version --server --url https://ci.example.org\n",
+	.options = version_options,
+	.option_count = ARRAY_LEN(version_options),
 	.shared = cli_options,
-	.shared_count = OUTPUT_ROW_COUNT,
-	.options_size = sizeof(struct cli_flags),
+	.shared_count = CLI_OPTION_COUNT,
+	.options_size = sizeof(struct version_options),
 	.run = run_version,
 };
 
 /* --- exit codes --- */
-
-static const struct {
-	int status;
-	const char *meaning;
-} exit_codes[] = {
-	{0, "done"},
-	{1, "error"},
-	{2, "wrong usage, or a request that the server finds wrong"},
-	{3, "not found"},
-	{4, "token missing, wrong, or not allowed to do that"},
-	{EXIT_JOB_FAILED, "the job did not succeed (jobs submit --wait or --follow, logs -f)"},
-	{6, "the waiting took too long (--wait-timeout, or no answer in time)"},
-	{7, "the server cannot be reached, or cannot work now"},
-	{EXIT_INTERRUPTED, "Ctrl-C while waiting; the job goes on"},
-};
 
 static int run_exit_codes(struct command_call *call, struct err *err)
 {
@@ -59,7 +96,7 @@ static int run_exit_codes(struct command_call *call, struct err *err)
 
 	(void)call;
 	buf_puts(&out, "What nimbus exits with:\n\n");
-	for (size_t i = 0; i < ARRAY_LEN(exit_codes); i++)
+	for (size_t i = 0; i < exit_code_count; i++)
 		buf_printf(&out, "%4d  %s\n", exit_codes[i].status, exit_codes[i].meaning);
 	return print_text(&out, err);
 }
@@ -67,6 +104,7 @@ static int run_exit_codes(struct command_call *call, struct err *err)
 const struct command exit_codes_command = {
 	.path = "help exit-codes",
 	.summary = "What the exit codes mean",
+	.examples = "  nimbus jobs submit --wait -- make test; [ $? -eq 5 ] && echo red\n",
 	.run = run_exit_codes,
 };
 
@@ -110,101 +148,41 @@ static int run_environment(struct command_call *call, struct err *err)
 const struct command environment_command = {
 	.path = "help environment",
 	.summary = "All variables, with their defaults",
+	.examples = "  nimbus help environment | grep TLS\n",
 	.run = run_environment,
 };
 
-/* --- reference pages: what docs/reference is made of --- */
+/* --- forms of output --- */
 
-static void put_cli_page(const struct command_program *program, struct buf *out)
+static int run_formatting(struct command_call *call, struct err *err)
 {
-	buf_puts(out, "# Command line\n\n`nimbus help exit-codes` says what the exit codes mean.\n");
-	for (size_t t = 0; t < program->table_count; t++) {
-		const struct command_table *table = program->tables[t];
-		buf_printf(out, "\n## %s\n", table->title);
-		for (size_t i = 0; i < table->count; i++) {
-			if (table->commands[i]->hidden)
-				continue;
-			buf_printf(out, "\n### nimbus %s\n\n```\n", table->commands[i]->path);
-			command_explain(program, table->commands[i], out);
-			buf_puts(out, "```\n");
-		}
-	}
-}
-
-static void put_later(struct buf *out)
-{
-	buf_puts(out, "\n## Later\n\nKnown, so that a file written for the Python Nimbus starts every role; without "
-		      "effect today.\n\n| variable | role | meaning |\n|---|---|---|\n");
-	for (size_t i = 0; i < settings_table_count; i++) {
-		const struct config_table *table = settings_tables[i];
-		for (size_t k = 0; k < table->count; k++) {
-			const struct config_key *key = &table->keys[k];
-			if ((key->flags & CONFIG_RESERVED) != 0)
-				buf_printf(out, "| `%s` | %s | %s |\n", key->name,
-					   table->role[0] != '\0' ? table->role : "every role", key->help);
-		}
-	}
-}
-
-static void put_configuration_page(const struct command_program *program, struct buf *out)
-{
-	(void)program;
-	buf_puts(out, "# Configuration\n\nVariables, by the role that reads them. A secret `NIMBUS_X` may come as "
-		      "`NIMBUS_X_FILE`. The last section lists names\nthat are accepted and not read yet.\n");
-	for (size_t i = 0; i < settings_table_count; i++) {
-		const struct config_table *table = settings_tables[i];
-		bool any = false;
-		for (size_t k = 0; k < table->count; k++)
-			any = any || (table->keys[k].flags & CONFIG_RESERVED) == 0;
-		if (!any)
-			continue;
-		buf_printf(out, "\n## %s\n\n", table->role[0] != '\0' ? table->role : "Every role");
-		config_document(table, out);
-	}
-	put_later(out);
-}
-
-static void put_errors_page(const struct command_program *program, struct buf *out)
-{
-	(void)program;
-	buf_puts(out,
-		 "# Errors\n\nEvery error answer is `{\"detail\", \"code\", \"hint\", \"request_id\"}`; the command "
-		 "line exits with the code in\nthe third column.\n\n"
-		 "| code | HTTP | exit | hint |\n|---|---|---|---|\n");
-	for (int code = 1; code < ERR_CODE_COUNT; code++) {
-		const struct err_info *info = err_info(code);
-		buf_printf(out, "| `%s` | %d | %d | %s |\n", info->name, info->http_status, info->exit_status,
-			   info->hint);
-	}
-}
-
-static int run_reference(struct command_call *call, struct err *err)
-{
-	static const struct {
-		const char *name;
-		void (*put)(const struct command_program *program, struct buf *out);
-	} pages[] = {
-		{"cli", put_cli_page},
-		{"configuration", put_configuration_page},
-		{"errors", put_errors_page},
-	};
+	static const char text[] =
+		"Commands that list things print a table for people, and the same content for programs:\n\n"
+		"  -o table     columns; on a terminal cut to its width, with relative times\n"
+		"  -o json      an array of objects; --json says the same\n"
+		"  --json=A,B   these fields only, in this order\n"
+		"  -o jsonl     an object a line; with --json=A,B of these fields\n"
+		"  -o csv       with a first line of names (RFC 4180)\n"
+		"  -o name      an id a line; -q says the same\n\n"
+		"On a pipe nothing is cut, times are RFC 3339 in UTC, and there are no colours. Fields keep their "
+		"names\n"
+		"and meaning; new ones may be added. Standard output is for data, standard error for talk.\n\n"
+		"Colours: --color always or never; otherwise NO_COLOR (any value) means none, CLICOLOR_FORCE means "
+		"always,\n"
+		"and else a terminal gets them unless TERM is dumb. No colour says what no word says.\n\n"
+		"  nimbus jobs recent --json=id,state | jq -r '.[] | select(.state == \"failed\").id'\n"
+		"  nimbus jobs recent -o csv > jobs.csv\n"
+		"  nimbus jobs cancel $(nimbus jobs recent --status queued -q)\n";
 	autovar(buf) out = {0};
 
-	for (size_t i = 0; i < ARRAY_LEN(pages); i++) {
-		if (strcmp(pages[i].name, call->args[0]) == 0) {
-			pages[i].put(call->program, &out);
-			return print_text(&out, err);
-		}
-	}
-	return err_set(err, ERR_NOT_FOUND, "no page '%s': cli, configuration, errors", call->args[0]);
+	(void)call;
+	buf_puts(&out, text);
+	return print_text(&out, err);
 }
 
-const struct command reference_command = {
-	.path = "reference",
-	.args = "cli|configuration|errors",
-	.summary = "Print a reference page as Markdown",
-	.hidden = true,
-	.min_args = 1,
-	.max_args = 1,
-	.run = run_reference,
+const struct command formatting_command = {
+	.path = "help formatting",
+	.summary = "The forms that output has: tables, JSON, CSV, colours",
+	.examples = "  nimbus help formatting\n",
+	.run = run_formatting,
 };

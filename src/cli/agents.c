@@ -151,7 +151,9 @@ const struct command agents_show_command = {
 	.path = "agents show",
 	.args = "AGENT",
 	.summary = "Show one agent and the jobs that it has",
-	.examples = "  nimbus agents show host-1\n  nimbus agents show host-1 --json\n",
+	.examples = "  nimbus agents show host-1\n"
+		    "  nimbus agents show host-1 --json\n"
+		    "  nimbus agents show host-1 --json=state,jobs\n",
 	SHARED,
 	.options_size = sizeof(struct cli_flags),
 	.min_args = 1,
@@ -261,7 +263,8 @@ const struct command agents_drain_command = {
 	.about =
 		"Before its machine is stopped or changed. It lasts until 'nimbus agents resume', over restarts too.\n",
 	.examples = "  nimbus agents drain host-1 --reason 'new disk'\n"
-		    "  nimbus agents drain host-1 --wait --timeout 1h\n",
+		    "  nimbus agents drain host-1 --wait --timeout 1h\n"
+		    "  nimbus agents drain host-1 host-2\n",
 	.options = drain_options,
 	.option_count = ARRAY_LEN(drain_options),
 	SHARED,
@@ -295,7 +298,9 @@ const struct command agents_resume_command = {
 	.path = "agents resume",
 	.args = "AGENT...",
 	.summary = "Give a drained agent jobs again",
-	.examples = "  nimbus agents resume host-1\n",
+	.examples = "  nimbus agents resume host-1\n"
+		    "  nimbus agents resume host-1 host-2\n"
+		    "  nimbus agents resume $(nimbus agents list -q)\n",
 	SHARED,
 	.options_size = sizeof(struct cli_flags),
 	.min_args = 1,

@@ -96,7 +96,7 @@ static int run(struct command_call *call, struct err *err)
 }
 
 static const struct command_option options[] = {
-	{"agent-id", 'a', OPTION_TEXT, offsetof(struct auth_options, agent_id), .value = "NAME",
+	{"agent-id", 'a', OPTION_TEXT, offsetof(struct auth_options, agent_id), .value = "AGENT",
 	 .help = "The agent that the token is for."},
 	{"ttl", 0, OPTION_SECONDS, offsetof(struct auth_options, ttl_ns), .value = "S",
 	 .help = "How long it is valid (3600).", .otherwise = 3600 * NS_PER_S},

@@ -138,7 +138,8 @@ const struct command cache_command = {
 		 "tokens;\n"
 		 "the cache itself comes in a later version.\n",
 	.examples = "  nimbus cache --org-id 123\n"
-		    "  nimbus cache --org-id 123 --scope read --ttl 1h --json\n",
+		    "  nimbus cache --org-id 123 --scope read --ttl 1h --json\n"
+		    "  nimbus cache --org-id 123 --scope pull:org-123 --json=token\n",
 	.options = options,
 	.option_count = ARRAY_LEN(options),
 	.shared = role_options,

@@ -19,7 +19,7 @@ const struct command_table agents_commands = {"Agents", agents, ARRAY_LEN(agents
 static const struct command *const tools[] = {
 	&db_status_command,  &db_migrate_command,      &cache_command,	     &bootstrap_command,    &doctor_command,
 	&auth_command,	     &github_simulate_command, &config_show_command, &config_check_command, &version_command,
-	&exit_codes_command, &environment_command,     &reference_command,
+	&completion_command, &complete_command,	       &reference_command,
 };
 const struct command_table tool_commands = {"Tools", tools, ARRAY_LEN(tools)};
 
@@ -28,6 +28,13 @@ static const struct command *const images[] = {
 	&rootfs_verify_command, &rootfs_gc_command,
 };
 const struct command_table image_commands = {"Images", images, ARRAY_LEN(images)};
+
+static const struct command *const topics[] = {
+	&environment_command,
+	&exit_codes_command,
+	&formatting_command,
+};
+const struct command_table topic_commands = {"Topics", topics, ARRAY_LEN(topics)};
 
 static const struct command *const others[] = {
 	&report_command,      &admin_tokens_list_command, &admin_tokens_rotate_command,

@@ -10,5 +10,6 @@ extern const struct command_table jobs_commands;
 extern const struct command_table agents_commands;
 extern const struct command_table tool_commands;
 extern const struct command_table image_commands;
+extern const struct command_table topic_commands;
 /* Of other programs: each says what to use instead. */
 extern const struct command_table absent_commands;

@@ -31,7 +31,10 @@ extern const struct command config_show_command;     /* config.c */
 extern const struct command config_check_command;    /* config.c */
 extern const struct command exit_codes_command;	     /* about.c */
 extern const struct command environment_command;     /* about.c */
-extern const struct command reference_command;	     /* about.c */
+extern const struct command formatting_command;	     /* about.c */
+extern const struct command reference_command;	     /* reference.c */
+extern const struct command completion_command;	     /* completion.c */
+extern const struct command complete_command;	     /* completion.c */
 
 /* absent.c */
 extern const struct command report_command;

@@ -260,8 +260,8 @@ static const struct command_option options[] = {
 	LISTING_ROWS(struct db_options, output),
 };
 
-#define SHARED                                                                                                       \
-	.args = "[control] [agent]", .options = options, .option_count = ARRAY_LEN(options), .shared = role_options, \
+#define SHARED                                                                                                        \
+	.args = "[control|agent]...", .options = options, .option_count = ARRAY_LEN(options), .shared = role_options, \
 	.shared_count = ROLE_OPTION_COUNT, .max_args = 2, .options_size = sizeof(struct db_options)
 
 const struct command db_status_command = {
@@ -270,7 +270,9 @@ const struct command db_status_command = {
 	.about = "Of the control plane's database and of the agent's, or of the one that is named. Changes nothing. "
 		 "Exit 1\n"
 		 "where migrations are pending or this program is too old, 7 where a database does not answer.\n",
-	.examples = "  nimbus db status\n  nimbus db status control --json\n",
+	.examples = "  nimbus db status\n"
+		    "  nimbus db status control --json=version,newest\n"
+		    "  nimbus db status --env-file ./nimbus.env && echo nothing to migrate\n",
 	.run = run_status,
 	SHARED,
 };
@@ -281,7 +283,9 @@ const struct command db_migrate_command = {
 	.about = "What every role does to its own database when it starts; here by itself, so that it can be done "
 		 "before the\n"
 		 "first new program starts. Programs of the schema before go on beside it. Forward only.\n",
-	.examples = "  nimbus db migrate\n  nimbus db migrate control\n",
+	.examples = "  nimbus db migrate\n"
+		    "  nimbus db migrate control\n"
+		    "  nimbus db migrate --env-file ./nimbus.env -o name\n",
 	.run = run_migrate,
 	SHARED,
 };

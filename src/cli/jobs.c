@@ -133,7 +133,9 @@ static int run_status(struct command_call *call, struct err *err)
 const struct command jobs_status_command = {
 	.path = "jobs status",
 	.summary = "Count jobs by state",
-	.examples = "  nimbus jobs status\n  nimbus jobs status --json\n",
+	.examples = "  nimbus jobs status\n"
+		    "  nimbus jobs status --json | jq .queue_length\n"
+		    "  watch nimbus jobs status\n",
 	SHARED,
 	.options_size = sizeof(struct cli_flags),
 	.run = run_status,
@@ -186,7 +188,9 @@ const struct command jobs_why_command = {
 	.path = "jobs why",
 	.args = "ID...",
 	.summary = "Say why jobs wait, and for how long where that is known",
-	.examples = "  nimbus jobs why 7\n",
+	.examples = "  nimbus jobs why 7\n"
+		    "  nimbus jobs why $(nimbus jobs recent --status queued -q)\n"
+		    "  nimbus jobs why 7 --json=why\n",
 	SHARED,
 	.options_size = sizeof(struct cli_flags),
 	.min_args = 1,
@@ -215,7 +219,9 @@ const struct command jobs_cancel_command = {
 	.path = "jobs cancel",
 	.args = "ID...",
 	.summary = "Cancel jobs: SIGTERM, then the end of the VM",
-	.examples = "  nimbus jobs cancel 7\n  nimbus jobs cancel 7 8 9\n",
+	.examples = "  nimbus jobs cancel 7\n"
+		    "  nimbus jobs cancel 7 8 9\n"
+		    "  nimbus jobs cancel $(nimbus jobs recent --label gpu --status queued -q)\n",
 	SHARED,
 	.options_size = sizeof(struct cli_flags),
 	.min_args = 1,

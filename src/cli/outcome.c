@@ -7,6 +7,19 @@
 #include "base/terminal.h"
 #include "model/job_state.h"
 
+const struct exit_code exit_codes[] = {
+	{0, "done"},
+	{1, "error"},
+	{2, "wrong usage, or a request that the server finds wrong"},
+	{3, "not found"},
+	{4, "token missing, wrong, or not allowed to do that"},
+	{EXIT_JOB_FAILED, "the job did not succeed (jobs submit --wait or --follow, logs -f)"},
+	{6, "the waiting took too long (--wait-timeout, or no answer in time)"},
+	{7, "the server cannot be reached, or cannot work now"},
+	{EXIT_INTERRUPTED, "Ctrl-C while waiting; the job goes on"},
+};
+const size_t exit_code_count = ARRAY_LEN(exit_codes);
+
 static int interrupted(int64_t job_id, const struct follow_end *end)
 {
 	(void)fprintf(stderr,

@@ -377,7 +377,9 @@ const struct command rootfs_build_command = {
 		 "        overlay_dir: ./overlays/dev\n"
 		 "      - name: debian\n"
 		 "        debootstrap: {suite: bookworm, packages: [git, make, gcc]}\n",
-	.examples = "  nimbus rootfs build\n  nimbus rootfs build --config rootfs.yaml --version dev --set-default\n",
+	.examples = "  nimbus rootfs build\n"
+		    "  nimbus rootfs build --config rootfs.yaml\n"
+		    "  nimbus rootfs build --config rootfs.yaml --version dev --set-default\n",
 	.run = run_build,
 	ROWS(build_options),
 };
@@ -387,7 +389,9 @@ const struct command rootfs_activate_command = {
 	.args = "VERSION",
 	.summary = "Make a version the one of jobs that name no image",
 	.about = "By one rename. Jobs that run keep the image that they started with.\n",
-	.examples = "  nimbus rootfs activate ci\n  nimbus rootfs activate --rollback\n",
+	.examples = "  nimbus rootfs activate ci\n"
+		    "  nimbus rootfs verify ci && nimbus rootfs activate ci\n"
+		    "  nimbus rootfs activate --rollback\n",
 	.max_args = 1,
 	.run = run_activate,
 	ROWS(activate_options),
@@ -396,7 +400,9 @@ const struct command rootfs_activate_command = {
 const struct command rootfs_list_command = {
 	.path = "rootfs list",
 	.summary = "List the images that are built",
-	.examples = "  nimbus rootfs list\n  nimbus rootfs list --json\n",
+	.examples = "  nimbus rootfs list\n"
+		    "  nimbus rootfs list --json\n"
+		    "  nimbus rootfs list --config ./rootfs.yaml\n",
 	.run = run_list,
 	ROWS(list_options),
 };
@@ -406,7 +412,9 @@ const struct command rootfs_verify_command = {
 	.args = "[VERSION]",
 	.summary = "Read every byte of the images and compare digest, hash tree and manifest",
 	.about = "Exit 1 where one is damaged.\n",
-	.examples = "  nimbus rootfs verify\n  nimbus rootfs verify ci\n",
+	.examples = "  nimbus rootfs verify\n"
+		    "  nimbus rootfs verify ci\n"
+		    "  nimbus rootfs verify ci || nimbus rootfs activate --rollback\n",
 	.max_args = 1,
 	.run = run_verify,
 	ROWS(list_options),
@@ -418,7 +426,9 @@ const struct command rootfs_gc_command = {
 	.about = "Versions that the configuration no longer has, images that were built anew, and what broken builds "
 		 "left.\n"
 		 "Never what is active, was active before, or is open in a VM.\n",
-	.examples = "  nimbus rootfs gc --dry-run\n  nimbus rootfs gc\n",
+	.examples = "  nimbus rootfs gc --dry-run\n"
+		    "  nimbus rootfs gc\n"
+		    "  nimbus rootfs gc --config ./rootfs.yaml --dry-run\n",
 	.run = run_gc,
 	ROWS(gc_options),
 };

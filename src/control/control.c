@@ -98,7 +98,10 @@ static int run(struct command_call *call, struct err *err)
 const struct command control_command = {
 	.path = "control-plane",
 	.summary = "Serve webhooks, jobs, leases and agents",
-	.about = "Takes webhooks and jobs, leases them to host agents, keeps what becomes of them.",
+	.about = "Takes webhooks and jobs, leases them to host agents, keeps what becomes of them.\n",
+	.examples = "  nimbus control-plane --env-file /etc/nimbus/nimbus.env\n"
+		    "  NIMBUS_DATABASE_URL=postgresql://nimbus@db/nimbus nimbus control-plane\n"
+		    "  nimbus config check control-plane && nimbus control-plane\n",
 	.shared = role_options,
 	.shared_count = ROLE_OPTION_COUNT,
 	.options_size = sizeof(struct role_flags),

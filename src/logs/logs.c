@@ -139,6 +139,9 @@ static int run(struct command_call *call, struct err *err)
 const struct command logs_command = {
 	.path = "logging-pipeline",
 	.summary = "Take, keep and show the logs of jobs",
+	.examples = "  nimbus logging-pipeline --env-file /etc/nimbus/nimbus.env\n"
+		    "  NIMBUS_LOG_STORAGE_PATH=/srv/logs nimbus logging-pipeline\n"
+		    "  nimbus config check logging-pipeline && nimbus logging-pipeline\n",
 	.shared = role_options,
 	.shared_count = ROLE_OPTION_COUNT,
 	.options_size = sizeof(struct role_flags),
