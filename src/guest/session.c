@@ -7,16 +7,17 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "guest/conduits.h"
 #include "guest/job.h"
 
 enum {
 	OUT_MAX = 64 * 1024, /* output waits in its pipe while this much is unsent */
-	STREAMS = 2,
+	OUTPUTS = 2,
 	NS_PER_MS_INT = 1000000,
 	LAST_KILL_NS = 1000000000, /* for processes that do not die at once of SIGKILL: the exit is told without them */
 };
 
-struct stream {
+struct output {
 	int fd; /* -1: ended */
 	uint16_t number;
 	uint64_t credit;
@@ -26,13 +27,15 @@ struct session {
 	const struct session_opts *opts;
 	struct guest_decoder decoder;
 	struct buf out;
-	struct stream streams[STREAMS];
+	struct output outputs[OUTPUTS];
+	struct conduits *conduits;
 	struct job job;
 	int child_fd; /* signalfd */
 	uint64_t seq;
 	uint32_t done;
 	int64_t ready_ns;
 	int64_t kill_at_ns; /* 0: no kill is due */
+	int64_t conduits_at_ns;
 	int64_t tell_at_ns; /* the exit is told now, whoever is left; 0: the first process lives */
 	int64_t off_at_ns;  /* 0: not yet */
 	bool told;	    /* the exit */
@@ -78,29 +81,62 @@ static int on_hello(struct session *s, const struct guest_frame *frame, struct e
 	return 0;
 }
 
+static void end_output(struct session *s, struct output *st)
+{
+	guest_output_encode(st->number, &(struct guest_output){.seq = s->seq++}, &s->out);
+	if (st->fd >= 0)
+		(void)close(st->fd);
+	st->fd = -1;
+}
+
+/* Kept: what is run beside the job later has its environment. */
+static int keep_job(struct str payload, struct guest_job **ret, struct err *err)
+{
+	static char text[GUEST_PAYLOAD_MAX];
+	static struct guest_job job;
+
+	memcpy(text, payload.data, payload.len);
+	*ret = &job;
+	return guest_job_decode((struct str){text, payload.len}, &job, err);
+}
+
 static int on_job(struct session *s, const struct guest_frame *frame, struct err *err)
 {
-	static struct guest_job job; /* 16 KiB */
+	struct guest_job *job;
 
 	if ((s->done & GUEST_DONE_NEEDED) != GUEST_DONE_NEEDED)
 		return err_set(err, ERR_CONFLICT, "job refused: the hello is not all done (%#x)", s->done);
 	if (s->job.pid != 0)
 		return err_set(err, ERR_CONFLICT, "job refused: there is one already");
-	int rc = guest_job_decode(frame->payload, &job, err);
+	int rc = keep_job(frame->payload, &job, err);
 	if (rc == 0)
-		rc = job_start(&job, s->opts->cgroup_fd, &s->job, err);
+		rc = conduits_listen(s->conduits, job, err);
+	if (rc == 0)
+		rc = job_start(job, s->opts->cgroup_fd, &s->job, err);
 	if (rc < 0)
 		return rc;
-	s->streams[0] = (struct stream){s->job.stdout_fd, GUEST_STDOUT, GUEST_CREDIT_START};
-	s->streams[1] = (struct stream){s->job.stderr_fd, GUEST_STDERR, GUEST_CREDIT_START};
+	s->outputs[0] = (struct output){s->job.stdout_fd, GUEST_STDOUT, GUEST_CREDIT_START};
+	s->outputs[1] = (struct output){s->job.stderr_fd, GUEST_STDERR, GUEST_CREDIT_START};
 	guest_started_encode(&(struct guest_started){.pid = (uint32_t)s->job.pid}, &s->out);
+	conduits_job(s->conduits, job, s->job.stdin_fd);
+	if (s->job.stderr_fd < 0)
+		end_output(s, &s->outputs[1]);
 	return 0;
+}
+
+static int on_stream(struct session *s, const struct guest_frame *frame, struct err *err)
+{
+	if ((s->done & GUEST_DONE_NEEDED) != GUEST_DONE_NEEDED)
+		return err_set(err, ERR_CONFLICT, "stream refused: the hello is not all done (%#x)", s->done);
+	return conduits_take(s->conduits, frame, err);
 }
 
 static int on_signal(struct session *s, const struct guest_frame *frame, struct err *err)
 {
 	struct guest_signal m;
 
+	if (frame->stream != GUEST_CONTROL)
+		return on_stream(s, frame, err);
 	int rc = guest_signal_decode(frame->payload, &m, err);
 	if (rc < 0 || s->job.pid == 0)
 		return rc;
@@ -114,10 +150,12 @@ static int on_credit(struct session *s, const struct guest_frame *frame, struct 
 {
 	struct guest_credit m;
 
+	if (conduits_has(s->conduits, frame->stream))
+		return on_stream(s, frame, err);
 	int rc = guest_credit_decode(frame->payload, &m, err);
-	for (size_t i = 0; rc == 0 && i < STREAMS; i++) {
-		if (s->streams[i].number == frame->stream)
-			s->streams[i].credit += m.bytes;
+	for (size_t i = 0; rc == 0 && i < OUTPUTS; i++) {
+		if (s->outputs[i].number == frame->stream)
+			s->outputs[i].credit += m.bytes;
 	}
 	return rc;
 }
@@ -141,8 +179,10 @@ static int on_shutdown(struct session *s, const struct guest_frame *frame, struc
 }
 
 static int (*const handlers[])(struct session *, const struct guest_frame *, struct err *) = {
-	[GUEST_HELLO] = on_hello,   [GUEST_JOB] = on_job,   [GUEST_SIGNAL] = on_signal,
-	[GUEST_CREDIT] = on_credit, [GUEST_PING] = on_ping, [GUEST_SHUTDOWN] = on_shutdown,
+	[GUEST_HELLO] = on_hello,    [GUEST_JOB] = on_job,     [GUEST_SIGNAL] = on_signal,
+	[GUEST_CREDIT] = on_credit,  [GUEST_PING] = on_ping,   [GUEST_SHUTDOWN] = on_shutdown,
+	[GUEST_OPEN] = on_stream,    [GUEST_DATA] = on_stream, [GUEST_CLOSE] = on_stream,
+	[GUEST_WINSIZE] = on_stream,
 };
 
 static int take_frame(struct session *s, const struct guest_frame *frame, struct err *err)
@@ -167,6 +207,7 @@ static void take_input(struct session *s, struct str input)
 			rc = take_frame(s, &frame, &err);
 		else
 			s->over = true;
+		s->off_at_ns = 0; /* there is still a host */
 		if (rc < 0)
 			fault(s, &err);
 		if (s->over)
@@ -202,12 +243,12 @@ static void transmit(struct session *s)
 	}
 }
 
-static bool may_read(const struct session *s, const struct stream *st)
+static bool may_read(const struct session *s, const struct output *st)
 {
 	return st->fd >= 0 && st->credit > 0 && s->out.len < OUT_MAX;
 }
 
-static void pump(struct session *s, struct stream *st)
+static void pump(struct session *s, struct output *st)
 {
 	static char bytes[GUEST_OUTPUT_MAX];
 	size_t want = st->credit < sizeof(bytes) ? (size_t)st->credit : sizeof(bytes);
@@ -215,16 +256,23 @@ static void pump(struct session *s, struct stream *st)
 
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	struct guest_output m = {.seq = s->seq++, .bytes = {bytes, got > 0 ? (size_t)got : 0}};
+	if (got <= 0) {
+		end_output(s, st);
+		return;
+	}
+	struct guest_output m = {.seq = s->seq++, .bytes = {bytes, (size_t)got}};
 	guest_output_encode(st->number, &m, &s->out);
 	st->credit -= m.bytes.len;
-	if (got <= 0) {
-		(void)close(st->fd);
-		st->fd = -1;
-	}
 }
 
 /* --- the job's end --- */
+
+static void on_other(void *ctx, pid_t pid, int status)
+{
+	struct session *s = ctx;
+
+	conduits_reaped(s->conduits, pid, status);
+}
 
 static void on_children(struct session *s)
 {
@@ -233,7 +281,7 @@ static void on_children(struct session *s)
 	/* SIGCHLDs merge: each wake-up reaps all there is. */
 	while (read(s->child_fd, &info, sizeof(info)) > 0)
 		;
-	job_reap(&s->job);
+	job_reap(&s->job, on_other, s);
 }
 
 static void tell_exit(struct session *s)
@@ -262,10 +310,13 @@ static void advance(struct session *s)
 	if (ended && s->tell_at_ns == 0) {
 		s->opts->ops->signal_all(s->opts->ops->ctx, SIGKILL);
 		s->tell_at_ns = now + LAST_KILL_NS;
-		job_reap(&s->job);
+		s->kill_at_ns = 0; /* what the host starts from here on is its own */
+		conduits_job_ended(s->conduits);
+		job_reap(&s->job, on_other, s);
 	}
 	if (ended && !s->told && (s->job.all_gone || now >= s->tell_at_ns))
 		tell_exit(s);
+	s->conduits_at_ns = conduits_advance(s->conduits, now);
 	if (s->off_at_ns > 0 && now >= s->off_at_ns)
 		s->over = true;
 }
@@ -273,7 +324,8 @@ static void advance(struct session *s)
 /* Nothing is left to be said: the host has a while to end us. */
 static void rest(struct session *s)
 {
-	bool silent = s->told && s->streams[0].fd < 0 && s->streams[1].fd < 0 && s->out.len == 0;
+	bool silent = s->told && s->outputs[0].fd < 0 && s->outputs[1].fd < 0 && s->out.len == 0 &&
+		      !conduits_busy(s->conduits);
 
 	if (silent && s->off_at_ns == 0)
 		s->off_at_ns = now_ns() + s->opts->linger_ns;
@@ -288,7 +340,7 @@ static int64_t earlier(int64_t a, int64_t b)
 
 static int timeout_ms(const struct session *s)
 {
-	int64_t next = earlier(s->kill_at_ns, s->off_at_ns);
+	int64_t next = earlier(earlier(s->kill_at_ns, s->off_at_ns), s->conduits_at_ns);
 
 	if (!s->told)
 		next = earlier(next, s->tell_at_ns);
@@ -302,15 +354,16 @@ static int timeout_ms(const struct session *s)
 
 static void turn(struct session *s)
 {
-	struct pollfd fds[2 + STREAMS] = {
+	struct pollfd fds[2 + OUTPUTS + CONDUITS_POLL_MAX] = {
 		{.fd = s->opts->channel_fd, .events = (short)(POLLIN | (s->out.len > 0 ? POLLOUT : 0))},
 		{.fd = s->child_fd, .events = POLLIN},
 	};
 
-	for (size_t i = 0; i < STREAMS; i++)
+	for (size_t i = 0; i < OUTPUTS; i++)
 		fds[2 + i] =
-			(struct pollfd){.fd = may_read(s, &s->streams[i]) ? s->streams[i].fd : -1, .events = POLLIN};
-	if (poll(fds, 2 + STREAMS, timeout_ms(s)) < 0)
+			(struct pollfd){.fd = may_read(s, &s->outputs[i]) ? s->outputs[i].fd : -1, .events = POLLIN};
+	size_t n = conduits_poll(s->conduits, fds + 2 + OUTPUTS, s->out.len < OUT_MAX);
+	if (poll(fds, 2 + OUTPUTS + n, timeout_ms(s)) < 0)
 		return;
 	/* The channel first: a signal or a ping goes before output. */
 	if (fds[0].revents & POLLIN)
@@ -319,10 +372,11 @@ static void turn(struct session *s)
 		s->over = true;
 	if (fds[1].revents != 0)
 		on_children(s);
-	for (size_t i = 0; i < STREAMS; i++) {
+	for (size_t i = 0; i < OUTPUTS; i++) {
 		if (fds[2 + i].revents != 0)
-			pump(s, &s->streams[i]);
+			pump(s, &s->outputs[i]);
 	}
+	conduits_serve(s->conduits, fds + 2 + OUTPUTS, n, OUT_MAX);
 	advance(s);
 	transmit(s);
 	rest(s);
@@ -334,20 +388,22 @@ void session_run(const struct session_opts *opts)
 	struct session *s = &session;
 	sigset_t children;
 
-	*s = (struct session){.opts = opts, .ready_ns = now_ns(), .streams = {{.fd = -1}, {.fd = -1}}};
+	*s = (struct session){.opts = opts, .ready_ns = now_ns(), .outputs = {{.fd = -1}, {.fd = -1}}};
 	guest_decoder_for_guest(&s->decoder);
 	(void)buf_reserve(&s->out, 2 * OUT_MAX); /* once: later, memory may be short */
 	buf_append(&s->out, guest_beacon, sizeof(guest_beacon));
+	s->conduits = conduits_init(&s->out, opts->cgroup_fd);
 	sigemptyset(&children);
 	sigaddset(&children, SIGCHLD);
 	s->child_fd = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);
 	while (!s->over)
 		turn(s);
 	transmit(s); /* a last fault, where the channel takes it */
-	for (size_t i = 0; i < STREAMS; i++) {
-		if (s->streams[i].fd >= 0)
-			(void)close(s->streams[i].fd);
+	for (size_t i = 0; i < OUTPUTS; i++) {
+		if (s->outputs[i].fd >= 0)
+			(void)close(s->outputs[i].fd);
 	}
+	conduits_fini(s->conduits);
 	(void)close(s->child_fd);
 	buf_fini(&s->out);
 }
