@@ -93,6 +93,9 @@ struct http_connections {
 	struct http_connection_counts counts;
 };
 
+/* How often a server that stops looks for requests that are on their way. */
+#define FIRST_LOOK_NS (2 * NS_PER_MS)
+
 /* --- the mark --- */
 
 enum { USE_BITS = 2, CUT_BITS = 3 };
@@ -105,6 +108,12 @@ static enum http_use mark_use(uint64_t mark)
 static enum http_cut mark_cut(uint64_t mark)
 {
 	return (enum http_cut)(mark >> USE_BITS & ((1U << CUT_BITS) - 1));
+}
+
+/* 0: no request has come yet. */
+static uint64_t mark_changes(uint64_t mark)
+{
+	return mark >> (USE_BITS + CUT_BITS);
 }
 
 static int64_t received_bytes(const struct http_connection *connection)
@@ -124,7 +133,7 @@ bool http_connection_use(struct http_connection *connection, enum http_use use)
 	do {
 		if (mark_cut(mark) != HTTP_CUT_NOT)
 			return false;
-		next = ((mark >> (USE_BITS + CUT_BITS)) + 1) << (USE_BITS + CUT_BITS) | use;
+		next = (mark_changes(mark) + 1) << (USE_BITS + CUT_BITS) | use;
 	} while (!atomic_compare_exchange_weak(&connection->mark, &mark, next));
 	return true;
 }
@@ -612,6 +621,23 @@ void http_connections_stop_accepting(struct http_connections *c)
 	(void)eventfd_write(c->stop_accept_fd, 1);
 	(void)pthread_join(c->acceptor, NULL);
 	c->accepting = false;
+}
+
+static bool any_without_request(struct http_connections *c)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&c->lock);
+	for (size_t fd = 0; fd < c->by_fd_size && !found; fd++)
+		found = c->by_fd[fd] != NULL && mark_changes(atomic_load(&c->by_fd[fd]->mark)) == 0;
+	pthread_mutex_unlock(&c->lock);
+	return found;
+}
+
+void http_connections_await_first(struct http_connections *c, int64_t deadline_ns)
+{
+	while (any_without_request(c) && clock_monotonic_ns() < deadline_ns)
+		(void)nanosleep(&(struct timespec){.tv_nsec = FIRST_LOOK_NS}, NULL);
 }
 
 void http_connections_free(struct http_connections *c)

@@ -61,6 +61,9 @@ int http_connections_start(struct http_connections *c, struct listener *const *l
 	must_check;
 /* No new ones; those that are there are still looked at. */
 void http_connections_stop_accepting(struct http_connections *c);
+/* Until each that was taken has had its first request, or deadline_ns (monotonic): its sender was told that it is
+ * connected, and no successor will see what it sent. */
+void http_connections_await_first(struct http_connections *c, int64_t deadline_ns);
 /* Nobody calls it any more. */
 void http_connections_free(struct http_connections *c);
 AUTOPTR_DEFINE(http_connections)

@@ -37,6 +37,9 @@
 #include "net/listen.h"
 #include "net/tls.h"
 
+/* So long a server that stops waits for the first request of a connection that it has taken. */
+#define FIRST_REQUEST_NS (NS_PER_S / 2)
+
 enum {
 	HEADERS_MAX = 32 * 1024,
 	/* What the library has for a connection's headers and its sending. Headers that do not even fit here get its
@@ -820,8 +823,10 @@ void http_server_stop(struct http_server *s, int64_t deadline_ns)
 	if (atomic_exchange(&s->stopping, true))
 		return;
 	if (s->plain != NULL) {
+		int64_t first_ns = clock_monotonic_ns() + FIRST_REQUEST_NS;
 		http_connections_stop_accepting(s->connections);
 		http_waits_stop(s->waits);
+		http_connections_await_first(s->connections, first_ns < deadline_ns ? first_ns : deadline_ns);
 		http_upgrades_stop(s->upgrades);
 		await_requests(s, deadline_ns);
 	}
