@@ -218,6 +218,17 @@ static int read_quoted(struct reader *r, int quote, struct buf *out, struct err 
 	return 0;
 }
 
+void config_write_line(const char *name, const char *value, struct buf *out)
+{
+	buf_printf(out, "%s=\"", name);
+	for (; *value != '\0'; value++) {
+		if (strchr("\"\\$`", *value) != NULL)
+			buf_putc(out, '\\');
+		buf_putc(out, *value);
+	}
+	buf_puts(out, "\"\n");
+}
+
 /* To the end of the line: quoted pieces, then bare text, in which a quote is a character like any other (so that a JSON
  * list needs no quotes). Space around the value does not belong to it. */
 static int read_value(struct reader *r, struct buf *out, struct err *err)

@@ -95,6 +95,9 @@ void config_source_override(struct config_source *s, const char *name, const cha
 /* The raw value, and where it came from ("environment", "/etc/nimbus/nimbus.env:3"); NULL when unset. */
 const char *config_source_get(const struct config_source *s, const char *name, const char **ret_origin);
 
+/* Appends NAME="value" and a newline, as a file has it; what stands there reads as the same value. */
+void config_write_line(const char *name, const char *value, struct buf *out);
+
 /* Fills the struct that the table's offsets mean. The message names the variable and its origin. */
 int config_load(const struct config_source *s, const struct config_table *table, void *settings, struct err *err)
 	must_check;

@@ -182,31 +182,82 @@ void role_on_reload(struct role *r, role_reload_fn *fn, void *ctx)
 	r->reloads[r->reload_count++] = (struct role_reload){fn, ctx};
 }
 
-/* All functions, also behind one that failed: each has a thing of its own. */
-static void reload_all(const struct role *r, const struct common_settings *common, const void *settings)
-{
-	autovar(buf) changed = {0};
-	bool failed = false;
+/* What one SIGHUP did. */
+struct reloaded {
+	struct buf changed;
+	struct buf waiting; /* names of variables that were changed and that only a start reads */
+	bool failed;
+};
 
-	for (size_t i = 0; i < r->reload_count; i++) {
+static void add_words(struct buf *list, struct str words)
+{
+	if (words.len > 0)
+		buf_printf(list, "%s%.*s", list->len > 0 ? "; " : "", STR_ARG(words));
+}
+
+static void reload_log_level(const struct common_settings *common, struct reloaded *r)
+{
+	enum log_level level = LOG_LEVEL_INFO;
+	autofree char *before = xstrdup(log_level_now());
+
+	if (log_level_parse(str_c(common->log_level), &level, NULL) < 0)
+		return; /* the table lets nothing else through */
+	log_set_level(level);
+	if (strcmp(before, log_level_now()) != 0) {
+		autofree char *words = xasprintf("log level %s", log_level_now());
+		add_words(&r->changed, str_c(words));
+	}
+}
+
+/* All functions, also behind one that failed: each has a thing of its own. */
+static void reload_all(const struct role *role, const struct common_settings *common, const void *settings,
+		       struct reloaded *r)
+{
+	reload_log_level(common, r);
+	for (size_t i = 0; i < role->reload_count; i++) {
 		autovar(buf) words = {0};
 		struct err err = {0};
-		if (r->reloads[i].fn(r->reloads[i].ctx, common, settings, &words, &err) < 0) {
+		if (role->reloads[i].fn(role->reloads[i].ctx, common, settings, &words, &err) < 0) {
 			log_error("not read again: it stays as it was", F("error", &err));
-			failed = true;
-		} else if (words.len > 0) {
-			buf_printf(&changed, "%s%s", changed.len > 0 ? "; " : "", words.data);
+			r->failed = true;
+		} else {
+			add_words(&r->changed, buf_str(&words));
 		}
 	}
-	if (!failed || changed.len > 0)
+}
+
+static bool same(const char *a, const char *b)
+{
+	return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+static void add_waiting(const struct role *role, const struct config_source *now, const struct config_table *table,
+			struct reloaded *r)
+{
+	for (size_t i = 0; i < table->count; i++) {
+		const struct config_key *key = &table->keys[i];
+		const char *before = config_source_get(role->source, key->name, NULL);
+		if ((key->flags & (CONFIG_RELOADABLE | CONFIG_RESERVED)) == 0 &&
+		    !same(before, config_source_get(now, key->name, NULL)))
+			buf_printf(&r->waiting, "%s%s", r->waiting.len > 0 ? " " : "", key->name);
+	}
+}
+
+static void say(const struct reloaded *r)
+{
+	if (!r->failed || r->changed.len > 0)
 		log_info("configuration read again",
-			 F("changed", changed.len > 0 ? buf_str(&changed) : STR("nothing")));
+			 F("changed", r->changed.len > 0 ? buf_str(&r->changed) : STR("nothing")));
+	if (r->waiting.len > 0)
+		log_warn("these count from the next start on ('nimbus upgrade' restarts without a pause)",
+			 F("changed", buf_str(&r->waiting)));
 }
 
 void role_reload(struct role *r)
 {
 	const struct role_flags flags = {.data_dir = r->data_dir, .env_file = r->env_file};
 	autoptr(config_source) source = NULL;
+	struct reloaded reloaded = {0};
 	struct err err = {0};
 
 	int rc = open_source(&(struct reading){.flags = &flags}, r->data_dir, &source, &err);
@@ -219,10 +270,15 @@ void role_reload(struct role *r)
 	if (rc < 0) {
 		log_error("configuration not read again: all stays as it was", F("error", &err));
 	} else {
-		reload_all(r, &common, settings);
+		reload_all(r, &common, settings, &reloaded);
+		add_waiting(r, source, &common_config, &reloaded);
+		add_waiting(r, source, r->table, &reloaded);
+		say(&reloaded);
 		config_unload(r->table, settings);
 	}
 	config_unload(&common_config, &common);
+	buf_fini(&reloaded.changed);
+	buf_fini(&reloaded.waiting);
 }
 
 void role_disk_failed(const struct err *err)

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/secret.h"
 #include "net/http_client.h"
 #include "net/listen.h"
 #include "role/serve.h"
@@ -306,6 +307,70 @@ int layout_install_assets(const struct layout *l, struct err *err)
 	return rc < 0 ? rc : give_assets(l, folder, err);
 }
 
+/* --- settings from files --- */
+
+#define SETTINGS_FILE "roles.env"
+
+const char *layout_settings_file(const struct layout *l)
+{
+	return below(l, "run/" SETTINGS_FILE);
+}
+
+/* What the environment says, the roles get by theirs. */
+static void put_setting(const struct layout *l, const char *name, struct buf *out)
+{
+	const char *origin = NULL;
+	const char *value = config_source_get(l->role.source, name, &origin);
+
+	if (value != NULL && strcmp(origin, CONFIG_ORIGIN_ENVIRONMENT) != 0)
+		config_write_line(name, value, out);
+}
+
+int layout_write_settings(const struct layout *l, struct err *err)
+{
+	autovar(buf) text = {0};
+	autoclose run_fd = -1;
+
+	for (size_t t = 0; t < settings_table_count; t++) {
+		for (size_t k = 0; k < settings_tables[t]->count; k++) {
+			const char *name = settings_tables[t]->keys[k].name;
+			autofree char *file = xasprintf("%s_FILE", name);
+			put_setting(l, name, &text);
+			put_setting(l, file, &text);
+		}
+	}
+	int rc = dir_open(below(l, "run"), &run_fd, err);
+	if (rc == 0)
+		rc = file_write_private(run_fd, SETTINGS_FILE, buf_str(&text), err);
+	if (text.data != NULL)
+		secret_wipe(text.data, text.cap);
+	return rc;
+}
+
+int layout_read_again(struct layout *l, const struct role_flags *flags, struct err *err)
+{
+	autovar(role) role = {0};
+	struct control_settings control = {0};
+	struct logging_settings logging = {0};
+	struct agent_settings agent = {0};
+
+	int rc = role_open(flags, false, &role, err);
+	if (rc == 0)
+		rc = config_load(role.source, &control_config, &control, err);
+	if (rc == 0)
+		rc = config_load(role.source, &logging_config, &logging, err);
+	if (rc == 0)
+		rc = config_load(role.source, &agent_config, &agent, err);
+	config_unload(&control_config, &control);
+	config_unload(&logging_config, &logging);
+	config_unload(&agent_config, &agent);
+	if (rc < 0)
+		return rc;
+	config_source_free(l->role.source);
+	l->role.source = TAKE(role.source);
+	return layout_write_settings(l, err);
+}
+
 /* --- the environment --- */
 
 struct variable {
@@ -345,27 +410,12 @@ static void add(struct environment *e, const char *name, const char *value)
 	e->list[e->count++] = arena_printf(e->arena, "%s=%s", name, value);
 }
 
-/* What stands in files that the service user may not see or would look for elsewhere: what we read, the roles get. */
-static void add_from_files(const struct layout *l, struct environment *e)
-{
-	for (size_t t = 0; t < settings_table_count; t++) {
-		for (size_t k = 0; k < settings_tables[t]->count; k++) {
-			const char *name = settings_tables[t]->keys[k].name;
-			const char *file = arena_printf(l->arena, "%s_FILE", name);
-			add(e, name, config_source_get(l->role.source, name, NULL));
-			add(e, file, config_source_get(l->role.source, file, NULL));
-		}
-	}
-}
-
 static void add_inherited(const struct layout *l, struct environment *e)
 {
 	static const char *const ours_alone[] = {"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"};
 
-	if (l->user.change) {
+	if (l->user.change)
 		add(e, "HOME", l->role.data_dir);
-		add_from_files(l, e);
-	}
 	for (size_t i = 0; environ[i] != NULL; i++) {
 		struct str value = str_c(environ[i]);
 		const char *name = arena_str(l->arena, str_cut(&value, '='));

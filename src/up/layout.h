@@ -41,6 +41,12 @@ int layout_make_folders(const struct layout *l, struct err *err) must_check;
 int layout_open_sockets(struct layout *l, int64_t port_base, bool fallback, struct err *err) must_check;
 /* Those that are open already; leaves *sockets empty. */
 void layout_take_sockets(struct layout *l, struct sockets *sockets);
+/* DIR/run/roles.env: what stands in files that only we may see, or that the roles would look for elsewhere. */
+int layout_write_settings(const struct layout *l, struct err *err) must_check;
+/* For --env-file of the roles. */
+const char *layout_settings_file(const struct layout *l) must_check;
+/* Reads the files again, and writes that one anew; nothing where something in them is wrong. */
+int layout_read_again(struct layout *l, const struct role_flags *flags, struct err *err) must_check;
 /* Makes what is missing in DIR/secrets, and the tokens of the CLI and of the agent. */
 int layout_make_secrets(struct layout *l, struct err *err) must_check;
 /* The same after somebody changed the files. */

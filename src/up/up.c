@@ -48,7 +48,7 @@ struct up {
 	bool has_terminal;
 	enum phase phase;
 	char *program; /* where it lay when we started */
-	const char *env_file;
+	const struct role_flags *flags;
 	int lock_fd;
 	size_t replaced;    /* so many roles run under this program, of those that one before us started */
 	struct err failure; /* why it ends, where nobody asked for that */
@@ -166,7 +166,7 @@ static int leave_to_another(struct up *u, struct err *err)
 
 	for (size_t i = 0; i < UP_ROLE_COUNT; i++)
 		h.pids[i] = child_pid(u->children[i]);
-	int rc = upgrade_try(u->program, u->layout.role.data_dir, u->env_file, err);
+	int rc = upgrade_try(u->program, u->layout.role.data_dir, u->flags->env_file, err);
 	return rc < 0 ? rc : upgrade_exec(u->program, &h, err);
 }
 
@@ -233,6 +233,10 @@ static void on_hangup(void *ctx)
 
 	if (u->has_terminal && isatty(STDIN_FILENO) == 0) {
 		stop(u);
+		return;
+	}
+	if (layout_read_again(&u->layout, u->flags, &err) < 0) {
+		log_error("configuration not read again: all stays as it was", F("error", &err));
 		return;
 	}
 	log_info("the roles read their configuration and keys again");
@@ -340,10 +344,8 @@ static int make_children(struct up *u, const pid_t pids[static UP_ROLE_COUNT], i
 		const char **argv = arena_calloc(l->arena, 5, sizeof(*argv));
 		argv[0] = "nimbus";
 		argv[1] = up_role_names[i];
-		if (u->env_file != NULL) {
-			argv[2] = "--env-file";
-			argv[3] = u->env_file;
-		}
+		argv[2] = "--env-file";
+		argv[3] = layout_settings_file(l);
 		const struct child_opts opts = {
 			.loop = u->loop,
 			.client = u->client,
@@ -399,7 +401,9 @@ static int prepare(struct up *u, struct err *err)
 	struct layout *l = &u->layout;
 	struct err missing = {0};
 
-	int rc = layout_make_secrets(l, err);
+	int rc = layout_write_settings(l, err);
+	if (rc == 0)
+		rc = layout_make_secrets(l, err);
 	if (rc == 0 && layout_install_assets(l, &missing) < 0)
 		log_warn("jobs cannot start until this is mended", F("error", &missing));
 	return rc;
@@ -450,7 +454,7 @@ static int begin(struct up *u, const struct up_options *options, struct command_
 static int run(struct command_call *call, struct err *err)
 {
 	const struct up_options *options = call->options;
-	autovar(up) u = {.lock_fd = -1, .env_file = options->role.env_file};
+	autovar(up) u = {.lock_fd = -1, .flags = &options->role};
 	autoclose exec_fd = -1;
 	pid_t pids[UP_ROLE_COUNT] = {0};
 

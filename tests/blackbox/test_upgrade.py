@@ -14,7 +14,7 @@ from system import BUILD, NIMBUS, System, alive, wait_until
 
 ROLES = ("control-plane", "logging-pipeline", "host-agent")
 JOBS = 2  # as many as there are slots
-LINES = 500
+LINES = 300
 SCRIPT = f"i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo line $i; usleep 20000; done"
 
 
@@ -138,3 +138,22 @@ def test_twice_and_then_it_stops_well(installed):
         wait_until(lambda: system.process.poll() is not None, "its end")
         assert system.process.returncode == 0
         assert not system.endpoints_path.exists()
+
+
+@pytest.mark.once
+def test_sighup_reads_the_data_directorys_file_again():
+    with System() as system:
+        settings = system.data / "nimbus.env"
+
+        def reload(text, said):
+            settings.write_text(text)
+            system.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: said in system.log(), said)
+
+        reload("NIMBUS_LOG_LEVEL=DEBUG\n", 'configuration read again changed="log level debug"')
+        reload("NIMBUS_LOG_LEVEL=DEBUG\nNIMBUS_JOB_LEASE_TTL=77\n",
+               "(\'nimbus upgrade\' restarts without a pause) changed=NIMBUS_JOB_LEASE_TTL")
+        reload("NIMBUS_JOB_LEASE_TTLS=77\n", "unknown variable NIMBUS_JOB_LEASE_TTLS")
+        reload("", 'changed="log level info"')
+        shown = (system.data / "run" / "roles.env").stat()
+        assert shown.st_mode & 0o777 == 0o600
