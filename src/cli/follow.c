@@ -478,7 +478,7 @@ int follow(const struct follow_opts *opts, struct follow_end *ret, struct err *e
 		.from_tail = opts->tail,
 	};
 
-	output_init(&f.output, opts->raw, opts->timestamps, opts->json);
+	output_init(&f.output, opts->raw, opts->timestamps, opts->json, opts->color);
 	int rc = session_control_url(opts->session, &f.control_url, err);
 	if (rc == 0 && opts->output)
 		rc = session_logs_url(opts->session, &f.logs_url, err);

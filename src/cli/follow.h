@@ -18,6 +18,7 @@ struct follow_opts {
 	bool existing;	 /* do not wait for a job that still runs: print what there is */
 	bool timestamps;
 	bool raw;	    /* on a terminal too */
+	const char *color;  /* the flag; or NULL */
 	bool json;	    /* log lines as NDJSON, all on standard output */
 	const char *filter; /* which lines: "&grep=x&errors=true", as the pipeline takes it; or NULL */
 	bool tail;	    /* only the last lines of what there is, */

@@ -67,6 +67,7 @@ static int print_output(struct session *s, const struct logs_options *o, int64_t
 			.existing = !o->follow,
 			.timestamps = o->timestamps,
 			.raw = o->raw,
+			.color = o->cli.output.color,
 			.json = o->cli.output.json != NULL,
 			.filter = filter,
 			.tail = o->tail != NOT_GIVEN,

@@ -2,12 +2,20 @@
  * nimbus jobs show: one job, and where its time went.
  */
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "cli/commands.h"
+#include "cli/markup.h"
+#include "cli/search.h"
 #include "cli/session.h"
 #include "cli/timeline.h"
+
+struct show_options {
+	struct cli_flags cli;
+	bool annotations;
+};
 
 static void put_value(const struct js *v, struct buf *out)
 {
@@ -81,7 +89,41 @@ static void put_job(const struct js *job, struct buf *out)
 		put_field(job, fields[i].key, fields[i].title, out);
 }
 
-static int print_shown(const struct js *job, const struct timeline *times, const char *color, struct err *err)
+/* --- annotations --- */
+
+enum { ANNOTATIONS_MAX = 200 };
+
+static enum log_markup markup_named(const char *name)
+{
+	for (int m = LOG_MARKUP_NONE + 1; m < LOG_MARKUP_COUNT; m++)
+		if (strcmp(name, log_markup_name((enum log_markup)m)) == 0)
+			return (enum log_markup)m;
+	return LOG_MARKUP_NONE;
+}
+
+static int find_annotations(struct session *s, int64_t id, struct js **ret, struct err *err)
+{
+	return search(s,
+		      &(struct search_opts){
+			      .job_id = id, .limit = ANNOTATIONS_MAX, .filter = "&annotations=true&order=oldest"},
+		      ret, err);
+}
+
+static void put_annotations(const struct js *lines, const struct screen *screen, struct buf *out)
+{
+	buf_puts(out, js_len(lines) == 0 ? "\nno annotations\n" : "\n");
+	for (size_t i = 0; i < js_len(lines); i++) {
+		const struct js *line = js_at(lines, i);
+		markup_put_annotation(screen, markup_named(js_text(js_get(line, "markup"), "")),
+				      str_c(js_text(js_get(line, "message"), "")), out);
+		buf_putc(out, '\n');
+	}
+}
+
+/* --- all of it --- */
+
+static int print_shown(const struct js *job, const struct timeline *times, const struct js *annotations,
+		       const char *color, struct err *err)
 {
 	const struct screen screen = screen_find(color);
 	autovar(buf) out = {0};
@@ -90,16 +132,19 @@ static int print_shown(const struct js *job, const struct timeline *times, const
 	if (times->count > 0)
 		buf_putc(&out, '\n');
 	timeline_put(times, &screen, &out);
+	if (annotations != NULL)
+		put_annotations(annotations, &screen, &out);
 	return print_text(&out, err);
 }
 
 static int run(struct command_call *call, struct err *err)
 {
-	const struct cli_flags *flags = call->options;
+	const struct show_options *o = call->options;
 	struct timeline *times = arena_alloc(call->arena, sizeof(*times));
 	autovar(session) s = {0};
 	autoptr(js) job = NULL;
 	autoptr(js) history = NULL;
+	autoptr(js) annotations = NULL;
 	int64_t id = 0;
 
 	int rc = parse_job_id(call->args[0], &id, err);
@@ -112,14 +157,23 @@ static int run(struct command_call *call, struct err *err)
 	rc = session_ask(&s, "GET", path, NULL, &job, err);
 	if (rc == 0)
 		rc = session_ask(&s, "GET", history_path, NULL, &history, err);
+	if (rc == 0 && o->annotations)
+		rc = find_annotations(&s, id, &annotations, err);
 	if (rc < 0)
 		return rc;
 	timeline_make(history, clock_unix_ns(), times);
-	if (flags->output.json == NULL)
-		return print_shown(job, times, flags->output.color, err);
+	if (o->cli.output.json == NULL)
+		return print_shown(job, times, annotations, o->cli.output.color, err);
 	js_set(job, "timeline", timeline_js(times));
-	return print_json(&flags->output, job, err);
+	if (annotations != NULL)
+		js_set(job, "annotations", TAKE(annotations));
+	return print_json(&o->cli.output, job, err);
 }
+
+static const struct command_option options[] = {
+	{"annotations", 0, OPTION_FLAG, offsetof(struct show_options, annotations),
+	 .help = "Also what its log announces as errors, warnings and notices."},
+};
 
 const struct command jobs_show_command = {
 	.path = "jobs show",
@@ -127,10 +181,13 @@ const struct command jobs_show_command = {
 	.summary = "Show one job, why it waits, and where its time went",
 	.examples = "  nimbus jobs show 7\n"
 		    "  nimbus jobs show 7 --json\n"
+		    "  nimbus jobs show 7 --annotations\n"
 		    "  nimbus jobs show 7 --json=state,timeline\n",
+	.options = options,
+	.option_count = ARRAY_LEN(options),
 	.shared = cli_options,
 	.shared_count = CLI_OPTION_COUNT,
-	.options_size = sizeof(struct cli_flags),
+	.options_size = sizeof(struct show_options),
 	.min_args = 1,
 	.max_args = 1,
 	.run = run,

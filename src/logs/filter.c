@@ -3,7 +3,7 @@
 bool log_filter_narrows(const struct log_filter *f)
 {
 	return f->since_at != INT64_MIN || f->until_at != INT64_MAX || f->repo_id != 0 || f->level != LOG_LINE_DEBUG ||
-	       f->errors || f->text.text.len > 0;
+	       f->errors || f->annotations || f->text.text.len > 0;
 }
 
 static bool ends_a_word(struct str text, const char *at)
@@ -48,6 +48,8 @@ bool log_filter_passes(const struct log_filter *f, const struct log_line *line)
 	if (line->timestamp < f->since_at || line->timestamp >= f->until_at || line->level < f->level)
 		return false;
 	if (f->repo_id != 0 && line->repo_id != f->repo_id)
+		return false;
+	if (f->annotations && !log_markup_annotates(line->markup))
 		return false;
 	if (f->errors && line->level < LOG_LINE_ERROR && !says_error(line->message))
 		return false;

@@ -16,6 +16,7 @@ struct log_filter {
 	int64_t repo_id;	   /* 0: any */
 	enum log_line_level level; /* this one and above */
 	bool errors;		   /* levels from error on, and lines that say so themselves */
+	bool annotations; /* errors, warnings and notices that the job announced as such (proto/log_command.h) */
 	struct needle text;
 };
 

@@ -137,13 +137,27 @@ static void bounds_of_a_filter(void **state)
 	assert_false(log_filter_passes(&filter, &line));
 }
 
+static void annotations_are_what_was_announced(void **state)
+{
+	struct log_filter filter = LOG_FILTER_ALL;
+	struct log_line line = {.level = LOG_LINE_ERROR, .message = STR("::error::x")};
+
+	(void)state;
+	filter.annotations = true;
+	assert_true(log_filter_narrows(&filter));
+	assert_false(log_filter_passes(&filter, &line));
+	for (int m = LOG_MARKUP_NONE; m < LOG_MARKUP_COUNT; m++) {
+		line.markup = (enum log_markup)m;
+		assert_int_equal(log_filter_passes(&filter, &line), log_markup_annotates(line.markup));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_needle_is_found_wherever_it_is),
-		cmocka_unit_test(cases_of_letters_only),
-		cmocka_unit_test(what_says_that_it_is_an_error),
-		cmocka_unit_test(bounds_of_a_filter),
+		cmocka_unit_test(a_needle_is_found_wherever_it_is),   cmocka_unit_test(cases_of_letters_only),
+		cmocka_unit_test(what_says_that_it_is_an_error),      cmocka_unit_test(bounds_of_a_filter),
+		cmocka_unit_test(annotations_are_what_was_announced),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -129,6 +129,8 @@ int log_params_read(log_param_fn *get, const void *ctx, struct log_params *ret, 
 	if (rc == 0)
 		rc = read_bool(&from, "errors", &p.filter.errors, err);
 	if (rc == 0)
+		rc = read_bool(&from, "annotations", &p.filter.annotations, err);
+	if (rc == 0)
 		rc = read_bool(&from, "follow", &p.follow, err);
 	if (rc == 0)
 		rc = read_level(&from, &p.filter.level, err);

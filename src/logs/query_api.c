@@ -106,7 +106,7 @@ static void put_lines(const struct log_result *found, bool ndjson, struct buf *b
 	if (!ndjson)
 		buf_putc(body, '[');
 	for (size_t i = 0; i < found->count; i++) {
-		log_line_encode(&found->lines[i], body);
+		log_line_show(&found->lines[i], body);
 		if (!ndjson)
 			body->data[body->len - 1] = i + 1 < found->count ? ',' : ']'; /* its newline */
 	}

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <limits.h>
 
 #include "base/crc32c.h"
 #include "base/mem.h"
@@ -13,8 +14,8 @@
  *	32 job_id  40 offset  48 first_seq  56 last_seq  64 least_at  72 most_at  80 zero (12)  92 crc of bytes 0..91
  *
  * A line, in the payload:
- *	level (1), stream (1), varint zigzag(time - time of the line before), varint repo_id, varint length and bytes of
- *	agent_id, varint length and bytes of message
+ *	level (1), stream and markup (1), varint zigzag(time - time of the line before), varint repo_id, varint length
+ *and bytes of agent_id, varint length and bytes of message
  */
 
 static const char magic[4] = {'N', 'L', 'B', '1'};
@@ -133,7 +134,7 @@ static void put_line(struct buf *raw, const struct log_line *line, int64_t befor
 	char *to = start;
 
 	*to++ = (char)line->level;
-	*to++ = (char)line->stream;
+	*to++ = (char)log_kind_pack(line->stream, line->markup);
 	to = put_varint(to, zigzag((uint64_t)line->timestamp - (uint64_t)before_at));
 	to = put_varint(to, (uint64_t)line->repo_id);
 	to = put_bytes(to, line->agent_id);
@@ -301,16 +302,16 @@ static bool take_bytes(struct str *rest, size_t max, struct str *ret)
 static bool take_line(struct str *rest, int64_t before_at, struct log_line *ret)
 {
 	unsigned level = 0;
-	unsigned stream = 0;
+	unsigned kind = 0;
 	uint64_t delta = 0;
 	uint64_t repo = 0;
 
-	if (!take_byte(rest, LOG_LINE_LEVEL_COUNT, &level) || !take_byte(rest, LOG_STREAM_COUNT, &stream) ||
-	    !take_varint(rest, &delta) || !take_varint(rest, &repo) ||
-	    !take_bytes(rest, LOG_AGENT_ID_MAX, &ret->agent_id) || !take_bytes(rest, LOG_LINE_MAX, &ret->message))
+	if (!take_byte(rest, LOG_LINE_LEVEL_COUNT, &level) || !take_byte(rest, UCHAR_MAX + 1, &kind) ||
+	    !log_kind_unpack((unsigned char)kind, &ret->stream, &ret->markup) || !take_varint(rest, &delta) ||
+	    !take_varint(rest, &repo) || !take_bytes(rest, LOG_AGENT_ID_MAX, &ret->agent_id) ||
+	    !take_bytes(rest, LOG_LINE_MAX, &ret->message))
 		return false;
 	ret->level = (enum log_line_level)level;
-	ret->stream = (enum log_stream)stream;
 	ret->timestamp = (int64_t)((uint64_t)before_at + unzigzag(delta));
 	ret->repo_id = (int64_t)repo;
 	return true;

@@ -22,6 +22,10 @@ static const struct log_line lines[] = {
 	 .timestamp = INT64_C(1795264800123456000),
 	 .level = LOG_LINE_ERROR,
 	 .stream = LOG_STREAM_STDERR},
+	{.message = {"::error::x", 10},
+	 .timestamp = INT64_C(1795264800123456001),
+	 .stream = LOG_STREAM_SYSTEM,
+	 .markup = LOG_MARKUP_RESUME},
 	{.message = {"tail\tend", 8}, .timestamp = INT64_C(1795264900000000000), .level = LOG_LINE_CRITICAL},
 	{.message = {"before 1970", 11}, .timestamp = -5, .repo_id = INT64_MAX},
 };
@@ -56,7 +60,7 @@ static void lines_come_back(void **state)
 	assert_int_equal(h.kind, SEGMENT_LINES);
 	assert_int_equal(h.offset, 96);
 	assert_int_equal(h.first_seq, 11);
-	assert_int_equal(h.last_seq, 14);
+	assert_int_equal(h.last_seq, 15);
 	assert_int_equal(h.least_at, -5);
 	assert_int_equal(h.most_at, INT64_C(1795264900000000000));
 	assert_int_equal(segment_decode_lines(codec, &h, payload_of(&block), NULL, &got, &err), 0);
@@ -67,6 +71,7 @@ static void lines_come_back(void **state)
 		assert_int_equal(got.lines[i].timestamp, lines[i].timestamp);
 		assert_int_equal(got.lines[i].level, lines[i].level);
 		assert_int_equal(got.lines[i].stream, lines[i].stream);
+		assert_int_equal(got.lines[i].markup, lines[i].markup);
 		assert_int_equal(got.lines[i].repo_id, lines[i].repo_id);
 		assert_int_equal(got.lines[i].seq, 11 + (int)i);
 		assert_int_equal(got.lines[i].job_id, 42);

@@ -65,7 +65,7 @@ static void put_line(struct tail *t, const struct log_line *line)
 {
 	if (t->opts.events)
 		buf_printf(&t->text, "id: %" PRId64 "\ndata: ", line->seq);
-	log_line_encode(line, &t->text);
+	log_line_show(line, &t->text);
 	if (t->opts.events)
 		buf_putc(&t->text, '\n');
 	t->told = line->seq;

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/encoding.h"
 #include "base/js.h"
+#include "proto/log_command.h"
 
 /* Ids and sequence numbers stay exact in every JSON reader. */
 #define EXACT_MAX ((INT64_C(1) << 53) - 1)
@@ -22,6 +23,44 @@ static const char *const level_names[] = {
 	LOG_LINE_LEVELS(X)
 #undef X
 };
+
+static const char *const markup_names[] = {
+#define X(name, text) [LOG_MARKUP_##name] = (text),
+	LOG_MARKUPS(X)
+#undef X
+};
+_Static_assert(LOG_MARKUP_COUNT <= 16 && LOG_STREAM_COUNT <= 16, "four bits each");
+
+const char *log_markup_name(enum log_markup m)
+{
+	return (size_t)m < ARRAY_LEN(markup_names) ? markup_names[m] : "";
+}
+
+bool log_markup_annotates(enum log_markup m)
+{
+	return m == LOG_MARKUP_ERROR || m == LOG_MARKUP_WARNING || m == LOG_MARKUP_NOTICE;
+}
+
+enum log_line_level log_markup_level(enum log_markup m)
+{
+	if (m == LOG_MARKUP_ERROR)
+		return LOG_LINE_ERROR;
+	if (m == LOG_MARKUP_WARNING)
+		return LOG_LINE_WARNING;
+	return m == LOG_MARKUP_DEBUG ? LOG_LINE_DEBUG : LOG_LINE_INFO;
+}
+
+unsigned char log_kind_pack(enum log_stream stream, enum log_markup markup)
+{
+	return (unsigned char)((unsigned)markup << 4 | (unsigned)stream);
+}
+
+bool log_kind_unpack(unsigned char byte, enum log_stream *ret_stream, enum log_markup *ret_markup)
+{
+	*ret_stream = (enum log_stream)(byte & 15);
+	*ret_markup = byte >> 4 < LOG_MARKUP_COUNT ? (enum log_markup)(byte >> 4) : LOG_MARKUP_NONE;
+	return *ret_stream < LOG_STREAM_COUNT;
+}
 
 const char *log_stream_name(enum log_stream s)
 {
@@ -133,7 +172,8 @@ static void put_i64(struct buf *out, const char *key, int64_t value)
 	buf_append(out, digits + at, sizeof(digits) - at);
 }
 
-void log_line_encode(const struct log_line *line, struct buf *out)
+/* Without its end. */
+static void put_line(const struct log_line *line, struct buf *out)
 {
 	char time[CLOCK_TEXT_SIZE];
 
@@ -158,6 +198,55 @@ void log_line_encode(const struct log_line *line, struct buf *out)
 		buf_puts(out, ",\"agent_id\":");
 		put_text(out, line->agent_id);
 	}
+	if (line->markup != LOG_MARKUP_NONE) {
+		buf_puts(out, ",\"markup\":\"");
+		buf_puts(out, log_markup_name(line->markup));
+		buf_putc(out, '"');
+	}
+}
+
+void log_line_encode(const struct log_line *line, struct buf *out)
+{
+	put_line(line, out);
+	buf_puts(out, "}\n");
+}
+
+static void put_unescaped(struct buf *out, const char *key, struct str escaped, bool property)
+{
+	autovar(buf) text = {0};
+
+	log_command_unescape(escaped, property, &text);
+	buf_puts(out, key);
+	put_text(out, buf_str(&text));
+}
+
+static void put_place(struct buf *out, const struct log_command *c)
+{
+	if (c->title.len > 0)
+		put_unescaped(out, ",\"title\":", c->title, true);
+	if (c->file.len > 0)
+		put_unescaped(out, ",\"file\":", c->file, true);
+	if (c->line > 0)
+		put_i64(out, ",\"line\":", c->line);
+	if (c->end_line > 0)
+		put_i64(out, ",\"end_line\":", c->end_line);
+	if (c->col > 0)
+		put_i64(out, ",\"col\":", c->col);
+	if (c->end_col > 0)
+		put_i64(out, ",\"end_col\":", c->end_col);
+}
+
+/* A mask may have fallen on the command itself: then there is only its text. */
+void log_line_show(const struct log_line *line, struct buf *out)
+{
+	struct log_command c = {0};
+
+	put_line(line, out);
+	if (line->markup != LOG_MARKUP_NONE && log_command_parse(line->message, &c) && c.markup == line->markup) {
+		put_unescaped(out, ",\"command\":{\"text\":", c.data, false);
+		put_place(out, &c);
+		buf_putc(out, '}');
+	}
 	buf_puts(out, "}\n");
 }
 
@@ -166,7 +255,7 @@ void log_line_encode(const struct log_line *line, struct buf *out)
 /* A line's fields as they were read, before they are checked. */
 struct raw {
 	int64_t job_id, attempt, seq, org_id, repo_id;
-	struct str stream, level, message, timestamp, agent_id;
+	struct str stream, level, message, timestamp, agent_id, markup;
 };
 
 enum field {
@@ -180,6 +269,7 @@ enum field {
 	FIELD_ORG_ID,
 	FIELD_REPO_ID,
 	FIELD_AGENT_ID,
+	FIELD_MARKUP,
 };
 
 /* In the order in which the encoder writes them: the next expected one is tried first. */
@@ -198,6 +288,7 @@ static const struct {
 	[FIELD_ORG_ID] = {STR("org_id"), false, offsetof(struct raw, org_id)},
 	[FIELD_REPO_ID] = {STR("repo_id"), false, offsetof(struct raw, repo_id)},
 	[FIELD_AGENT_ID] = {STR("agent_id"), true, offsetof(struct raw, agent_id)},
+	[FIELD_MARKUP] = {STR("markup"), true, offsetof(struct raw, markup)},
 };
 
 static int name_index(struct str name, const char *const *names, size_t count, const char *field, int *ret,
@@ -210,6 +301,15 @@ static int name_index(struct str name, const char *const *names, size_t count, c
 		}
 	}
 	return err_set(err, ERR_INVALID_FIELD, "%s: '%.*s' is unknown", field, STR_ARG(name));
+}
+
+/* One that a newer program knows is text for us. */
+static enum log_markup markup_of(struct str name)
+{
+	for (int i = LOG_MARKUP_NONE + 1; i < LOG_MARKUP_COUNT; i++)
+		if (str_eq(name, str_c(markup_names[i])))
+			return (enum log_markup)i;
+	return LOG_MARKUP_NONE;
 }
 
 static int check_range(const char *name, int64_t value, int64_t min, struct err *err)
@@ -272,6 +372,7 @@ static int make_line(const struct raw *raw, struct log_line *ret, struct err *er
 		.org_id = raw->org_id,
 		.repo_id = raw->repo_id,
 		.agent_id = raw->agent_id,
+		.markup = markup_of(raw->markup),
 	};
 	return 0;
 }
@@ -432,7 +533,7 @@ static bool scan_line(struct str json, struct arena *arena, struct raw *raw)
 
 struct shaped {
 	int64_t job_id, attempt, seq, org_id, repo_id;
-	const char *stream, *level, *message, *timestamp, *agent_id;
+	const char *stream, *level, *message, *timestamp, *agent_id, *markup;
 };
 
 #define SHAPED(type, member, flags, max)                                                         \
@@ -451,6 +552,7 @@ static const struct js_field shaped_fields[] = {
 	SHAPED(TEXT, message, JS_REQUIRED, LOG_LINE_MAX),
 	SHAPED(TEXT, timestamp, 0, 0),
 	SHAPED(TEXT, agent_id, 0, 0),
+	SHAPED(TEXT, markup, 0, 0),
 };
 static const struct js_shape shaped_shape = JS_SHAPE(struct shaped, shaped_fields);
 
@@ -472,6 +574,7 @@ static int line_of_js(const struct js *v, struct arena *arena, struct log_line *
 		.message = str_c(s.message),
 		.timestamp = str_c(s.timestamp),
 		.agent_id = str_c(s.agent_id),
+		.markup = str_c(s.markup),
 	};
 	return make_line(&raw, ret, err);
 }

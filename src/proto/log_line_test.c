@@ -286,9 +286,38 @@ static void what_fits_is_never_refused(void **state)
 	assert_int_equal(log_line_fit(STR("")), 0);
 }
 
+static void commands_keep_their_kind(void **state)
+{
+	(void)state;
+	autoptr(arena) arena = arena_new();
+	autovar(buf) shown = {0};
+	struct log_line back = {0};
+	struct log_line line = {
+		.job_id = 7, .message = STR("::error file=a%2C.c,line=3::x%0Ay"), .markup = LOG_MARKUP_ERROR};
+
+	for (int m = LOG_MARKUP_NONE; m < LOG_MARKUP_COUNT; m++) {
+		autovar(buf) text = {0};
+		line.markup = (enum log_markup)m;
+		log_line_encode(&line, &text);
+		assert_int_equal(log_line_decode(buf_str(&text), arena, &back, NULL), 0);
+		assert_int_equal(back.markup, m);
+	}
+	line.markup = LOG_MARKUP_ERROR;
+	log_line_show(&line, &shown);
+	assert_non_null(strstr(shown.data,
+			       "\"markup\":\"error\",\"command\":{\"text\":\"x\\ny\",\"file\":\"a,.c\",\"line\":3}}"));
+	assert_int_equal(log_line_decode(buf_str(&shown), arena, &back, NULL), 0);
+	assert_int_equal(back.markup, LOG_MARKUP_ERROR);
+	/* What a newer program calls a line is text here. */
+	assert_int_equal(
+		log_line_decode(STR("{\"job_id\":1,\"message\":\"m\",\"markup\":\"dance\"}"), arena, &back, NULL), 0);
+	assert_int_equal(back.markup, LOG_MARKUP_NONE);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(commands_keep_their_kind),
 		cmocka_unit_test(what_fits_is_never_refused),
 		cmocka_unit_test(comes_back_as_it_was_sent),
 		cmocka_unit_test(bytes_that_are_no_text_are_replaced),

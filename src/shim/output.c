@@ -2,24 +2,24 @@
 
 #include <assert.h>
 #include <stdarg.h>
-#include <strings.h>
+#include <string.h>
 
 #include "auth/masker.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/secret.h"
+#include "proto/log_command.h"
 
 enum {
-	COMMAND_MAX = 64 * 1024, /* bytes of a line with a command; what is over that is no command */
-	BLANKS_MAX = 64,	 /* before a command */
 	STREAMS = LOG_STREAM_STDERR + 1,
 };
 
-static const struct str mask_command = STR("::add-mask::");
+static const struct str mask_shown = STR("::add-mask::***");
 
-/* What the line that a stream is in may be: decided by its first bytes, before any of it goes on to the masker. */
-enum line_kind { LINE_UNDECIDED, LINE_PLAIN, LINE_COMMAND };
+/* What the line that a stream is in may be: decided by its first bytes, before any of it goes on to the masker. The
+ * rest of a line that may not be shown is dropped. */
+enum line_kind { LINE_UNDECIDED, LINE_PLAIN, LINE_COMMAND, LINE_DROPPED };
 
 struct stream {
 	enum line_kind kind;
@@ -32,6 +32,7 @@ struct output {
 	struct spool *spool;
 	struct masker *masker;
 	struct stream streams[STREAMS];
+	struct log_commands commands; /* of both, as GitHub's runner has it */
 	int64_t seq;
 };
 
@@ -71,27 +72,36 @@ void output_free(struct output *o)
 
 /* --- lines --- */
 
-static void append(struct output *o, enum log_stream stream, enum log_line_level level, struct str message)
+static void append(struct output *o, enum log_stream stream, enum log_line_level level, enum log_markup markup,
+		   struct str message)
 {
 	spool_append(o->spool, &(struct spool_record){.seq = ++o->seq,
 						      .timestamp = clock_unix_ns(),
 						      .stream = stream,
+						      .markup = markup,
 						      .level = level,
 						      .message = message});
 }
 
 /* Bytes that are no text grow on their way: a line of them that would then be too long for the pipeline is split too,
  * or it would be refused there again and again, and hold up all behind it. */
-static void emit(struct output *o, enum log_stream stream, enum log_line_level level, struct str message)
+static void emit_as(struct output *o, enum log_stream stream, enum log_markup markup, enum log_line_level level,
+		    struct str message)
 {
 	for (;;) {
 		size_t fit = log_line_fit(message);
-		append(o, stream, level, (struct str){message.data, fit});
+		append(o, stream, level, markup, (struct str){message.data, fit});
+		markup = LOG_MARKUP_NONE;
 		if (fit == message.len)
 			return;
 		message.data += fit;
 		message.len -= fit;
 	}
+}
+
+static void emit(struct output *o, enum log_stream stream, enum log_line_level level, struct str message)
+{
+	emit_as(o, stream, LOG_MARKUP_NONE, level, message);
 }
 
 /* Where a line that is full is cut: not within a character, where the bytes are text. */
@@ -170,71 +180,63 @@ static void flush_masker(struct output *o, enum log_stream stream)
 
 /* --- commands --- */
 
-/* The runner's escapes in a command's data: %25, %0D, %0A. */
-static void unescape(struct str data, struct buf *out)
+/* Its value is not shown, even where it cannot be masked elsewhere. Many in a row do not make the masker ready again
+ * for each: what is shown needs no masks. */
+static void add_mask(struct output *o, enum log_stream stream, struct str escaped)
 {
-	static const struct {
-		struct str code;
-		char c;
-	} escapes[] = {{STR("%25"), '%'}, {STR("%0D"), '\r'}, {STR("%0A"), '\n'}};
-
-	while (data.len > 0) {
-		size_t used = 1;
-		char c = data.data[0];
-		for (size_t i = 0; i < ARRAY_LEN(escapes); i++) {
-			if (data.len >= 3 && strncasecmp(data.data, escapes[i].code.data, 3) == 0) {
-				c = escapes[i].c;
-				used = 3;
-				break;
-			}
-		}
-		buf_putc(out, c);
-		data.data += used;
-		data.len -= used;
-	}
-}
-
-/* Behind the blanks that a command may have before it. */
-static struct str skip_blanks(struct str line)
-{
-	for (int i = 0; i < BLANKS_MAX && line.len > 0 && (line.data[0] == ' ' || line.data[0] == '\t'); i++) {
-		line.data++;
-		line.len--;
-	}
-	return line;
-}
-
-static enum line_kind kind_of(struct str start)
-{
-	struct str text = skip_blanks(start);
-	size_t len = text.len < mask_command.len ? text.len : mask_command.len;
-
-	if (len > 0 && strncasecmp(text.data, mask_command.data, len) != 0)
-		return LINE_PLAIN;
-	return len == mask_command.len ? LINE_COMMAND : LINE_UNDECIDED;
-}
-
-/* The whole line with its newline. Its value is not shown, even where it cannot be masked elsewhere. */
-static void run_command(struct output *o, enum log_stream stream, struct str line)
-{
-	static const struct str shown = STR("::add-mask::***\n");
 	autovar(buf) value = {0};
-	struct str data = skip_blanks(line);
 
-	data.data += mask_command.len;
-	data.len -= mask_command.len;
-	if (str_ends_with(data, STR("\n")))
-		data.len--;
-	if (str_ends_with(data, STR("\r")))
-		data.len--;
-	unescape(data, &value);
-	/* No secret goes on across this line, and there is none in it: so it needs no masks, and many in a row do not
-	 * make the masker ready again for each. */
-	flush_masker(o, stream);
-	split(o, stream, shown);
+	log_command_unescape(escaped, false, &value);
+	emit_as(o, stream, LOG_MARKUP_ADD_MASK, LOG_LINE_INFO, mask_shown);
 	output_mask(o, "of ::add-mask::", buf_str(&value));
 	if (value.data != NULL)
 		secret_wipe(value.data, value.cap);
+}
+
+/* Who shows a command takes its escapes away: a secret must not come to light by that. */
+static bool hides_a_secret(struct output *o, struct str masked)
+{
+	autovar(buf) plain = {0};
+	autovar(buf) again = {0};
+
+	if (memchr(masked.data, '%', masked.len) == NULL)
+		return false;
+	log_command_unescape(masked, true, &plain);
+	masker_apply(o->masker, buf_str(&plain), &again);
+	bool hides = !str_eq(buf_str(&plain), buf_str(&again));
+	secret_wipe(plain.data, plain.cap);
+	return hides;
+}
+
+static void emit_command(struct output *o, enum log_stream stream, const struct log_command *c, struct str line)
+{
+	autovar(buf) masked = {0};
+
+	masker_apply(o->masker, line, &masked);
+	if (hides_a_secret(o, buf_str(&masked))) {
+		buf_clear(&masked);
+		buf_printf(&masked, "::%s::***", log_markup_name(c->markup));
+	}
+	emit_as(o, stream, c->markup, log_markup_level(c->markup), buf_str(&masked));
+}
+
+/* The whole line with its newline. False: it is text. No secret goes on across the beginning of a command. */
+static bool run_command(struct output *o, enum log_stream stream, struct str line)
+{
+	struct log_command c = {0};
+
+	if (str_ends_with(line, STR("\n")))
+		line.len--;
+	if (str_ends_with(line, STR("\r")))
+		line.len--;
+	if (!log_commands_take(&o->commands, line, &c))
+		return false;
+	flush_masker(o, stream);
+	if (c.markup == LOG_MARKUP_ADD_MASK)
+		add_mask(o, stream, c.data);
+	else
+		emit_command(o, stream, &c, line);
+	return true;
 }
 
 static void forget_start(struct stream *st)
@@ -249,12 +251,50 @@ static void settle(struct output *o, enum log_stream stream, bool whole)
 {
 	struct stream *st = &o->streams[stream];
 
-	if (st->kind == LINE_COMMAND && whole)
-		run_command(o, stream, buf_str(&st->start));
-	else
+	if (st->kind != LINE_COMMAND || !whole || !run_command(o, stream, buf_str(&st->start)))
 		feed_masker(o, stream, buf_str(&st->start));
 	forget_start(st);
 	st->kind = whole ? LINE_UNDECIDED : LINE_PLAIN;
+}
+
+/* Nobody knows what a value without end is: nothing of it is shown. */
+static void drop_mask(struct output *o, enum log_stream stream)
+{
+	struct stream *st = &o->streams[stream];
+
+	flush_masker(o, stream);
+	emit_as(o, stream, LOG_MARKUP_ADD_MASK, LOG_LINE_INFO, mask_shown);
+	output_note(o, LOG_LINE_ERROR, "the value of ::add-mask:: is longer than %d bytes: it is not masked",
+		    LOG_COMMAND_MAX);
+	forget_start(st);
+	st->kind = LINE_DROPPED;
+}
+
+static enum line_kind kind_of(struct str start)
+{
+	static const enum line_kind kinds[] = {
+		[LOG_COMMAND_NEVER] = LINE_PLAIN,
+		[LOG_COMMAND_UNDECIDED] = LINE_UNDECIDED,
+		[LOG_COMMAND_PERHAPS] = LINE_COMMAND,
+	};
+
+	return kinds[log_command_start(start)];
+}
+
+/* Bytes of a line that is held until it is whole. */
+static void hold(struct output *o, enum log_stream stream, struct str bytes, bool whole)
+{
+	struct stream *st = &o->streams[stream];
+
+	buf_append_str(&st->start, bytes);
+	st->kind = kind_of(buf_str(&st->start));
+	bool too_long = st->start.len > LOG_COMMAND_MAX;
+	if (too_long && o->commands.token_len == 0 && log_command_masks(buf_str(&st->start)))
+		drop_mask(o, stream);
+	else if (whole || too_long || st->kind == LINE_PLAIN)
+		settle(o, stream, whole);
+	if (st->kind == LINE_DROPPED && whole)
+		st->kind = LINE_UNDECIDED;
 }
 
 /* Bytes of one line, up to and with its newline where that has come. */
@@ -265,15 +305,13 @@ static void feed_line(struct output *o, enum log_stream stream, struct str bytes
 	/* Most lines are plain from their first byte on. */
 	if (st->kind == LINE_UNDECIDED && st->start.len == 0 && kind_of(bytes) == LINE_PLAIN)
 		st->kind = LINE_PLAIN;
-	if (st->kind == LINE_PLAIN) {
-		feed_masker(o, stream, bytes);
-		st->kind = whole ? LINE_UNDECIDED : LINE_PLAIN;
+	if (st->kind == LINE_PLAIN || st->kind == LINE_DROPPED) {
+		if (st->kind == LINE_PLAIN)
+			feed_masker(o, stream, bytes);
+		st->kind = whole ? LINE_UNDECIDED : st->kind;
 		return;
 	}
-	buf_append_str(&st->start, bytes);
-	st->kind = kind_of(buf_str(&st->start));
-	if (whole || st->kind == LINE_PLAIN || st->start.len > COMMAND_MAX)
-		settle(o, stream, whole);
+	hold(o, stream, bytes, whole);
 }
 
 void output_feed(struct output *o, enum log_stream stream, struct str bytes)

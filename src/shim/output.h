@@ -1,6 +1,6 @@
 /*
- * From the bytes that a job writes to the lines of its log: commands found (::add-mask::), secrets masked, split into
- * lines, numbered, appended to the spool. Nothing that was not masked leaves this module.
+ * From the bytes that a job writes to the lines of its log: commands found (proto/log_command.h), secrets masked, split
+ * into lines, numbered, appended to the spool. Nothing that was not masked leaves this module.
  *
  * A line ends with its newline or with its stream; one longer than LOG_LINE_MAX is split. What is masked after a line
  * began stays visible in what was given out of it before.

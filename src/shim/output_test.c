@@ -20,6 +20,7 @@ struct fixture {
 	struct spool *spool;
 	struct output *output;
 	int64_t last_seq;
+	bool tell_markup;
 	struct buf lines; /* "o|text\n" for each line, o e s being the stream */
 };
 
@@ -59,6 +60,8 @@ static void collect(void *ctx, const struct spool_record *r)
 	f->last_seq = r->seq;
 	buf_putc(&f->lines, "oes"[r->stream]);
 	buf_putc(&f->lines, '|');
+	if (r->markup != LOG_MARKUP_NONE && f->tell_markup)
+		buf_printf(&f->lines, "%s/%s|", log_markup_name(r->markup), log_line_level_name(r->level));
 	buf_append_str(&f->lines, r->message);
 	buf_putc(&f->lines, '\n');
 }
@@ -259,6 +262,62 @@ static void many_masks_in_a_row_are_all_taken(void **state)
 	assert_string_equal(lines(f), "o|*** ***\n");
 }
 
+static void commands_are_lines_of_their_kind(void **state)
+{
+	struct fixture *f = *state;
+
+	f->tell_markup = true;
+	feed(f, LOG_STREAM_STDOUT,
+	     "a\n::group::Build\nb\n  ::error file=a.c::bad\r\n##[warning]w\n::debug::d\n::notice::n\n");
+	feed(f, LOG_STREAM_STDERR, "::endgroup::");
+	output_end(f->output, LOG_STREAM_STDERR);
+	assert_string_equal(lines(f), "o|a\no|group/info|::group::Build\no|b\n"
+				      "o|error/error|  ::error file=a.c::bad\no|warning/warning|##[warning]w\n"
+				      "o|debug/debug|::debug::d\no|notice/info|::notice::n\n"
+				      "e|endgroup/info|::endgroup::\n");
+	feed(f, LOG_STREAM_STDOUT, "::stop-commands::tok\n::error::x\n::add-mask::text-now\ntext-now\n");
+	feed(f, LOG_STREAM_STDERR, "::error::y\n::tok::\n::error::z\n::set-output name=a::b\n::\n");
+	assert_string_equal(lines(f), "o|stop-commands/info|::stop-commands::tok\no|::error::x\n"
+				      "o|::add-mask::text-now\no|text-now\ne|::error::y\n"
+				      "e|resume-commands/info|::tok::\ne|error/error|::error::z\n"
+				      "e|::set-output name=a::b\ne|::\n");
+}
+
+static void commands_hold_no_secrets(void **state)
+{
+	struct fixture *f = *state;
+
+	f->tell_markup = true;
+	output_mask(f->output, "TOKEN", STR("a+s3cret:x"));
+	feed(f, LOG_STREAM_STDOUT, "::error title=a+s3cret:x::a+s3cret:x\n##[add-mask]an%0Aother-one\n");
+	assert_string_equal(lines(f), "o|error/error|::error title=***::***\no|add-mask/info|::add-mask::***\n");
+	/* Not by its escapes either, which are taken away when it is shown. */
+	feed(f, LOG_STREAM_STDOUT,
+	     "::error title=a+s3cret%3Ax::t\n::group::other%2done other-one\n::notice::100%25 %0A\n");
+	assert_string_equal(lines(f), "o|error/error|::error::***\no|group/info|::group::other%2done ***\n"
+				      "o|notice/info|::notice::100%25 %0A\n");
+}
+
+static void a_mask_without_end_is_not_shown(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) text = {0};
+
+	buf_puts(&text, "  ::add-mask::");
+	for (int i = 0; i < 10000; i++)
+		buf_puts(&text, "0123456789");
+	f->tell_markup = true;
+	feed(f, LOG_STREAM_STDOUT, text.data);
+	feed(f, LOG_STREAM_STDOUT, "tail\nnext\n");
+	assert_string_equal(lines(f), "o|add-mask/info|::add-mask::***\n"
+				      "s|the value of ::add-mask:: is longer than 65536 bytes: it is not masked\n"
+				      "o|next\n");
+	/* And in one piece. */
+	buf_puts(&text, "\nnext\n");
+	feed(f, LOG_STREAM_STDERR, text.data);
+	assert_null(strstr(lines(f), "0123456789"));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -274,6 +333,9 @@ int main(void)
 		TEST(a_long_line_of_binary_bytes_does_not_grow_over_the_limit),
 		TEST(masks_without_end_become_refused_not_slow),
 		TEST(many_masks_in_a_row_are_all_taken),
+		TEST(commands_are_lines_of_their_kind),
+		TEST(commands_hold_no_secrets),
+		TEST(a_mask_without_end_is_not_shown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -47,6 +47,7 @@ static void add_line(void *ctx, const struct spool_record *r)
 					   .attempt = b->opts->attempt,
 					   .seq = r->seq,
 					   .stream = r->stream,
+					   .markup = r->markup,
 					   .level = r->level,
 					   .message = r->message,
 					   .timestamp = r->timestamp,

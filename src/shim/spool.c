@@ -17,7 +17,7 @@
 
 enum {
 	RECORD_HEADER = 8,	       /* u32 length, u32 crc32c of the payload */
-	PAYLOAD_FIXED = 8 + 8 + 1 + 1, /* seq, timestamp, stream, level */
+	PAYLOAD_FIXED = 8 + 8 + 1 + 1, /* seq, timestamp, stream and markup, level */
 	PAYLOAD_MAX = PAYLOAD_FIXED + LOG_LINE_MAX,
 	FILE_SIZE_DEFAULT = 16 * 1024 * 1024,
 	NAME_SIZE = 24,
@@ -83,10 +83,15 @@ static size_t take_record(struct str bytes, struct spool_record *ret)
 	const char *p = bytes.data + RECORD_HEADER;
 	if (crc32c(0, p, len) != load_le(bytes.data + 4, 4))
 		return 0;
+	enum log_stream stream = LOG_STREAM_STDOUT;
+	enum log_markup markup = LOG_MARKUP_NONE;
+	if (!log_kind_unpack((unsigned char)p[16], &stream, &markup))
+		return 0;
 	*ret = (struct spool_record){
 		.seq = (int64_t)load_le(p, 8),
 		.timestamp = (int64_t)load_le(p + 8, 8),
-		.stream = (enum log_stream)p[16],
+		.stream = stream,
+		.markup = markup,
 		.level = (enum log_line_level)p[17],
 		.message = {p + PAYLOAD_FIXED, len - PAYLOAD_FIXED},
 	};
@@ -111,7 +116,7 @@ void spool_append(struct spool *s, const struct spool_record *r)
 	char *p = to + RECORD_HEADER;
 	store_le(p, (uint64_t)r->seq, 8);
 	store_le(p + 8, (uint64_t)r->timestamp, 8);
-	p[16] = (char)r->stream;
+	p[16] = (char)log_kind_pack(r->stream, r->markup);
 	p[17] = (char)r->level;
 	if (r->message.len > 0)
 		memcpy(p + PAYLOAD_FIXED, r->message.data, r->message.len);

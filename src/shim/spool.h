@@ -24,6 +24,7 @@ struct spool_record {
 	enum log_stream stream;
 	enum log_line_level level;
 	struct str message; /* at most LOG_LINE_MAX bytes */
+	enum log_markup markup;
 };
 
 struct spool_opts {
