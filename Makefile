@@ -4,7 +4,7 @@ PYTHON ?= /usr/bin/python3
 # What the control planes of the black-box tests keep their state in: the whole suite, once for each.
 DATABASES ?= sqlite postgresql
 .DEFAULT_GOAL := help
-.PHONY: help deps build assets bootstrap run test test-previous check test-asan test-previous test-tsan bench fuzz chaos lint docs man format clean
+.PHONY: help deps build assets images bootstrap run test test-previous check test-asan test-previous test-tsan bench fuzz chaos lint docs man format clean
 # Two makes in one build folder would race.
 .NOTPARALLEL:
 
@@ -25,6 +25,10 @@ build: $(BUILD)/build.ninja ## build build/nimbus and build/nimbus-guest
 assets: build ## kernel, modules and demo rootfs into build/share
 	@scripts/deps.sh run
 	@scripts/assets.sh $(BUILD)
+
+images: assets ## build the images of images/ (needs root, takes minutes) and install them beside the demo's
+	@scripts/deps.sh run images
+	@scripts/images.sh $(BUILD)
 
 bootstrap: build ## fresh secrets and tokens for roles that are started one by one (BOOTSTRAP_FLAGS='--output FILE ...')
 	@$(BUILD)/nimbus bootstrap $(or $(BOOTSTRAP_FLAGS),--output .env)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # assets.sh BUILD: fills BUILD/share with what a VM is made of: vmlinux, initrd (nimbus-guest and drivers) and the demo
-# rootfs. The kernel is the package that Debian's linux-image-cloud-amd64 depends on, downloaded (as any user) and
+# rootfs (images/demo). The kernel is the package that Debian's linux-image-cloud-amd64 depends on, downloaded (as any user) and
 # unpacked, never installed. Does only what is missing or older than its sources.
 set -eu
 cd "$(dirname "$0")/.."
@@ -60,32 +60,20 @@ make_kernel() {
     trap - EXIT
 }
 
-# Reproducible: times, owners and order are fixed.
 make_demo() {
-    root=$(mktemp -d)
-    trap 'rm -rf "$root"' EXIT
-    for dir in bin dev etc proc root run sbin sys tmp usr var var/tmp; do
-        mkdir "$root/$dir"
-    done
-    ln -s ../bin "$root/usr/bin"
-    ln -s ../sbin "$root/usr/sbin"
-    cp "$busybox" "$root/bin/busybox"
-    for applet in $("$busybox" --list); do
-        [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
-    done
-    echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
-    echo 'root:x:0:' >"$root/etc/group"
-    printf 'NAME="Nimbus demo"\nID=nimbus-demo\nPRETTY_NAME="Nimbus demo (busybox)"\n' >"$root/etc/os-release"
-    find "$root" -type d -exec chmod 755 {} +
-    chmod 1777 "$root/tmp" "$root/var/tmp"
-    chmod 700 "$root/root"
-    find "$root/etc" -type f -exec chmod 644 {} +
-    # mksquashfs refuses the time options beside SOURCE_DATE_EPOCH.
-    env -u SOURCE_DATE_EPOCH mksquashfs "$root" "$share/demo.squashfs.new" -noappend -all-root -no-xattrs \
-        -mkfs-time 0 -all-time 0 -comp lz4 -quiet -no-progress >/dev/null
+    place=$build/images/demo
+    rm -rf "$place"
+    mkdir -p "$place/tree"
+    images/demo/tree.sh "$busybox" "$place/tree"
+    cp images/demo/rootfs.yaml "$place/rootfs.yaml"
+    "$build/nimbus" rootfs build --config "$place/rootfs.yaml" >"$place/log" 2>&1 || {
+        cat "$place/log" >&2
+        exit 1
+    }
+    cp "$place/out/demo.squashfs" "$share/demo.squashfs.new"
+    chmod 644 "$share/demo.squashfs.new"
     mv "$share/demo.squashfs.new" "$share/demo.squashfs"
-    rm -rf "$root"
-    trap - EXIT
+    rm -rf "$place"
 }
 
 older() { # older FILE SOURCE...: FILE is missing or older than one of its sources
@@ -108,13 +96,13 @@ modules_missing() {
 if older "$share/vmlinux" scripts/assets.sh || modules_missing; then
     make_kernel
 fi
-if older "$share/demo.squashfs" scripts/assets.sh "$busybox"; then
+if older "$share/demo.squashfs" images/demo/tree.sh images/demo/rootfs.yaml "$busybox"; then
     make_demo
 fi
 if older "$share/initrd" "$build/nimbus-guest" "$tool" "$share/vmlinux"; then
     cp "$build/nimbus-guest" "$share/nimbus-guest"
     "$tool" initrd "$share" "$share/initrd"
 fi
-if older "$share/manifest" "$share/vmlinux" "$share/initrd" "$share/demo.squashfs"; then
-    (cd "$share" && sha256sum vmlinux initrd demo.squashfs >manifest.new && mv manifest.new manifest)
+if older "$share/manifest" "$share/vmlinux" "$share/initrd" "$share/"*.squashfs; then
+    (cd "$share" && sha256sum vmlinux initrd -- *.squashfs >manifest.new && mv manifest.new manifest)
 fi

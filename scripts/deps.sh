@@ -1,14 +1,15 @@
 #!/bin/sh
 # deps.sh GROUP...: installs what is missing of the named groups of Debian packages, and says what it installs.
-# Groups: build, run, test, lint, fuzz. Quick, and silent, when nothing is missing.
+# Groups: build, run, images, test, lint, fuzz. Quick, and silent, when nothing is missing.
 set -eu
 
 build='gcc libc6-dev make meson ninja-build pkg-config python3 musl-tools linux-libc-dev
 libmicrohttpd-dev libgnutls28-dev libcurl4-openssl-dev libssl-dev libcjose-dev libjansson-dev libsqlite3-dev libsystemd-dev
 libzstd-dev zlib1g-dev liblz4-dev libpq-dev libyaml-dev libarchive-dev'
 run='binutils qemu-system-x86 passt squashfs-tools busybox-static e2fsprogs dpkg ca-certificates'
+images='debootstrap util-linux'
 test='libcmocka-dev binutils python3-pytest python3-requests python3-hypothesis python3-psycopg2 git curl openssl zstd
-nginx-light haproxy postgresql pgbouncer strace faketime mount util-linux mandoc zsh fish'
+nginx-light haproxy postgresql pgbouncer strace faketime mount util-linux mandoc zsh fish cryptsetup-bin'
 lint='clang clang-format clang-tidy cppcheck'
 fuzz='clang libclang-rt-14-dev'
 
@@ -17,11 +18,12 @@ for group in "$@"; do
     case "$group" in
     build) wanted="$wanted $build" ;;
     run) wanted="$wanted $run" ;;
+    images) wanted="$wanted $images" ;;
     test) wanted="$wanted $test" ;;
     lint) wanted="$wanted $lint" ;;
     fuzz) wanted="$wanted $fuzz" ;;
     *)
-        echo "deps: no such group: $group (build, run, test, lint, fuzz)" >&2
+        echo "deps: no such group: $group (build, run, images, test, lint, fuzz)" >&2
         exit 2
         ;;
     esac

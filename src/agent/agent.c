@@ -319,6 +319,8 @@ static int open_host(struct host_agent *r, struct err *err)
 	if (rc == 0)
 		rc = open_folder(r->role->data_dir, "cache", &r->cache_fd, err);
 	if (rc == 0)
+		rc = open_folder(r->role->data_dir, "verified", &h->verified_fd, err);
+	if (rc == 0)
 		rc = dir_open(s->assets_dir != NULL ? s->assets_dir : default_assets, &h->assets_fd, err);
 	if (rc == 0)
 		rc = process_self_exec_fd(&h->self_fd, err);
@@ -483,6 +485,7 @@ static void host_agent_fini(struct host_agent *r)
 	fd_close(&a->host.assets_fd);
 	fd_close(&a->host.scratch_fd);
 	fd_close(&a->host.self_fd);
+	fd_close(&a->host.verified_fd);
 	fd_close(&r->cache_fd);
 	free(a->id);
 }
@@ -492,7 +495,7 @@ static int serve(const struct agent_settings *settings, struct role *role, const
 {
 	autovar(host_agent) r = {
 		.agent = {.settings = settings,
-			  .host = {.vms_fd = -1, .assets_fd = -1, .scratch_fd = -1, .self_fd = -1},
+			  .host = {.vms_fd = -1, .assets_fd = -1, .scratch_fd = -1, .self_fd = -1, .verified_fd = -1},
 			  .changed = on_changed},
 		.role = role,
 		.token_file = token_file,

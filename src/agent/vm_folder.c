@@ -124,14 +124,26 @@ static int make_folder(int vms_fd, const char *name, int *ret_fd, struct err *er
 	return 0;
 }
 
-static int open_parts(const struct vm_host *host, const struct vm_order *order, int fds[static SHIM_START_FD_COUNT],
-		      struct err *err)
+static int open_image(const struct vm_host *host, const struct vm_order *order, struct vm_shim *s, struct err *err)
 {
+	const struct image_order image = {
+		.assets_fd = host->assets_fd,
+		.verified_fd = host->verified_fd,
+		.name = order->image,
+		.digest = order->image_digest,
+	};
+
+	return image_open(&image, &s->image, &s->start_fds[SHIM_START_FD_ROOTFS], err);
+}
+
+static int open_parts(const struct vm_host *host, const struct vm_order *order, struct vm_shim *s, struct err *err)
+{
+	int *fds = s->start_fds;
 	int rc = assets_open_kernel(host->assets_fd, &fds[SHIM_START_FD_KERNEL], err);
 	if (rc == 0)
 		rc = assets_open_initrd(host->assets_fd, &fds[SHIM_START_FD_INITRD], err);
 	if (rc == 0)
-		rc = assets_open_rootfs(host->assets_fd, str_c(order->image), &fds[SHIM_START_FD_ROOTFS], err);
+		rc = open_image(host, order, s, err);
 	if (rc == 0)
 		rc = scratch_create(host->scratch_fd, host->vms_fd, (unsigned)order->disk_mb,
 				    &fds[SHIM_START_FD_SCRATCH], err);
@@ -181,7 +193,7 @@ int vm_folder_start(const struct vm_host *host, const struct vm_order *order, st
 	char name[VM_FOLDER_NAME_SIZE];
 
 	vm_shim_init(&s);
-	int rc = open_parts(host, order, s.start_fds, err);
+	int rc = open_parts(host, order, &s, err);
 	if (rc == 0)
 		rc = make_folder(host->vms_fd, vm_folder_name(order->job_id, order->attempt, name), &folder_fd, err);
 	if (rc == 0)

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "agent/image.h"
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/process.h"
@@ -19,16 +20,18 @@ enum { VM_FOLDER_NAME_SIZE = 48 };
 
 /* What all VMs of this host are made from. Descriptors are the caller's. */
 struct vm_host {
-	int vms_fd;	/* the folder of VM folders */
-	int assets_fd;	/* vm/assets.h */
-	int scratch_fd; /* vm/scratch.h */
-	int self_fd;	/* this program */
+	int vms_fd;	 /* the folder of VM folders */
+	int assets_fd;	 /* vm/assets.h */
+	int scratch_fd;	 /* vm/scratch.h */
+	int self_fd;	 /* this program */
+	int verified_fd; /* agent/image.h */
 };
 
 struct vm_order {
 	int64_t job_id;
 	int64_t attempt;
 	const char *image;
+	const char *image_digest; /* NULL: whichever this host has */
 	int64_t disk_mb;
 };
 
@@ -37,6 +40,7 @@ struct vm_shim {
 	struct process process;
 	int socket;			    /* the agent's end */
 	int start_fds[SHIM_START_FD_COUNT]; /* to be sent with the message */
+	struct image image;		    /* what the rootfs among them is */
 };
 /* None yet. */
 void vm_shim_init(struct vm_shim *s);
@@ -48,6 +52,7 @@ char *vm_folder_name(int64_t job_id, int64_t attempt, char name[static VM_FOLDER
 bool vm_folder_parse(const char *name, int64_t *ret_job_id, int64_t *ret_attempt);
 
 /* Opens everything first, so that a job with a bad image leaves nothing behind. ERR_NOT_FOUND: no such rootfs;
+ * ERR_INVALID: it is not the one that was named;
  * ERR_CONFLICT: the folder has a shim already. */
 int vm_folder_start(const struct vm_host *host, const struct vm_order *order, struct vm_shim *ret, struct err *err)
 	must_check;

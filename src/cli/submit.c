@@ -187,7 +187,7 @@ static int run(struct command_call *call, struct err *err)
 	}
 
 static const struct command_option options[] = {
-	OPTION("image", 'i', TEXT, image, .value = "IMAGE", .help = "Rootfs to run in (demo)."),
+	OPTION("image", 'i', TEXT, image, .value = "IMAGE", .help = "Rootfs to run in (the active one, or demo)."),
 	OPTION("cmd", 0, TEXT, cmd, .value = "LINE", .help = "A line for the shell instead of -- CMD ARGS."),
 	OPTION("env", 'e', TEXTS, env, .value = "N=V", .help = "Environment variable; may be given again."),
 	OPTION("secret-env", 0, TEXTS, secret_env, .value = "N[=V]",

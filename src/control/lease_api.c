@@ -1,10 +1,12 @@
 /*
  * POST /api/jobs/lease: work for an agent, at once or within wait_seconds. A call that waits holds no thread.
  */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "control/control_metrics.h"
@@ -14,6 +16,7 @@
 #include "control/job_json.h"
 #include "model/limits.h"
 #include "proto/agent_api.h"
+#include "vm/assets.h"
 
 enum { BACKOFF_S = 5 };
 
@@ -196,6 +199,14 @@ static int reply_nothing(const struct app *app, struct http_request *req, const 
 	return http_reply_js(req, 200, lease_answer_encode(&answer));
 }
 
+/* Which file the job's image is now, where this machine knows it: what its agent must have. NULL where it does not. */
+static const char *name_image(const struct app *app, const char *image, char digest[static ASSETS_DIGEST_SIZE])
+{
+	autoclose fd = open(app->assets_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd >= 0 && assets_rootfs_digest(fd, str_c(image), digest, NULL) == 0 ? digest : NULL;
+}
+
 static int mint_log_token(const struct app *app, const struct job *job, struct secret **ret, struct err *err)
 {
 	autovar(buf) scopes = {0};
@@ -257,6 +268,7 @@ static int reply_lease(struct app *app, struct http_request *req, const struct j
 	autoptr(secret) token = NULL;
 	autoptr(secret) services_token = NULL;
 	struct lease_answer answer;
+	char digest[ASSETS_DIGEST_SIZE];
 	int r;
 
 	*given = (struct lease_given){.job_id = job->id, .fence = job->fence};
@@ -274,6 +286,7 @@ static int reply_lease(struct app *app, struct http_request *req, const struct j
 	};
 	answer.job.log_token = secret_reveal(token).data;		/* to its agent */
 	answer.job.services_token = secret_reveal(services_token).data; /* the same */
+	answer.job.image_digest = name_image(app, job->image, digest);
 	given->said = true;
 	return http_reply_js(req, 200, lease_answer_encode(&answer));
 }

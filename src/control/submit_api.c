@@ -67,6 +67,14 @@ static int check_image(const struct app *app, const char *image, struct err *err
 	return 0;
 }
 
+/* What was activated, or what comes with the program. */
+static const char *default_image(const struct app *app)
+{
+	autofree char *path = xasprintf("%s/current.squashfs", app->assets_dir);
+
+	return access(path, F_OK) == 0 ? "current" : "demo";
+}
+
 /* A command is for people, argv for programs. */
 static int choose_argv(struct submit *s, struct arena *a, struct err *err)
 {
@@ -128,7 +136,7 @@ static int check(const struct app *app, struct submit *s, struct arena *a, struc
 	int r;
 
 	if (s->image == NULL)
-		s->image = "demo";
+		s->image = default_image(app);
 	r = check_image(app, s->image, err);
 	if (r == 0)
 		r = choose_argv(s, a, err);

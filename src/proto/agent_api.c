@@ -68,6 +68,7 @@ static const struct js_field job_assignment_fields[] = {
 	FIELD(struct job_assignment, payload_received_at, JS_FIELD_TIME),
 	FIELD(struct job_assignment, metadata, JS_FIELD_PAIRS),
 	FIELD(struct job_assignment, image, JS_FIELD_TEXT, .flags = JS_REQUIRED, .max = 128),
+	FIELD(struct job_assignment, image_digest, JS_FIELD_TEXT, .flags = JS_OMIT_EMPTY, .max = 64),
 	FIELD(struct job_assignment, argv, JS_FIELD_TEXTS, .flags = JS_REQUIRED, .max = JOB_ARGV_MAX),
 	FIELD(struct job_assignment, env, JS_FIELD_PAIRS, .max = JOB_ENV_MAX),
 	FIELD(struct job_assignment, has_secret_env, JS_FIELD_BOOL),

@@ -47,7 +47,8 @@ struct job_assignment {
 	const char *executor;
 	int64_t payload_received_at; /* Unix ns */
 	struct js_pairs metadata;
-	const char *image; /* a rootfs name */
+	const char *image;	  /* a rootfs name */
+	const char *image_digest; /* sha256 of the file, in hex, that it stands for; NULL: the agent's own */
 	struct js_texts argv;
 	struct js_pairs env;
 	bool has_secret_env;

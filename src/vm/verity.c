@@ -174,19 +174,19 @@ static uint64_t get_u64(const unsigned char *from)
 	return value;
 }
 
-/* How many blocks the squashfs at the file's beginning takes. */
+/* How many blocks the squashfs at the file's beginning takes; VERITY_NONE: it is none. */
 static int squashfs_blocks(int fd, uint64_t size, uint64_t *ret, struct err *err)
 {
 	unsigned char head[SQUASHFS_BYTES_USED + 8];
 
 	if (size < sizeof(head))
-		return err_set(err, ERR_INVALID, "the image is no squashfs");
+		return VERITY_NONE;
 	int rc = read_at(fd, head, sizeof(head), 0, err);
 	if (rc < 0)
 		return rc;
 	uint64_t used = get_u64(head + SQUASHFS_BYTES_USED);
 	if (memcmp(head, "hsqs", 4) != 0)
-		return err_set(err, ERR_INVALID, "the image is no squashfs");
+		return VERITY_NONE;
 	if (used == 0 || used > size)
 		return err_set(err, ERR_INVALID, "the image was cut: its squashfs is longer than the file");
 	*ret = (used + VERITY_BLOCK - 1) / VERITY_BLOCK;

@@ -22,7 +22,7 @@ int verity_append(int fd, struct verity *ret, struct err *err) must_check;
 
 enum { VERITY_NONE = 1 };
 /* What stands in the file; reads one block of the tree, so it is for a file whose digest has been checked.
- * VERITY_NONE: a squashfs without a tree. */
+ * VERITY_NONE: there is no tree. */
 int verity_read(int fd, struct verity *ret, struct err *err) must_check;
 /* Computes the tree anew and compares all of it. ERR_INVALID names the first block that differs. */
 int verity_check(int fd, const struct verity *v, struct err *err) must_check;

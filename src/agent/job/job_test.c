@@ -353,6 +353,7 @@ static int begin(void **state)
 	w.agent.host.vms_fd = folder(&w, "vms");
 	w.agent.host.assets_fd = folder(&w, "assets");
 	w.agent.host.scratch_fd = folder(&w, "scratch");
+	w.agent.host.verified_fd = folder(&w, "verified");
 	assert_int_equal(process_self_exec_fd(&w.agent.host.self_fd, &w.err), 0);
 	put_asset(&w, "vmlinux");
 	put_asset(&w, "initrd");
@@ -375,6 +376,7 @@ static int end(void **state)
 	fd_close(&w->agent.host.assets_fd);
 	fd_close(&w->agent.host.scratch_fd);
 	fd_close(&w->agent.host.self_fd);
+	fd_close(&w->agent.host.verified_fd);
 	return dir_remove(AT_FDCWD, w->path, &w->err);
 }
 

@@ -85,6 +85,7 @@ struct agent_job {
 
 	/* What the worker made last, or why not. */
 	struct vm_shim prepared;
+	struct image image; /* what it was started from, by this agent */
 	struct err work_err;
 
 	struct shim_link *link;

@@ -14,7 +14,7 @@ static const int64_t report_timeout_ns = 10 * NS_PER_S;
 static const int64_t report_retry_base_ns = 500 * NS_PER_MS;
 static const int64_t report_retry_max_ns = 15 * NS_PER_S;
 
-enum { BOOT_PAIRS = 5, BOOT_TEXT_SIZE = 24 };
+enum { BOOT_PAIRS = 6, BOOT_TEXT_SIZE = 24 };
 
 struct boot_pairs {
 	struct js_pair items[BOOT_PAIRS];
@@ -30,17 +30,21 @@ static void add_ms(struct boot_pairs *p, const char *key, int64_t ns)
 	p->items[p->count++] = (struct js_pair){key, text};
 }
 
-/* How long the parts of the boot took: for people and for the benchmark. */
-static struct js_pairs boot_pairs(const struct job_times *t, struct boot_pairs *p)
+/* What booted, and how long the parts of that took: for people and for the benchmark. */
+static struct js_pairs boot_pairs(const struct agent_job *j, struct boot_pairs *p)
 {
-	if (t->vmm_started_ns == 0 || t->answered_ns == 0 || t->running_ns == 0)
-		return (struct js_pairs){0};
-	p->items[p->count++] = (struct js_pair){"boot.accel", t->accel};
-	if (t->leased_ns != 0)
-		add_ms(p, "boot.vmm_ms", t->vmm_started_ns - t->leased_ns);
-	add_ms(p, "boot.kernel_ms", t->kernel_ns);
-	add_ms(p, "boot.hello_ms", t->answered_ns - t->vmm_started_ns);
-	add_ms(p, "boot.job_ms", t->running_ns - t->answered_ns);
+	const struct job_times *t = &j->times;
+
+	if (j->image.digest[0] != '\0' && t->answered_ns != 0)
+		p->items[p->count++] = (struct js_pair){"rootfs_hash", j->image.digest};
+	if (t->vmm_started_ns != 0 && t->answered_ns != 0 && t->running_ns != 0) {
+		p->items[p->count++] = (struct js_pair){"boot.accel", t->accel};
+		if (t->leased_ns != 0)
+			add_ms(p, "boot.vmm_ms", t->vmm_started_ns - t->leased_ns);
+		add_ms(p, "boot.kernel_ms", t->kernel_ns);
+		add_ms(p, "boot.hello_ms", t->answered_ns - t->vmm_started_ns);
+		add_ms(p, "boot.job_ms", t->running_ns - t->answered_ns);
+	}
 	return (struct js_pairs){p->items, p->count};
 }
 
@@ -59,7 +63,7 @@ static struct js *encode_report(const struct agent_job *j, enum report_step step
 
 	if (step == REPORT_RUNNING) {
 		r.status = "running";
-		r.metadata = boot_pairs(&j->times, &pairs);
+		r.metadata = boot_pairs(j, &pairs);
 	}
 	if (step == REPORT_END) {
 		r.status = j->result.status;
@@ -68,7 +72,7 @@ static struct js *encode_report(const struct agent_job *j, enum report_step step
 		r.exit_code = j->result.exit_code;
 		r.signal = j->result.signal;
 		r.last_seq = j->result.last_seq;
-		r.metadata = boot_pairs(&j->times, &pairs);
+		r.metadata = boot_pairs(j, &pairs);
 	}
 	return status_report_encode(&r);
 }

@@ -34,6 +34,7 @@ static void prepare(void *ctx)
 			       &(struct vm_order){.job_id = j->job_id,
 						  .attempt = j->attempt,
 						  .image = j->order->image,
+						  .image_digest = j->order->image_digest,
 						  .disk_mb = j->order->disk_mb},
 			       &j->prepared, &j->work_err);
 }
@@ -65,6 +66,7 @@ static void give_orders(struct agent_job *j)
 
 	if (job_shim_start(j, &err) == 0) {
 		metrics_inc(j->agent->metrics, M_JOBS_STARTED);
+		j->image = j->prepared.image;
 		job_enter(j, LIFE_BOOTING);
 		job_shim_guard(j, on_overdue, job_timeout(j) + j->agent->settings->vm_shutdown_grace + overdue_ns);
 		job_report(j, REPORT_STARTING);
