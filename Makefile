@@ -51,12 +51,13 @@ test-asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory test BUILD=$(BUILD)-asan \
 		MESON_FLAGS='-Db_sanitize=address,undefined -Db_lundef=false'
 
-# The program of the schema before: from before the last migration.
-PREVIOUS ?= $(shell git log -1 --diff-filter=A --format=%H^ -- src/store/migrations)
-test-previous: build ## the program of the schema before (PREVIOUS=COMMIT) beside this one, on one database
-	@for database in $(DATABASES); do \
-		NIMBUS_TEST_PREVIOUS=$(PREVIOUS) NIMBUS_BUILD=$(BUILD) $(PYTHON) -m pytest -q -p no:cacheprovider \
-			tests/blackbox/test_schema.py -k previous --database $$database || exit 1; \
+# The program of before: the last one with the schema that older installations have.
+PREVIOUS ?= c7ae2c9
+test-previous: assets ## the program of before (PREVIOUS=COMMIT) beside this one, and this one on its data and running jobs
+	@folder=$$(mktemp -d) && chmod 755 $$folder && trap 'rm -rf '$$folder EXIT && for database in $(DATABASES); do \
+		NIMBUS_TEST_PREVIOUS=$(PREVIOUS) NIMBUS_TEST_PREVIOUS_BUILD=$$folder NIMBUS_BUILD=$(BUILD) \
+			$(PYTHON) -m pytest -q -p no:cacheprovider tests/blackbox/test_schema.py tests/blackbox/test_upgrade.py \
+			-k previous --database $$database || exit 1; \
 	done
 
 test-tsan: ## the threaded tests under ThreadSanitizer

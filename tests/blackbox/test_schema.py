@@ -1,6 +1,5 @@
 """Expand and contract: what an older program does stays valid on the newest schema, on both databases. And that older
-program itself, built from the repository's history, beside this one: NIMBUS_TEST_PREVIOUS=COMMIT, since it takes a
-build (`make test-previous`)."""
+program itself beside this one (previous.py)."""
 
 import json
 import os
@@ -15,6 +14,7 @@ import pytest
 import requests
 
 import database
+import previous
 from chaos import PythonAgent, free_port
 from planes import answers
 from system import NIMBUS, PATIENCE, ROOT, open_folder, wait_until
@@ -177,20 +177,6 @@ def test_older_statements_are_valid_on_the_newest_schema(fixture, tmp_path):
 # --- the older program itself ---
 
 
-def build(commit, folder):
-    """Its binary, kept between runs where NIMBUS_TEST_PREVIOUS_BUILD names a folder."""
-    kept = os.environ.get("NIMBUS_TEST_PREVIOUS_BUILD")
-    source = pathlib.Path(kept or folder) / "previous"
-    if not (source / "build" / "nimbus").exists():
-        shutil.rmtree(source, ignore_errors=True)
-        source.mkdir(parents=True)
-        archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True)
-        subprocess.run(["tar", "x"], cwd=source, input=archive.stdout, check=True)
-        subprocess.run(["meson", "setup", "build", "-Dtests=disabled"], cwd=source, check=True, capture_output=True)
-        subprocess.run(["ninja", "-C", "build", "nimbus"], cwd=source, check=True, capture_output=True)
-    return source / "build" / "nimbus"
-
-
 class Alone:
     """A control plane by itself; what PythonAgent wants of a system."""
 
@@ -224,12 +210,12 @@ class Alone:
         return self.process.wait(PATIENCE)
 
 
-@pytest.mark.skipif("NIMBUS_TEST_PREVIOUS" not in os.environ, reason="NIMBUS_TEST_PREVIOUS names no commit to build")
+@previous.wanted
 def test_the_previous_program_goes_on_beside_this_one(tmp_path):
-    previous = build(os.environ["NIMBUS_TEST_PREVIOUS"], tmp_path)
+    older = previous.build(tmp_path)
     with open_folder() as first, open_folder() as second:
         shared = database.fresh()
-        planes = [Alone(previous, first, **shared)]
+        planes = [Alone(older, first, **shared)]
         for name in ("keys", "secrets"):
             if (pathlib.Path(first) / name).exists():
                 shutil.copytree(pathlib.Path(first) / name, pathlib.Path(second) / name)

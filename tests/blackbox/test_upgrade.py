@@ -10,6 +10,7 @@ import time
 import pytest
 import requests
 
+import previous
 from system import BUILD, NIMBUS, System, alive, wait_until
 
 ROLES = ("control-plane", "logging-pipeline", "host-agent")
@@ -157,3 +158,30 @@ def test_sighup_reads_the_data_directorys_file_again():
         reload("", 'changed="log level info"')
         shown = (system.data / "run" / "roles.env").stat()
         assert shown.st_mode & 0o777 == 0o600
+
+
+@previous.wanted
+def test_the_previous_programs_data_and_running_jobs_go_on_under_this_one(tmp_path):
+    older = previous.build(tmp_path)
+    with System(program=older) as system:
+        ended = system.submit("echo", "before")
+        assert system.wait_final(ended)["state"] == "succeeded"
+        jobs = [system.submit("sh", "-c", SCRIPT) for _ in range(JOBS)]
+        for job in jobs:
+            system.wait_state(job, "running")
+        queued = system.submit("echo", "after")
+        before = dict(system.endpoints)
+        roles = [system.role_pid(role) for role in ROLES]
+        system.process.kill()
+        system.process.wait()
+        wait_until(lambda: not any(alive(pid) for pid in roles), "the older roles to end")
+        system.program = NIMBUS
+        system.start()
+        wait_until(lambda: system.endpoints_path.exists() and system.endpoints["pid"] != before["pid"], "endpoints")
+        for job in [*jobs, queued]:
+            found = system.wait_final(job)
+            assert found["state"] == "succeeded" and found["attempt"] == 1, found
+        for job in jobs:
+            assert system.output(job) == "".join(f"line {i}\n" for i in range(1, LINES + 1))
+        assert system.output(ended) == "before\n"
+        assert system.output(queued) == "after\n"
