@@ -11,7 +11,7 @@
 
 static struct agent_command cancel_command(int64_t job_id, int64_t fence)
 {
-	return (struct agent_command){"cancel", job_id, fence};
+	return (struct agent_command){.type = "cancel", .job_id = job_id, .fence_token = fence};
 }
 
 /* --- POST /api/jobs/lease/renew --- */
@@ -137,6 +137,8 @@ struct commands_wait {
 	/* What this answer tells, to be remembered once it is delivered. */
 	struct lease_command *told;
 	size_t told_count;
+	struct session_order *orders;
+	size_t order_count;
 };
 
 static int read_commands_call(struct app *app, struct http_request *req, struct commands_wait **ret, struct err *err)
@@ -155,14 +157,38 @@ static int read_commands_call(struct app *app, struct http_request *req, struct 
 	return 0;
 }
 
-static int reply_commands(struct http_request *req, const struct lease_command *list, size_t count)
+static int add_orders(const struct commands_wait *w, struct agent_command *commands, struct js **parsed,
+		      struct err *err)
 {
+	int r = 0;
+
+	for (size_t i = 0; i < w->order_count && r == 0; i++) {
+		const struct session_order *o = &w->orders[i];
+		r = js_parse(str_c(o->request), &parsed[i], err);
+		commands[i] = (struct agent_command){.type = "session",
+						     .job_id = o->job_id,
+						     .fence_token = o->fence,
+						     .session = o->id,
+						     .exec = parsed[i]};
+	}
+	return r;
+}
+
+static int reply_commands(struct http_request *req, const struct commands_wait *w, struct err *err)
+{
+	size_t count = w->told_count + w->order_count;
 	struct agent_command *commands = arena_calloc(http_arena(req), count + 1, sizeof(*commands));
+	struct js **parsed = arena_calloc(http_arena(req), w->order_count + 1, sizeof(*parsed));
 	const struct commands_answer answer = {.commands = {commands, count}};
 
-	for (size_t i = 0; i < count; i++)
-		commands[i] = cancel_command(list[i].job_id, list[i].fence);
-	return http_reply_shape(req, 200, &commands_answer_shape, &answer);
+	for (size_t i = 0; i < w->told_count; i++)
+		commands[i] = cancel_command(w->told[i].job_id, w->told[i].fence);
+	int r = add_orders(w, commands + w->told_count, parsed, err);
+	if (r == 0)
+		r = http_reply_shape(req, 200, &commands_answer_shape, &answer);
+	for (size_t i = 0; i < w->order_count; i++)
+		js_free(parsed[i]);
+	return r;
 }
 
 static void remember_told(void *ctx, struct http_request *req, void *arg, bool delivered)
@@ -173,6 +199,8 @@ static void remember_told(void *ctx, struct http_request *req, void *arg, bool d
 	(void)req;
 	for (size_t i = 0; i < w->told_count && delivered; i++)
 		told_add(app->told, w->told[i].job_id, w->told[i].fence, clock_monotonic_ns());
+	for (size_t i = 0; i < w->order_count && delivered; i++)
+		sessions_told(app->sessions, w->orders[i].id);
 }
 
 /* Keeps those that the agent did not get a moment ago; gives how many. */
@@ -204,15 +232,16 @@ int commands_post(void *ctx, struct http_request *req, struct err *err)
 		return r;
 	http_set_state(req, w);
 	if (http_wait_over(req))
-		return reply_commands(req, NULL, 0);
+		return reply_commands(req, &(struct commands_wait){0}, err);
 	r = leases_db_commands(&app->db, w->agent_id, http_arena(req), &w->told, &count, err);
 	if (r < 0)
 		return r;
 	fresh = untold(app, w->told, count);
 	w->told_count = fresh;
-	if (fresh > 0) {
+	w->order_count = sessions_orders(app->sessions, w->agent_id, http_arena(req), &w->orders);
+	if (fresh > 0 || w->order_count > 0) {
 		http_on_done(req, remember_told, w);
-		return reply_commands(req, w->told, fresh);
+		return reply_commands(req, w, err);
 	}
 	/* With one told a moment ago the call ends soon: the agent asks again, and gets it again if it is still due. */
 	return http_park(req, app->command_waits,

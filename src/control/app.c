@@ -17,6 +17,8 @@
 #include "store/dsn.h"
 #include "store/migrate.h"
 
+enum { UPLOADS_MAX = 64 };
+
 #define DATABASE_WAIT_NS (60 * NS_PER_S)
 #define DATABASE_PAUSE_NS (500 * NS_PER_MS)
 #define SAY_AGAIN_NS (10 * NS_PER_S)
@@ -83,6 +85,15 @@ static int open_database(struct app *app, const struct app_opts *o, struct err *
 	return r != 0 ? r : sql_migrate(app->sql, "control", err);
 }
 
+static int open_files(struct app *app, const struct app_opts *o, struct err *err)
+{
+	autofree char *folder = xasprintf("%s/control/files", o->data_dir);
+	const struct blobs_opts opts = {
+		.folder = folder, .min_free = app->common->min_free_disk, .uploads_max = UPLOADS_MAX};
+
+	return blobs_open(&opts, &app->files, err);
+}
+
 static struct http_server *make_server(struct app *app, const struct role_serving *serving)
 {
 	app->server_opts = (struct http_server_opts){
@@ -102,6 +113,9 @@ static int start(struct app *app, struct err *err)
 	struct worker *const workers[] = {app->processor, app->expirer,	    app->log_sealer,
 					  app->admitter,  app->peer_worker, app->keeper};
 	int r = peers_listen(app->peers, err);
+
+	if (r == 0)
+		r = sessions_start(app->sessions, err);
 
 	for (size_t i = 0; i < ARRAY_LEN(workers) && r == 0; i++)
 		r = worker_start(workers[i], err);
@@ -123,6 +137,8 @@ static void app_free(struct app *app)
 	http_wait_list_free(app->command_waits);
 	http_server_free(app->server);
 	http_client_free(app->client);
+	sessions_free(app->sessions);
+	blobs_free(app->files);
 	app_keys_free(app);
 	metrics_free(app->metrics);
 	told_free(app->told);
@@ -165,6 +181,7 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 	app->plane = plane_name(o);
 	app->metrics = metrics_new(control_metrics, CONTROL_METRIC_COUNT);
 	app->told = told_new();
+	app->sessions = sessions_new();
 	app->outage = outage_new();
 	app->peers = peers_new(app, is_shared(o->settings->database_url));
 	app->peer_worker = worker_new(peers_pass, app);
@@ -183,6 +200,8 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 		r = app_keys_open(app, o->data_dir, err);
 	if (r == 0)
 		r = open_database(app, o, err);
+	if (r == 0)
+		r = open_files(app, o, err);
 	if (r == 0)
 		r = http_client_new(NULL, &app->client, err);
 	if (r != 0)

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "auth/keys.h"
@@ -16,6 +17,7 @@
 #include "control/db/db.h"
 #include "control/outage.h"
 #include "control/peers.h"
+#include "control/sessions.h"
 #include "control/told.h"
 #include "control/webhook_secrets.h"
 #include "control/worker.h"
@@ -23,6 +25,7 @@
 #include "net/http_client.h"
 #include "net/http_server.h"
 #include "net/metrics.h"
+#include "store/blobs.h"
 #include "store/sql.h"
 
 struct role;
@@ -48,9 +51,13 @@ struct app {
 	struct http_server *server;
 	struct http_wait_list *lease_waits;   /* tags: struct lease_wait, of lease_api.c */
 	struct http_wait_list *command_waits; /* tags: the agent's id */
-	struct told *told;		      /* commands that agents got a moment ago */
-	struct outage *outage;		      /* of the database */
-	struct peers *peers;		      /* the other control planes on this database */
+	struct sessions *sessions;
+	struct blobs *files;	/* of jobs */
+	atomic_bool files_over; /* a job with files has ended */
+	int64_t files_due_ns;	/* when they are swept: the expirer's own */
+	struct told *told;	/* commands that agents got a moment ago */
+	struct outage *outage;	/* of the database */
+	struct peers *peers;	/* the other control planes on this database */
 	struct worker *peer_worker;
 	struct worker *processor; /* of deliveries */
 	struct worker *expirer;

@@ -25,6 +25,23 @@ static void count(struct app *app, const struct job_event *e)
 	}
 }
 
+/* Its shim may have said so itself. */
+static void tell_session(struct app *app, const struct job_event *e)
+{
+	const struct session_exit exit = {
+		.code = (int32_t)e->exit_code,
+		.signal = (uint32_t)e->signal,
+		.queued_ns = -1,
+		.vm_ns = -1,
+		.ran_ns = -1,
+		.gone_ns = -1,
+		.reason = e->reason != NULL ? e->reason : job_state_text(e->to),
+		.text = e->message != NULL ? e->message : "",
+	};
+
+	sessions_job_ended(app->sessions, e->job_id, &exit);
+}
+
 static const char *const event_names[] = {
 	[JOB_EVENT_CREATED] = "job created",
 	[JOB_EVENT_MOVED] = "job moved",
@@ -47,6 +64,10 @@ void control_event(void *ctx, const struct job_event *e)
 	if (e->type == JOB_EVENT_CANCEL_REQUESTED && e->agent_id != NULL)
 		if (!commands_wake(app, e->agent_id))
 			peers_tell_agent(app->peers, e->agent_id);
+	if (e->from != e->to && job_state_final(e->to))
+		tell_session(app, e);
+	if (e->has_files && job_state_final(e->to))
+		atomic_store(&app->files_over, true);
 	if (e->seal_due)
 		worker_wake(app->log_sealer);
 }

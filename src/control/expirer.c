@@ -12,6 +12,7 @@
 
 #define PERIOD_NS (250 * NS_PER_MS)
 #define SWEEP_EVERY_NS (30 * NS_PER_S)
+#define FILES_EVERY_NS (20 * NS_PER_S)
 
 static void sweep(struct app *app)
 {
@@ -41,6 +42,12 @@ int64_t expirer_pass(void *ctx)
 	if (r == 0 && clock_monotonic_ns() >= app->sweep_due_ns) {
 		sweep(app);
 		app->sweep_due_ns = clock_monotonic_ns() + SWEEP_EVERY_NS;
+	}
+	bool files_due = atomic_exchange(&app->files_over, false) || clock_monotonic_ns() >= app->files_due_ns;
+	if (r == 0 && files_due) {
+		r = files_sweep(app, &err);
+		outage_note(app->outage, r, &err, "old files of jobs");
+		app->files_due_ns = clock_monotonic_ns() + FILES_EVERY_NS;
 	}
 	return PERIOD_NS;
 }

@@ -15,6 +15,7 @@ enum {
 	ACCESS_AGENT = TOKEN_BIT(TOKEN_AGENT),
 	ACCESS_ADMIN = TOKEN_BIT(TOKEN_ADMIN),
 	ACCESS_USER = TOKEN_BIT(TOKEN_USER),
+	ACCESS_JOB = TOKEN_BIT(TOKEN_JOB), /* a shim */
 	ACCESS_READ = ACCESS_ADMIN | ACCESS_AGENT | ACCESS_USER,
 	ACCESS_METRICS = 1 << 16, /* the metrics token, or a loopback peer where there is none */
 };
@@ -39,6 +40,10 @@ const char *own_agent(const struct http_request *req);
 /* ERR_LIMIT with Retry-After: there is room again in `wait_ns`. */
 int refuse_for(struct app *app, struct http_request *req, int64_t wait_ns, const char *what, struct err *err)
 	must_check;
+/* What the token of a shim may: the word in its scopes. */
+#define JOB_TOKEN_SCOPE "job"
+/* A shim's token is for this job's files and sessions; every other caller passes. ERR_FORBIDDEN. */
+int require_job_token(const struct http_request *req, int64_t job_id, struct err *err) must_check;
 /* ERR_INVALID_FIELD. */
 int path_id(const struct http_request *req, int64_t *ret, struct err *err) must_check;
 
@@ -58,6 +63,17 @@ http_handle_fn agent_token, agents_list, agents_audit, keys_list; /* agents_api.
 http_handle_fn agent_get, agent_drain, agent_resume;		  /* drain_api.c */
 http_handle_fn overview_get;					  /* overview_api.c */
 http_handle_fn status_get, health, ready, metrics_show, jwks_get; /* status_api.c */
+
+extern const struct http_sink input_sink, output_sink; /* files_api.c */
+http_handle_fn input_get, output_get;		       /* files_api.c */
+http_handle_fn session_get, session_shim;	       /* sessions_api.c */
+http_handle_fn exec_post, exec_get, exec_shim;	       /* sessions_api.c */
+struct job_extras;
+/* What the body of a submit asks for beyond a command, and how it is kept (NULL: nothing). submit_extras.c */
+int submit_extras(struct http_request *req, struct job_extras *ret, struct err *err) must_check;
+const char *submit_extras_text(const struct job_extras *extras, struct arena *a);
+/* Ends jobs whose files do not come, removes files that have had their time. */
+int files_sweep(struct app *app, struct err *err) must_check; /* files_api.c */
 
 /* Tells waiting calls and counters what has happened; `ctx` is the app. */
 void control_event(void *ctx, const struct job_event *event); /* events.c */

@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "control/control_metrics.h"
 #include "control/db/agents_db.h"
+#include "control/db/job_files.h"
 #include "control/db/leases_db.h"
 #include "control/handlers.h"
 #include "control/job_json.h"
@@ -207,9 +208,10 @@ static const char *name_image(const struct app *app, const char *image, char dig
 	return fd >= 0 && assets_rootfs_digest(fd, str_c(image), digest, NULL) == 0 ? digest : NULL;
 }
 
-static int mint_log_token(const struct app *app, const struct job *job, struct secret **ret, struct err *err)
+/* For what its shim does in the job's name: `scopes` says what. */
+static int mint_job_token(const struct app *app, const struct job *job, const char *scopes, struct secret **ret,
+			  struct err *err)
 {
-	autovar(buf) scopes = {0};
 	struct claims c = {
 		.audience = TOKEN_JOB,
 		.org_id = job->org_id,
@@ -217,8 +219,7 @@ static int mint_log_token(const struct app *app, const struct job *job, struct s
 		.attempt = job->attempt,
 	};
 
-	scope_append(&scopes, SCOPE_PUSH, job->org_id, NULL);
-	(void)snprintf(c.scopes, sizeof(c.scopes), "%s", scopes.data);
+	(void)snprintf(c.scopes, sizeof(c.scopes), "%s", scopes);
 	(void)snprintf(c.subject, sizeof(c.subject), "job-%" PRId64, job->id);
 	return token_mint(app->keyring, &c, clock_unix_ns(), (job->timeout_s + LOG_TOKEN_EXTRA_S) * NS_PER_S, ret, err);
 }
@@ -239,6 +240,14 @@ static int mint_services_token(const struct app *app, const struct job *job, str
 	(void)snprintf(c.subject, sizeof(c.subject), "job-%" PRId64 "-services", job->id);
 	return token_mint(app->keyring, &c, clock_unix_ns(), (job->timeout_s + SERVICES_TOKEN_EXTRA_S) * NS_PER_S, ret,
 			  err);
+}
+
+static int mint_log_token(const struct app *app, const struct job *job, struct secret **ret, struct err *err)
+{
+	autovar(buf) scopes = {0};
+
+	scope_append(&scopes, SCOPE_PUSH, job->org_id, NULL);
+	return mint_job_token(app, job, scopes.data, ret, err);
 }
 
 struct lease_given {
@@ -267,6 +276,8 @@ static int reply_lease(struct app *app, struct http_request *req, const struct j
 	struct lease_given *given = arena_alloc(http_arena(req), sizeof(*given));
 	autoptr(secret) token = NULL;
 	autoptr(secret) services_token = NULL;
+	autoptr(secret) job_token = NULL;
+	struct job_extras extras = {0};
 	struct lease_answer answer;
 	char digest[ASSETS_DIGEST_SIZE];
 	int r;
@@ -276,6 +287,10 @@ static int reply_lease(struct app *app, struct http_request *req, const struct j
 	r = mint_log_token(app, job, &token, err);
 	if (r == 0)
 		r = mint_services_token(app, job, &services_token, err);
+	if (r == 0)
+		r = mint_job_token(app, job, JOB_TOKEN_SCOPE, &job_token, err);
+	if (r == 0)
+		r = job_extras_of(job, http_arena(req), &extras, err);
 	if (r < 0)
 		return r;
 	answer = (struct lease_answer){
@@ -284,8 +299,10 @@ static int reply_lease(struct app *app, struct http_request *req, const struct j
 		.fence_token = job->fence,
 		.lease_ttl_seconds = app->settings->lease_ttl / NS_PER_S,
 	};
-	answer.job.log_token = secret_reveal(token).data;		/* to its agent */
-	answer.job.services_token = secret_reveal(services_token).data; /* the same */
+	answer.job.extras = extras;
+	answer.job.job_token = secret_reveal(job_token).data; /* to its agent, as the other two */
+	answer.job.log_token = secret_reveal(token).data;
+	answer.job.services_token = secret_reveal(services_token).data;
 	answer.job.image_digest = name_image(app, job->image, digest);
 	given->said = true;
 	return http_reply_js(req, 200, lease_answer_encode(&answer));

@@ -10,7 +10,7 @@
 #include "control/handlers.h"
 #include "model/limits.h"
 
-enum { WEBHOOK_MAX = 25 << 20, SUBMIT_MAX = 1 << 20, AGENT_MAX = 64 << 10 };
+enum { WEBHOOK_MAX = 25 << 20, SUBMIT_MAX = 1 << 20, EXEC_MAX = 64 << 10, AGENT_MAX = 64 << 10 };
 
 int refuse_for(struct app *app, struct http_request *req, int64_t wait_ns, const char *what, struct err *err)
 {
@@ -41,6 +41,9 @@ static int pass_admin(struct app *app, struct http_request *req, struct err *err
 	return refuse_for(app, req, verdict.wait_ns, "Admin rate limit exceeded", err);
 }
 
+/* NIMBUS_JOB_FILES_MAX is what counts. */
+#define FILE_MAX ((size_t)INT64_MAX)
+
 #define ADMIN_CALL(handler)                                                                \
 	static int limited_##handler(void *ctx, struct http_request *req, struct err *err) \
 	{                                                                                  \
@@ -50,6 +53,7 @@ static int pass_admin(struct app *app, struct http_request *req, struct err *err
 	}
 
 ADMIN_CALL(job_submit)
+ADMIN_CALL(exec_post)
 ADMIN_CALL(jobs_recent)
 ADMIN_CALL(job_get)
 ADMIN_CALL(job_why)
@@ -77,6 +81,18 @@ const struct http_route control_routes[] = {
 	{"GET", "/api/jobs/{id}/history", HTTP_WORKER, ACCESS_READ, .handle = limited_job_history},
 	{"POST", "/api/jobs/{id}/cancel", HTTP_WORKER, ACCESS_ADMIN, AGENT_MAX, limited_job_cancel},
 	{"POST", "/api/jobs/{id}/retry", HTTP_WORKER, ACCESS_ADMIN, SUBMIT_MAX, limited_job_retry_post},
+
+	/* Parts of what a submit began, which was counted: not counted again. */
+	{"PUT", "/api/jobs/{id}/workspace", HTTP_SINK, ACCESS_ADMIN, FILE_MAX, .sink = &input_sink},
+	{"PUT", "/api/jobs/{id}/inputs/{n}", HTTP_SINK, ACCESS_ADMIN, FILE_MAX, .sink = &input_sink},
+	{"GET", "/api/jobs/{id}/inputs/{n}", HTTP_WORKER, ACCESS_JOB, .handle = input_get},
+	{"PUT", "/api/jobs/{id}/outputs/{n}", HTTP_SINK, ACCESS_JOB, FILE_MAX, .sink = &output_sink},
+	{"GET", "/api/jobs/{id}/outputs/{n}", HTTP_WORKER, ACCESS_ADMIN, .handle = output_get},
+	{"GET", "/api/jobs/{id}/session", HTTP_WORKER, ACCESS_ADMIN, .handle = session_get},
+	{"GET", "/api/jobs/{id}/session/shim", HTTP_WORKER, ACCESS_JOB, .handle = session_shim},
+	{"POST", "/api/jobs/{id}/exec", HTTP_WORKER, ACCESS_ADMIN, EXEC_MAX, limited_exec_post},
+	{"GET", "/api/jobs/{id}/exec/{session}", HTTP_WORKER, ACCESS_ADMIN, .handle = exec_get},
+	{"GET", "/api/jobs/{id}/exec/{session}/shim", HTTP_WORKER, ACCESS_JOB, .handle = exec_shim},
 
 	{"POST", "/api/jobs/lease", HTTP_WORKER, ACCESS_AGENT, AGENT_MAX, lease_post},
 	{"POST", "/api/jobs/lease/renew", HTTP_WORKER, ACCESS_AGENT, AGENT_MAX, renew_post},

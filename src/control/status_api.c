@@ -159,6 +159,32 @@ static void set_bounds(struct app *app)
 		    (double)(http_wait_count(app->lease_waits) + http_wait_count(app->command_waits)));
 }
 
+#define NAME(rest) "nimbus_control_plane_" rest
+
+/* Numbers that their modules count themselves. */
+static const struct metric transfer_metrics[] = {
+	{NAME("sessions"), METRIC_GAUGE, "sessions, also those of which one end is there"},
+	{NAME("sessions_limit"), METRIC_GAUGE, "how many there may be"},
+	{NAME("sessions_buffered_bytes"), METRIC_GAUGE, "bytes that an end has not taken yet"},
+	{NAME("sessions_begun_total"), METRIC_COUNTER, "sessions of which both ends came"},
+	{NAME("sessions_bytes_total"), METRIC_COUNTER, "bytes that sessions moved, both ways"},
+	{NAME("file_uploads"), METRIC_GAUGE, "files of jobs that are being sent"},
+	{NAME("file_uploads_limit"), METRIC_GAUGE, "how many there may be"},
+	{NAME("files_stored_total"), METRIC_COUNTER, "files of jobs that are durable"},
+	{NAME("files_stored_bytes_total"), METRIC_COUNTER, "their bytes"},
+};
+
+static void write_transfers(struct app *app, struct buf *out)
+{
+	struct sessions_counts s = sessions_counts(app->sessions);
+	struct blobs_counts f = blobs_counts(app->files);
+	const double numbers[ARRAY_LEN(transfer_metrics)] = {
+		(double)s.current, (double)s.max,	  (double)s.buffered, (double)s.begun,	     (double)s.bytes,
+		(double)f.uploads, (double)f.uploads_max, (double)f.stored,   (double)f.stored_bytes};
+
+	metrics_write_numbers(transfer_metrics, ARRAY_LEN(transfer_metrics), numbers, out);
+}
+
 int metrics_show(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
@@ -171,6 +197,7 @@ int metrics_show(void *ctx, struct http_request *req, struct err *err)
 	metrics_set(app->metrics, M_DATABASE_UP, r == 0);
 	set_bounds(app);
 	metrics_write(app->metrics, &text);
+	write_transfers(app, &text);
 	http_metrics_write(app->server, &text);
 	return http_reply_buf(req, 200, METRICS_CONTENT_TYPE, &text);
 }

@@ -9,6 +9,7 @@
 #include "control/db/jobs_db.h"
 #include "control/handlers.h"
 #include "control/job_json.h"
+#include "model/job_extras.h"
 #include "model/limits.h"
 #include "model/names.h"
 
@@ -29,6 +30,7 @@ struct submit {
 	int64_t max_attempts;
 	const char *network;
 	const char *idempotency_key;
+	struct job_extras extras;
 };
 
 #define FIELD(json, kind, member, ...)                                                                          \
@@ -189,6 +191,8 @@ static int submit(struct app *app, const struct submit *s, const struct label_se
 		.max_attempts = or_default(s->max_attempts, app->settings->max_attempts),
 		.network = s->network,
 		.idempotency_key = s->idempotency_key,
+		.extras = submit_extras_text(&s->extras, a),
+		.waits_for_files = s->extras.inputs.count > 0,
 	};
 
 	return jobs_db_submit(&app->db, &spec, a, ret, err);
@@ -202,6 +206,8 @@ int job_submit(void *ctx, struct http_request *req, struct err *err)
 	struct job job;
 	int r = http_body_decode(req, &submit_shape, &s, err);
 
+	if (r == 0)
+		r = submit_extras(req, &s.extras, err);
 	if (r == 0)
 		r = check(app, &s, http_arena(req), &labels, err);
 	if (r == 0)

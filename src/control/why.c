@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "control/db/admission.h"
+#include "control/db/job_files.h"
 
 struct parked_reason {
 	const char *reason;
@@ -15,6 +16,7 @@ struct parked_reason {
 static const struct parked_reason parked_reasons[] = {
 	{"github_app_not_configured",
 	 "it waits for a GitHub App, and none is configured; NIMBUS_GITHUB_DRY_RUN=true lets it run as a plain job"},
+	{JOB_FILES_REASON, "it waits for its files, which its client has to send"},
 	{"github_in_progress", "GitHub gave it to another runner"},
 	{ADMISSION_REASON, "its organisation is over its rate of new jobs; it is let in when there is room"},
 	{"github_waiting", "GitHub holds it back until its deployment is approved"},

@@ -87,6 +87,8 @@ static const struct config_key control_keys[] = {
 	     .help = "Seconds that a lease lasts without renewal."),
 	LIVE(control_settings, "JOB_MAX_ATTEMPTS", CONFIG_INT, max_attempts, .fallback = "3", .min = 1, .max = 10,
 	     .help = "How often a job is leased before a lost lease makes it dead."),
+	LIVE(control_settings, "JOB_FILES_MAX", CONFIG_SIZE, job_files_max, .fallback = "10G", .min = 1 << 20,
+	     .max = INT64_C(1) << 50, .help = "Largest tar that a job is sent, or sends back."),
 	LIVE(control_settings, "METRICS_TOKEN", CONFIG_SECRET, metrics_token,
 	     .help = "Bearer token for /metrics; unset: loopback peers only."),
 	LIVE(control_settings, "LOG_SINK_URL", CONFIG_URL, log_sink_url, .help = "Base URL of the logging pipeline."),

@@ -47,6 +47,7 @@ struct control_settings {
 	bool require_https;
 	int64_t lease_ttl; /* ns */
 	int64_t max_attempts;
+	int64_t job_files_max;	      /* bytes of one */
 	struct secret *metrics_token; /* NULL: loopback peers only */
 	char *log_sink_url;	      /* where attempts are sealed; NULL: nowhere */
 	char *assets_dir;	      /* names the rootfs images; NULL: DATA/assets */

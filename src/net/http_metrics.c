@@ -22,6 +22,8 @@ static const struct metric table[] = {
 	{NAME("requests_queued_limit"), METRIC_GAUGE, "how many there may be"},
 	{NAME("body_bytes"), METRIC_GAUGE, "bodies of requests in memory"},
 	{NAME("body_bytes_limit"), METRIC_GAUGE, "how much there may be"},
+	{NAME("upgraded"), METRIC_GAUGE, "connections that are no more HTTP's"},
+	{NAME("upgraded_limit"), METRIC_GAUGE, "how many there may be"},
 };
 
 void http_metrics_write(struct http_server *s, struct buf *out)
@@ -44,6 +46,8 @@ void http_metrics_write(struct http_server *s, struct buf *out)
 	numbers[at++] = (double)now.queued_max;
 	numbers[at++] = (double)now.body_bytes;
 	numbers[at++] = HTTP_BODIES_MAX;
+	numbers[at++] = (double)now.upgraded;
+	numbers[at++] = (double)now.upgraded_max;
 	assert(at <= ARRAY_LEN(numbers));
 	metrics_write_numbers(table, ARRAY_LEN(table), numbers, out);
 }

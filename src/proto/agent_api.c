@@ -80,6 +80,8 @@ static const struct js_field job_assignment_fields[] = {
 	FIELD(struct job_assignment, timeout_seconds, JS_FIELD_I64, .min = 0, .max = JOB_TIMEOUT_S_MAX),
 	FIELD(struct job_assignment, network, JS_FIELD_TEXT, .max = 32),
 	FIELD(struct job_assignment, services_token, JS_FIELD_TEXT),
+	FIELD(struct job_assignment, extras, JS_FIELD_OBJECT, .shape = &job_extras_shape),
+	FIELD(struct job_assignment, job_token, JS_FIELD_TEXT, .flags = JS_OMIT_EMPTY),
 	FIELD(struct job_assignment, log_token, JS_FIELD_TEXT),
 };
 static const struct js_shape job_assignment_shape = JS_SHAPE(struct job_assignment, job_assignment_fields);
@@ -138,8 +140,25 @@ static const struct js_field agent_command_fields[] = {
 	FIELD(struct agent_command, type, JS_FIELD_TEXT, .flags = JS_REQUIRED, .max = 64),
 	FIELD(struct agent_command, job_id, JS_FIELD_I64, .flags = JS_NULL_ZERO),
 	FIELD(struct agent_command, fence_token, JS_FIELD_I64, .flags = JS_NULL_ZERO),
+	FIELD(struct agent_command, session, JS_FIELD_TEXT, .flags = JS_OMIT_EMPTY, .max = 64),
+	FIELD(struct agent_command, exec, JS_FIELD_ANY, .flags = JS_OMIT_EMPTY),
 };
 static const struct js_shape agent_command_shape = JS_SHAPE(struct agent_command, agent_command_fields);
+
+static const struct js_field exec_tty_fields[] = {
+	FIELD(struct exec_tty, rows, JS_FIELD_I64, .min = 0, .max = JOB_ROWS_MAX),
+	FIELD(struct exec_tty, cols, JS_FIELD_I64, .min = 0, .max = JOB_ROWS_MAX),
+};
+const struct js_shape exec_tty_shape = JS_SHAPE(struct exec_tty, exec_tty_fields);
+
+static const struct js_field exec_request_fields[] = {
+	FIELD(struct exec_request, argv, JS_FIELD_TEXTS, .flags = JS_REQUIRED, .max = JOB_ARGV_MAX),
+	FIELD(struct exec_request, env, JS_FIELD_PAIRS, .max = JOB_ENV_MAX),
+	FIELD(struct exec_request, cwd, JS_FIELD_TEXT, .flags = JS_OMIT_EMPTY, .max = JOB_PATH_MAX),
+	{"stdin", JS_FIELD_BOOL, .offset = offsetof(struct exec_request, stdin_open)},
+	FIELD(struct exec_request, tty, JS_FIELD_OBJECT, .shape = &exec_tty_shape),
+};
+const struct js_shape exec_request_shape = JS_SHAPE(struct exec_request, exec_request_fields);
 
 static const struct js_field renew_answer_fields[] = {
 	FIELD(struct renew_answer, renewed, JS_FIELD_BOOL),

@@ -9,6 +9,7 @@
 
 #include "base/compiler.h"
 #include "base/js.h"
+#include "model/job_extras.h"
 
 /* --- POST /api/jobs/lease --- */
 
@@ -56,7 +57,9 @@ struct job_assignment {
 	int64_t memory_mb;
 	int64_t disk_mb;
 	int64_t timeout_seconds;
-	const char *network;	    /* JOB_NETWORK_...; NULL: none */
+	const char *network; /* JOB_NETWORK_...; NULL: none */
+	struct job_extras extras;
+	const char *job_token;	    /* for its files and sessions */
 	const char *services_token; /* what the shim adds for the job; as secret as the next. NULL: an older server */
 	const char *log_token;	    /* a secret: whoever decodes moves it into a struct secret */
 };
@@ -83,10 +86,26 @@ struct renew_request {
 extern const struct js_shape renew_request_shape;
 
 struct agent_command {
-	const char *type; /* "cancel"; others are for newer agents */
+	const char *type; /* "cancel", "session"; others are for newer agents */
 	int64_t job_id;
 	int64_t fence_token;
+	const char *session;   /* "session": its id ... */
+	const struct js *exec; /* ... and the command: exec_request_shape */
 };
+
+/* POST /api/jobs/{id}/exec: a command in a running job. */
+enum { EXEC_BYTES_MAX = 32768 }; /* argv and env: they travel in one message to the shim */
+struct exec_request {
+	struct js_texts argv;
+	struct js_pairs env;
+	const char *cwd; /* NULL: the guest's default */
+	bool stdin_open;
+	struct exec_tty {
+		int64_t rows; /* 0: pipes */
+		int64_t cols;
+	} tty;
+};
+extern const struct js_shape exec_request_shape, exec_tty_shape;
 
 /* secret_env is apart, for it is no matter of shapes: an object of strings beside these. */
 struct renew_answer {

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/crypto.h"
 #include "base/encoding.h"
 #include "base/file.h"
@@ -47,7 +48,7 @@ struct blob_upload {
 
 /* --- the folder --- */
 
-int blobs_each(struct blobs *b, int (*fn)(void *ctx, const char *name, struct err *err), void *ctx, struct err *err)
+int blobs_each(struct blobs *b, blob_fn *fn, void *ctx, struct err *err)
 {
 	int fd = openat(b->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
@@ -57,9 +58,11 @@ int blobs_each(struct blobs *b, int (*fn)(void *ctx, const char *name, struct er
 		fd_close(&fd);
 		return err_sys(err, "list the blobs");
 	}
-	for (const struct dirent *e = readdir(dir); e != NULL && rc == 0; e = readdir(dir))
-		if (e->d_name[0] != '.')
-			rc = fn(ctx, e->d_name, err);
+	for (const struct dirent *e = readdir(dir); e != NULL && rc == 0; e = readdir(dir)) {
+		struct stat st;
+		if (e->d_name[0] != '.' && fstatat(b->dir_fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			rc = fn(ctx, e->d_name, st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec, err);
+	}
 	(void)closedir(dir);
 	return rc;
 }

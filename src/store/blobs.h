@@ -50,9 +50,9 @@ enum { BLOB_MISSING = 1 };
 int blob_open(struct blobs *b, const char *name, int *ret_fd, int64_t *ret_size, struct err *err) must_check;
 /* Fine where it is not there. */
 int blob_remove(struct blobs *b, const char *name, struct err *err) must_check;
-/* Every blob; fn may remove it. Gives what fn gives first that is not 0. */
-int blobs_each(struct blobs *b, int (*fn)(void *ctx, const char *name, struct err *err), void *ctx, struct err *err)
-	must_check;
+/* Every blob; fn may remove it. `stored_at`: Unix ns. Gives what fn gives first that is not 0. */
+typedef int blob_fn(void *ctx, const char *name, int64_t stored_at, struct err *err);
+int blobs_each(struct blobs *b, blob_fn *fn, void *ctx, struct err *err) must_check;
 
 struct blobs_counts {
 	size_t uploads;

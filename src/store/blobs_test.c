@@ -49,11 +49,12 @@ static void store(struct blobs *b, const char *name, struct str bytes, struct bl
 	assert_int_equal(blob_commit(u, name, ret, NULL), 0);
 }
 
-static int count_one(void *ctx, const char *name, struct err *err)
+static int count_one(void *ctx, const char *name, int64_t stored_at, struct err *err)
 {
 	int *count = ctx;
 
 	(void)name;
+	assert_true(stored_at > 0);
 	(void)err;
 	++*count;
 	return 0;

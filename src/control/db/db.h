@@ -55,6 +55,10 @@ struct job_event {
 	const char *labels;   /* label_set_key(): which agents to wake when `to` is queued */
 	int64_t vcpus;
 	int64_t memory_mb;
+	const char *message; /* NULL: none */
+	int64_t exit_code;   /* -1: none */
+	int64_t signal;
+	bool has_files;
 	bool seal_due; /* a log attempt is to be sealed: wake the worker */
 };
 

@@ -2,6 +2,7 @@
 
 #include "base/buf.h"
 #include "control/db/admission.h"
+#include "control/db/job_files.h"
 #include "control/db/job_move.h"
 #include "control/db/label_rows.h"
 #include "model/names.h"
@@ -23,7 +24,9 @@ void job_from_spec(const struct job_spec *spec, struct job *ret)
 		.timeout_s = spec->timeout_s,
 		.network = spec->network != NULL ? spec->network : JOB_NETWORK_NONE,
 		.has_secret_env = spec->secret_env != NULL,
-		.state = JOB_QUEUED,
+		.extras = spec->extras,
+		.state = spec->waits_for_files ? JOB_PARKED : JOB_QUEUED,
+		.reason = spec->waits_for_files ? JOB_FILES_REASON : NULL,
 		.attempt = 1,
 		.max_attempts = spec->max_attempts,
 		.exit_code = -1,

@@ -27,6 +27,8 @@ struct job_spec {
 	int64_t timeout_s;
 	const char *network; /* NULL: none */
 	int64_t max_attempts;
+	const char *extras; /* JSON: model/job_extras.h; NULL: none */
+	bool waits_for_files;
 	const char *idempotency_key; /* NULL: none. Per org. */
 	struct js_pairs metadata;
 };

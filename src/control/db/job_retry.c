@@ -18,6 +18,10 @@ static int check(const struct call *c, const struct job *old, struct err *err)
 	if (old->github_job_id != 0)
 		return err_set(err, ERR_CONFLICT, "job %" PRId64 " is GitHub's: re-run it there, and it comes again",
 			       old->id);
+	if (old->extras != NULL)
+		return err_set(err, ERR_CONFLICT,
+			       "job %" PRId64 " had files or a session, which are gone with it: submit it anew",
+			       old->id);
 	if (old->has_secret_env && c->in->secret_env == NULL)
 		return err_set(err, ERR_CONFLICT,
 			       "job %" PRId64 " had secret_env, which was erased when it ended: give it again",

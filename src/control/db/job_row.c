@@ -140,6 +140,7 @@ int job_from_row(struct sql_rows *rows, struct arena *arena, struct job *ret, st
 	job.completed_at = number(&r);
 	job.updated_at = number(&r);
 	job.network = text(&r);
+	job.extras = text(&r);
 	*ret = job;
 	return 0;
 }

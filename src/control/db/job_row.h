@@ -25,6 +25,7 @@ struct job {
 	struct js_pairs env;
 	struct js_texts labels; /* sorted, lower case */
 	const char *label_key;
+	const char *extras; /* JSON: model/job_extras.h; NULL: none */
 	int64_t label_set_id;
 	const char *executor; /* "firecracker": what old agents match by */
 	int64_t vcpus;
@@ -72,7 +73,7 @@ struct job {
 	" j.max_attempts, j.fence, j.moves, j.agent_id, j.exit_code, j.signal, j.last_seq, j.cancel_requested_at,"  \
 	" j.idempotency_key, j.github_job_id, j.github_rank, j.conclusion, j.run_id, j.run_attempt, j.repo_id,"     \
 	" j.repo_full_name, j.repo_html_url, j.repo_private, j.created_at, j.queued_at, j.leased_at, j.started_at," \
-	" j.completed_at, j.updated_at, j.network"                                                                  \
+	" j.completed_at, j.updated_at, j.network, j.extras"                                                        \
 	" FROM job j JOIN label_set l ON l.id = j.label_set_id"
 /* The row that sql_next() is at, of a query that begins with JOB_SELECT. */
 int job_from_row(struct sql_rows *rows, struct arena *arena, struct job *ret, struct err *err) must_check;

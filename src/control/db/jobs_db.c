@@ -38,6 +38,8 @@ static char *request_digest(const struct job *job, struct arena *arena)
 	/* Left out where it is as it always was: keys of older versions stay good. */
 	if (strcmp(job->network, JOB_NETWORK_NONE) != 0)
 		js_push(all, js_new_text(job->network));
+	if (job->extras != NULL) /* keys of older versions stay good */
+		js_push(all, js_new_text(job->extras));
 
 	autovar(buf) text = {0};
 	autovar(buf) hex = {0};

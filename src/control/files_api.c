@@ -1,0 +1,257 @@
+/*
+ * The files of jobs over HTTP: inputs come from who submitted the job and go to its shim, outputs the other way. The
+ * bytes are blobs; control/db/job_files.h knows which. Memory is constant in their size.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/crypto.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "control/control_metrics.h"
+#include "control/db/job_files.h"
+#include "control/db/jobs_db.h"
+#include "control/handlers.h"
+#include "model/job_extras.h"
+
+#define FILES_WAIT_NS (60 * 60 * NS_PER_S)
+#define OUTPUTS_KEEP_NS (24 * 60 * 60 * NS_PER_S)
+
+static const char tar_type[] = "application/x-tar";
+
+/* What names a blob's job and kind, for the sweep; the rest makes it its own. */
+static const char *blob_name(const struct job_file *f, struct arena *arena)
+{
+	return arena_printf(arena, "%" PRId64 "-%s-%" PRId64 "-%016" PRIx64, f->job_id,
+			    f->kind == JOB_FILE_INPUT ? "in" : "out", f->n, crypto_random_u64());
+}
+
+/* Which file the path names. A shim's token is for its own job. */
+static int find_file(const struct http_request *req, enum job_file_kind kind, struct job_file *ret, struct err *err)
+{
+	const struct claims *c = caller(req);
+	/* The workspace is the first. */
+	bool numbered = strstr(http_request_route(req)->pattern, "{n}") != NULL;
+	struct job_file f = {.kind = kind};
+	int r = path_id(req, &f.job_id, err);
+
+	if (r == 0 && numbered)
+		r = str_to_i64(str_c(http_path_param(req, "n")), "the file's number", 0, JOB_FOLDERS_MAX, &f.n, err);
+	if (r == 0)
+		r = require_job_token(req, f.job_id, err);
+	f.attempt = c->attempt;
+	if (r == 0)
+		*ret = f;
+	return r;
+}
+
+int require_job_token(const struct http_request *req, int64_t job_id, struct err *err)
+{
+	const struct claims *c = caller(req);
+
+	if (c->audience == TOKEN_JOB && (c->job_id != job_id || !claims_may(c, JOB_TOKEN_SCOPE)))
+		return err_set(err, ERR_FORBIDDEN, "the token is not for the files and sessions of job %" PRId64,
+			       job_id);
+	return 0;
+}
+
+/* --- sending --- */
+
+struct receiving {
+	struct app *app;
+	struct blob_upload *upload;
+	enum job_file_kind kind;
+};
+
+static void receive_free(void *state)
+{
+	struct receiving *in = state;
+
+	blob_upload_free(in->upload);
+	free(in);
+}
+
+static int receive_begin(struct app *app, struct http_request *req, enum job_file_kind kind, void **ret,
+			 struct err *err)
+{
+	struct job_file file = {0};
+	struct blob_upload *upload = NULL;
+	int r = find_file(req, kind, &file, err);
+
+	if (r == 0)
+		r = blob_begin(app->files, app->settings->job_files_max, &upload, err);
+	if (r < 0)
+		return r;
+	struct receiving *in = xcalloc(1, sizeof(*in));
+	*in = (struct receiving){.app = app, .upload = upload, .kind = kind};
+	*ret = in;
+	return 0;
+}
+
+static int input_begin(void *ctx, struct http_request *req, void **ret, struct err *err)
+{
+	return receive_begin(ctx, req, JOB_FILE_INPUT, ret, err);
+}
+
+static int output_begin(void *ctx, struct http_request *req, void **ret, struct err *err)
+{
+	return receive_begin(ctx, req, JOB_FILE_OUTPUT, ret, err);
+}
+
+static int receive_chunk(void *state, struct str bytes, struct err *err)
+{
+	struct receiving *in = state;
+
+	return blob_chunk(in->upload, bytes, err);
+}
+
+static void remove_blob(struct app *app, const char *name)
+{
+	struct err err = {0};
+
+	if (name != NULL && blob_remove(app->files, name, &err) < 0)
+		log_warn("a file of a job stays until the next sweep", F("error", &err));
+}
+
+static int receive_end(void *state, struct http_request *req, struct err *err)
+{
+	struct receiving *in = state;
+	struct app *app = in->app;
+	struct job_file file = {0};
+	struct blob_info info = {0};
+	struct job job = {0};
+	const char *replaced = NULL;
+	int r = find_file(req, in->kind, &file, err);
+
+	if (r < 0)
+		return r;
+	file.blob = blob_name(&file, http_arena(req));
+	r = blob_commit(in->upload, file.blob, &info, err);
+	if (r < 0)
+		return r;
+	file.size = info.size;
+	file.sha256 = info.sha256;
+	r = job_files_add(&app->db, &file, http_arena(req), &job, &replaced, err);
+	remove_blob(app, r < 0 ? file.blob : replaced);
+	if (r < 0)
+		return r;
+	struct js *o = js_new_object();
+	js_set(o, "size", js_new_int(info.size));
+	js_set(o, "sha256", js_new_text(info.sha256));
+	js_set(o, "state", js_new_text(job_state_text(job.state)));
+	return http_reply_js(req, 200, o);
+}
+
+const struct http_sink input_sink = {input_begin, receive_chunk, receive_end, receive_free};
+const struct http_sink output_sink = {output_begin, receive_chunk, receive_end, receive_free};
+
+/* --- fetching --- */
+
+static int send_file(struct app *app, struct http_request *req, const struct job_file *file, struct err *err)
+{
+	int64_t size = 0;
+	int fd = -1;
+	int r = blob_open(app->files, file->blob, &fd, &size, err);
+
+	if (r == BLOB_MISSING)
+		return err_set(err, ERR_NOT_FOUND, "the file was removed: outputs are kept for a day");
+	if (r < 0)
+		return r;
+	http_reply_header(req, "X-Nimbus-SHA256", file->sha256);
+	return http_reply_fd(req, 200, tar_type, fd, size);
+}
+
+/* Of the attempt that has the lease, and no other. */
+static int require_live(struct app *app, const struct http_request *req, int64_t job_id, struct err *err)
+{
+	struct job job = {0};
+	int r = jobs_db_get(&app->db, job_id, http_arena((struct http_request *)(uintptr_t)req), &job, err);
+
+	if (r == JOBS_DB_MISSING)
+		return err_set(err, ERR_NOT_FOUND, "Job not found: %" PRId64, job_id);
+	if (r == 0 && (!job_state_live(job.state) || job.attempt != caller(req)->attempt))
+		return err_set(err, ERR_CONFLICT, "attempt %" PRId64 " of job %" PRId64 " is over",
+			       caller(req)->attempt, job_id);
+	return r;
+}
+
+int input_get(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	struct job_file file = {0};
+	int r = find_file(req, JOB_FILE_INPUT, &file, err);
+
+	if (r == 0)
+		r = require_live(app, req, file.job_id, err);
+	if (r == 0)
+		r = job_files_get(&app->db, file.job_id, file.kind, file.n, http_arena(req), &file, err);
+	if (r == JOB_FILES_NONE)
+		return err_set(err, ERR_NOT_FOUND, "job %" PRId64 " has no input %" PRId64, file.job_id, file.n);
+	return r < 0 ? r : send_file(app, req, &file, err);
+}
+
+static int why_no_output(struct app *app, struct http_request *req, const struct job_file *file, struct err *err)
+{
+	struct job_extras extras = {0};
+	struct job job = {0};
+	int r = jobs_db_get(&app->db, file->job_id, http_arena(req), &job, err);
+
+	if (r == JOBS_DB_MISSING)
+		return err_set(err, ERR_NOT_FOUND, "Job not found: %" PRId64, file->job_id);
+	if (r == 0)
+		r = job_extras_of(&job, http_arena(req), &extras, err);
+	if (r < 0)
+		return r;
+	if ((size_t)file->n >= extras.outputs.count)
+		return err_set(err, ERR_NOT_FOUND, "job %" PRId64 " has %zu outputs: there is no number %" PRId64,
+			       job.id, extras.outputs.count, file->n);
+	if (!job_state_final(job.state))
+		return err_set(err, ERR_NOT_FOUND, "output %" PRId64 " is not there yet: the job is %s", file->n,
+			       job_state_text(job.state));
+	return err_set(err, ERR_NOT_FOUND, "output %" PRId64 " did not come: the job's log says why", file->n);
+}
+
+int output_get(void *ctx, struct http_request *req, struct err *err)
+{
+	struct app *app = ctx;
+	struct job_file file = {0};
+	int r = find_file(req, JOB_FILE_OUTPUT, &file, err);
+
+	if (r == 0)
+		r = job_files_get(&app->db, file.job_id, file.kind, file.n, http_arena(req), &file, err);
+	if (r == JOB_FILES_NONE)
+		return why_no_output(app, req, &file, err);
+	return r < 0 ? r : send_file(app, req, &file, err);
+}
+
+/* --- what has had its time --- */
+
+static int sweep_one(void *ctx, const char *name, int64_t stored_at, struct err *err)
+{
+	struct app *app = ctx;
+	char kind[8] = "";
+	int64_t job_id = 0;
+
+	if (sscanf(name, "%" SCNd64 "-%7[a-z]-", &job_id, kind) != 2)
+		return 0;
+	bool input = strcmp(kind, "in") == 0;
+	if (!input && clock_unix_ns() - stored_at < OUTPUTS_KEEP_NS)
+		return 0;
+	int r = job_files_is_over(&app->db, job_id, input ? JOB_FILE_INPUT : JOB_FILE_OUTPUT, OUTPUTS_KEEP_NS, err);
+	if (r <= 0)
+		return r;
+	remove_blob(app, name);
+	return 0;
+}
+
+int files_sweep(struct app *app, struct err *err)
+{
+	int64_t count = 0;
+	int r = job_files_expire(&app->db, FILES_WAIT_NS, &count, err);
+
+	return r < 0 ? r : blobs_each(app->files, sweep_one, app, err);
+}
