@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "cli/commands.h"
+#include "cli/databases.h"
 #include "cli/session.h"
 #include "store/dsn.h"
 #include "store/migrate.h"
@@ -20,33 +21,15 @@ struct db_options {
 	struct output_flags output;
 };
 
-/* A set of migrations, and where the database lies that has it, unless its variable says otherwise. */
-struct db_set {
-	const char *name;
-	const char *file; /* below the data directory */
-	const struct config_table *table;
-	size_t url_offset; /* of the variable, in the table's struct */
-};
-
-static const struct db_set sets[] = {
-	{"control", "control/control.db", &control_config, offsetof(struct control_settings, database_url)},
-	{"agent", "agent/agent.db", &agent_config, offsetof(struct agent_settings, state_database_url)},
-};
-
-union any_settings {
-	struct control_settings control;
-	struct agent_settings agent;
-};
-
 /* What became of one set. */
 struct found {
-	const struct db_set *set;
+	const struct database *set;
 	bool absent;   /* SQLite, and there is no such file yet */
 	char *address; /* without its password */
 	struct schema_status status;
 };
 
-static bool is_chosen(const struct command_call *call, const struct db_set *set)
+static bool is_chosen(const struct command_call *call, const struct database *set)
 {
 	for (size_t i = 0; i < call->arg_count; i++)
 		if (strcmp(call->args[i], set->name) == 0)
@@ -57,22 +40,8 @@ static bool is_chosen(const struct command_call *call, const struct db_set *set)
 static int check_names(const struct command_call *call, struct err *err)
 {
 	for (size_t i = 0; i < call->arg_count; i++)
-		if (strcmp(call->args[i], sets[0].name) != 0 && strcmp(call->args[i], sets[1].name) != 0)
+		if (strcmp(call->args[i], databases[0].name) != 0 && strcmp(call->args[i], databases[1].name) != 0)
 			return err_set(err, ERR_INVALID, "there is no database '%s': control, agent", call->args[i]);
-	return 0;
-}
-
-/* The address as it was configured, which may hold a password. */
-static int find_url(const struct role *role, const struct db_set *set, char **ret, struct err *err)
-{
-	union any_settings settings = {0};
-	int rc = config_load(role->source, set->table, &settings, err);
-
-	if (rc < 0)
-		return rc;
-	const char *url = *(char *const *)((const char *)&settings + set->url_offset);
-	*ret = url != NULL ? xstrdup(url) : xasprintf("%s/%s", role->data_dir, set->file);
-	config_unload(set->table, &settings);
 	return 0;
 }
 
@@ -174,11 +143,11 @@ static void put_database(const struct js *database, const struct screen *screen,
 		put_steps(steps, screen, out);
 }
 
-static void put_databases(const void *ctx, const struct js *databases, const struct screen *screen, struct buf *out)
+static void put_databases(const void *ctx, const struct js *list, const struct screen *screen, struct buf *out)
 {
 	(void)ctx;
-	for (size_t i = 0; i < js_len(databases); i++)
-		put_database(js_at(databases, i), screen, out);
+	for (size_t i = 0; i < js_len(list); i++)
+		put_database(js_at(list, i), screen, out);
 }
 
 static const struct listing_column columns[] = {
@@ -222,19 +191,19 @@ static int verdict(struct command_call *call, const struct found *found, size_t 
 static int run_on_all(struct command_call *call, bool migrate, struct err *err)
 {
 	const struct db_options *o = call->options;
-	struct found found[ARRAY_LEN(sets)] = {0};
+	struct found found[DATABASE_COUNT] = {0};
 	autovar(role) role = {0};
 	size_t count = 0;
 	int rc = check_names(call, err);
 
 	if (rc == 0)
 		rc = role_open(&o->role, false, &role, err);
-	for (size_t i = 0; i < ARRAY_LEN(sets) && rc == 0; i++) {
+	for (size_t i = 0; i < DATABASE_COUNT && rc == 0; i++) {
 		autofree char *url = NULL;
-		if (!is_chosen(call, &sets[i]))
+		if (!is_chosen(call, &databases[i]))
 			continue;
-		found[count].set = &sets[i];
-		rc = find_url(&role, &sets[i], &url, err);
+		found[count].set = &databases[i];
+		rc = database_url(&role, &databases[i], &url, err);
 		if (rc == 0)
 			rc = examine(url, migrate, &found[count++], call->arena, err);
 		if (url != NULL)

@@ -1,264 +1,161 @@
 /*
  * nimbus doctor: what this machine has, what it lacks, and how to mend that.
  */
+#include "cli/doctor.h"
+
 #include <fcntl.h>
-#include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/terminal.h"
 #include "cli/commands.h"
 #include "cli/config.h"
-#include "cli/session.h"
-#include "vm/assets.h"
-#include "vm/driver.h"
-#include "vm/kvm_probe.h"
-#include "vm/passt.h"
+#include "proto/endpoints.h"
 
-enum verdict { CHECK_OK, CHECK_WARN, CHECK_FAIL };
+enum { SMALL_MAX = 4 << 20 /* /proc/cpuinfo of many CPUs */ };
 
 static const char *const verdict_names[] = {[CHECK_OK] = "ok", [CHECK_WARN] = "warn", [CHECK_FAIL] = "fail"};
 
-struct doctor {
-	struct session *session;
-	struct agent_settings agent;
-	struct js *checks; /* [{name, status, message, fix}] */
-	bool failed;
-	bool warned;
-};
-
-static void found(struct doctor *d, const char *name, enum verdict verdict, const char *fix, const char *fmt, ...)
-	printf_like(5, 6);
-static void found(struct doctor *d, const char *name, enum verdict verdict, const char *fix, const char *fmt, ...)
+void say(struct finding *f, const char *fmt, ...)
 {
-	autovar(buf) message = {0};
 	va_list args;
 
 	va_start(args, fmt);
-	buf_vprintf(&message, fmt, args);
+	buf_vprintf(&f->message, fmt, args);
 	va_end(args);
-	struct js *check = js_new_object();
-	js_set(check, "name", js_new_text(name));
-	js_set(check, "status", js_new_text(verdict_names[verdict]));
-	js_set(check, "message", js_new_str(buf_str(&message)));
-	js_set(check, "fix", fix != NULL && verdict != CHECK_OK ? js_new_text(fix) : js_new_null());
-	js_push(d->checks, check);
-	d->failed = d->failed || verdict == CHECK_FAIL;
-	d->warned = d->warned || verdict == CHECK_WARN;
 }
 
-/* --- this machine --- */
+const char *read_small(struct doctor *d, const char *path)
+{
+	autovar(buf) text = {0};
+	struct err err = {0};
+
+	if (file_read(AT_FDCWD, path, SMALL_MAX, &text, &err) < 0)
+		return NULL;
+	return arena_str(d->arena, str_trim(buf_str(&text)));
+}
+
+/* --- running the checks --- */
+
+static struct js *as_js(const char *name, enum verdict verdict, const struct finding *f, bool fixed)
+{
+	struct js *check = js_new_object();
+
+	js_set(check, "name", js_new_text(name));
+	js_set(check, "status", js_new_text(verdict_names[verdict]));
+	js_set(check, "message", js_new_str(buf_str(&f->message)));
+	js_set(check, "fix", f->fix != NULL && verdict != CHECK_OK ? js_new_text(f->fix) : js_new_null());
+	js_set(check, "fixed", js_new_bool(fixed));
+	return check;
+}
+
+static void run_check_of(struct doctor *d, const struct doctor_check *check, bool mend, struct js *checks)
+{
+	struct finding f = {0};
+	struct err err = {0};
+	bool fixed = false;
+
+	enum verdict verdict = check->look(d, &f);
+	if (verdict != CHECK_OK && mend && check->mend != NULL) {
+		if (check->mend(d, &err) == 0) {
+			buf_clear(&f.message);
+			f.fix = NULL;
+			verdict = check->look(d, &f);
+			fixed = verdict == CHECK_OK;
+		} else {
+			say(&f, "; could not be mended: %s", err.msg);
+		}
+	}
+	js_push(checks, as_js(check->name, verdict, &f, fixed));
+	buf_fini(&f.message);
+}
+
+static void run_table(struct doctor *d, const struct doctor_table *table, bool mend, struct js *checks)
+{
+	for (size_t i = 0; i < table->count; i++)
+		run_check_of(d, &table->checks[i], mend, checks);
+}
+
+static void doctor_fini(struct doctor *d)
+{
+	config_unload(&control_config, &d->control);
+	config_unload(&agent_config, &d->agent);
+	config_unload(&logging_config, &d->logging);
+	free(d->assets_dir);
+}
+AUTOVAR_DEFINE(doctor)
+
+/* By the file that it writes, and the process that is named there. */
+static bool is_running(const struct doctor *d)
+{
+	autofree char *path = xasprintf("%s/" ENDPOINTS_FILE, d->session->role.data_dir);
+	struct endpoints found = {0};
+	autovar(buf) text = {0};
+	struct err err = {0};
+
+	return file_read(AT_FDCWD, path, SMALL_MAX, &text, &err) == 0 &&
+	       endpoints_decode(buf_str(&text), d->arena, &found, &err) == 0 && found.pid > 1 &&
+	       (kill((pid_t)found.pid, 0) == 0 || access(path, W_OK) != 0);
+}
+
+static int load(struct doctor *d, struct err *err)
+{
+	const struct config_source *source = d->session->role.source;
+
+	int rc = config_load(source, &control_config, &d->control, err);
+	if (rc == 0)
+		rc = config_load(source, &agent_config, &d->agent, err);
+	if (rc == 0)
+		rc = config_load(source, &logging_config, &d->logging, err);
+	if (rc < 0)
+		return rc;
+	d->assets_dir = d->agent.assets_dir != NULL ? xstrdup(d->agent.assets_dir)
+						    : xasprintf("%s/assets", d->session->role.data_dir);
+	d->running = is_running(d);
+	return 0;
+}
 
 /* False: nothing else can be looked at. */
-static bool check_config(struct doctor *d, const struct role_flags *flags)
+static bool check_config(const struct role_flags *flags, struct js *checks)
 {
+	struct finding f = {.fix = "nimbus config check"};
 	autovar(buf) first = {0};
 	size_t count = config_problems(flags, &first);
 
 	if (count == 0)
-		found(d, "configuration", CHECK_OK, NULL, "every variable is known and well formed");
+		say(&f, "every variable is known and well formed");
 	else
-		found(d, "configuration", CHECK_FAIL, "nimbus config check", "%s%s", first.data,
-		      count > 1 ? "; and more" : "");
+		say(&f, "%s%s", first.data, count > 1 ? "; and more" : "");
+	js_push(checks, as_js("configuration", count == 0 ? CHECK_OK : CHECK_FAIL, &f, false));
+	buf_fini(&f.message);
 	return count == 0;
 }
 
-static void check_data(struct doctor *d)
+int doctor_examine(struct command_call *call, const struct doctor_opts *opts, struct js **ret, struct err *err)
 {
-	const struct role *role = &d->session->role;
-	autoclose fd = -1;
-	struct err err = {0};
-	uint64_t bytes = 0;
+	const struct cli_flags *flags = call->options;
+	autoptr(js) checks = js_new_array();
+	autovar(session) s = {0};
+	autovar(doctor) d = {.session = &s, .arena = call->arena, .demanded = opts->demanded};
 
-	if (access(role->data_dir, F_OK) != 0) {
-		found(d, "data directory", CHECK_WARN, "nimbus up", "%s is not there yet; 'nimbus up' makes it",
-		      role->data_dir);
-		return;
-	}
-	if (dir_open(role->data_dir, &fd, &err) < 0 || disk_free(fd, &bytes, &err) < 0) {
-		found(d, "data directory", CHECK_FAIL, "run this as the user who runs 'nimbus up'", "%s", err.msg);
-		return;
-	}
-	bool full = bytes < (uint64_t)role->common.min_free_disk;
-	bool tight = bytes < (UINT64_C(2) << 30);
-	found(d, "data directory",
-	      full    ? CHECK_FAIL
-	      : tight ? CHECK_WARN
-		      : CHECK_OK,
-	      "free some disk space, or choose another --data", "%s, %" PRIu64 " MiB free", role->data_dir,
-	      bytes >> 20);
-}
-
-static void check_machine(struct doctor *d)
-{
-	struct sysinfo info = {0};
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-
-	if (sysinfo(&info) != 0)
-		return;
-	uint64_t mib = (uint64_t)info.totalram * info.mem_unit >> 20;
-	found(d, "machine", mib < 1024 ? CHECK_WARN : CHECK_OK, "a job gets 256 MiB when it asks for nothing else",
-	      "%ld CPUs, %" PRIu64 " MiB memory", cpus, mib);
-}
-
-static void check_qemu(struct doctor *d)
-{
-	autofree char *path = NULL;
-	struct err err = {0};
-
-	if (vm_find_program(d->agent.qemu_bin, &path, &err) < 0)
-		found(d, "qemu", CHECK_FAIL, "apt-get install qemu-system-x86, or set NIMBUS_QEMU_BIN", "%s", err.msg);
-	else
-		found(d, "qemu", CHECK_OK, NULL, "%s", path);
-}
-
-static void check_passt(struct doctor *d)
-{
-	autofree char *path = NULL;
-	struct err err = {0};
-
-	if (passt_find(&path, &err) < 0)
-		found(d, "passt", CHECK_WARN, "apt-get install passt", "%s; other jobs need none", err.msg);
-	else
-		found(d, "passt", CHECK_OK, NULL,
-		      "%s; a job with network 'open' reaches what this host reaches, private and link-local networks "
-		      "too: no policy limits it yet",
-		      path);
-}
-
-static char *assets_folder(const struct doctor *d)
-{
-	return d->agent.assets_dir != NULL ? xstrdup(d->agent.assets_dir)
-					   : xasprintf("%s/assets", d->session->role.data_dir);
-}
-
-/* The descriptors stay open for the probe. */
-struct parts {
-	int kernel;
-	int initrd;
-	int root;
-};
-
-static void parts_fini(struct parts *p)
-{
-	fd_close(&p->kernel);
-	fd_close(&p->initrd);
-	fd_close(&p->root);
-}
-AUTOVAR_DEFINE(parts)
-
-static bool check_assets(struct doctor *d, struct parts *parts)
-{
-	autofree char *folder = assets_folder(d);
-	autoclose fd = -1;
-	struct err err = {0};
-
-	if (dir_open(folder, &fd, &err) < 0 || assets_open_kernel(fd, &parts->kernel, &err) < 0 ||
-	    assets_open_initrd(fd, &parts->initrd, &err) < 0 ||
-	    assets_open_rootfs(fd, STR("demo"), &parts->root, &err) < 0) {
-		found(d, "kernel and images", CHECK_FAIL, "make assets, then nimbus up, which installs them", "%s",
-		      err.msg);
-		return false;
-	}
-	found(d, "kernel and images", CHECK_OK, NULL, "%s", folder);
-	return true;
-}
-
-static const char *kvm_fix(void)
-{
-	if (access("/dev/kvm", F_OK) != 0)
-		return "switch virtualisation on in the firmware, and load kvm_intel or kvm_amd";
-	if (access("/dev/kvm", R_OK | W_OK) != 0)
-		return "let the service user open /dev/kvm: add it to group kvm";
-	return "none here: the machine that this one runs on does not pass virtualisation on in working order";
-}
-
-/* What the agent has found, or a guest that is really started. */
-static void check_kvm(struct doctor *d, const struct parts *parts, bool have_parts)
-{
-	autofree char *agent = xasprintf("%s/agent", d->session->role.data_dir);
-	char temp[] = "/tmp/nimbus-doctor-XXXXXX";
-	autoclose cache = open(agent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct kvm_verdict verdict = {0};
-	struct err err = {0};
-
-	int rc = cache >= 0 ? kvm_probe_cached(cache, &verdict, &err) : KVM_UNKNOWN;
-	if (rc == KVM_UNKNOWN && have_parts && mkdtemp(temp) != NULL) {
-		fd_close(&cache);
-		rc = dir_open(temp, &cache, &err);
+	if (check_config(&flags->role, checks)) {
+		int rc = session_open(call, &s, err);
 		if (rc == 0)
-			rc = kvm_probe(
-				&(struct kvm_probe_opts){
-					.kernel_fd = parts->kernel,
-					.initrd_fd = parts->initrd,
-					.root_fd = parts->root,
-					.cache_fd = cache,
-					.program = d->agent.qemu_bin,
-				},
-				&verdict, &err);
-		(void)!dir_remove(AT_FDCWD, temp, NULL);
+			rc = load(&d, err);
+		if (rc < 0)
+			return rc;
+		run_table(&d, &doctor_data, opts->mend, checks);
+		run_table(&d, &doctor_machine, opts->mend, checks);
+		run_table(&d, &doctor_server, opts->mend, checks);
 	}
-	if (rc < 0)
-		found(d, "kvm", CHECK_WARN, "see above", "%s", err.msg);
-	else if (rc == KVM_UNKNOWN)
-		found(d, "kvm", CHECK_WARN, "make assets", "not tried: no kernel to try it with");
-	else
-		found(d, "kvm", verdict.usable ? CHECK_OK : CHECK_WARN, kvm_fix(), "%s", verdict.sentence);
+	*ret = TAKE(checks);
+	return 0;
 }
 
-/* --- the servers --- */
-
-static void check_ready(struct doctor *d, const char *name, const char *base)
-{
-	autofree char *url = http_url(base, "/readyz");
-	autovar(http_reply) reply = {0};
-	struct err err = {0};
-
-	if (http_client_do(d->session->client, &(struct http_call){.url = url, .timeout_ns = 5 * NS_PER_S}, &reply,
-			   &err) < 0)
-		found(d, name, CHECK_FAIL, reply.hint != NULL ? reply.hint : "nimbus up", "%s", err.msg);
-	else
-		found(d, name, CHECK_OK, NULL, "%s is ready", base);
-}
-
-static void check_token(struct doctor *d)
-{
-	autoptr(js) status = NULL;
-	struct err err = {0};
-
-	if (session_ask(d->session, "GET", "/api/status", NULL, &status, &err) < 0) {
-		const char *hint = d->session->call->hint;
-		found(d, "token", CHECK_FAIL, hint != NULL ? hint : err_info(err.code)->hint, "%s", err.msg);
-		return;
-	}
-	const char *version = js_text(js_get(status, "version"), NIMBUS_VERSION);
-	bool same = strcmp(version, NIMBUS_VERSION) == 0;
-	found(d, "token", same ? CHECK_OK : CHECK_WARN, "use the server's version of this program",
-	      "accepted; the server is version %s, this program %s", version, NIMBUS_VERSION);
-}
-
-static void check_servers(struct doctor *d, bool demanded)
-{
-	const char *control = NULL;
-	const char *logs = NULL;
-	struct err err = {0};
-
-	if (session_control_url(d->session, &control, &err) < 0) {
-		found(d, "control plane", demanded ? CHECK_FAIL : CHECK_WARN, d->session->call->hint, "%s", err.msg);
-		return;
-	}
-	check_ready(d, "control plane", control);
-	if (session_logs_url(d->session, &logs, &err) < 0)
-		found(d, "logging pipeline", CHECK_WARN, d->session->call->hint, "%s", err.msg);
-	else
-		check_ready(d, "logging pipeline", logs);
-	check_token(d);
-}
-
-/* --- the whole --- */
+/* --- telling --- */
 
 static void put_checks(const void *ctx, const struct js *checks, const struct screen *screen, struct buf *out)
 {
@@ -277,18 +174,19 @@ static void put_checks(const void *ctx, const struct js *checks, const struct sc
 			m++;
 		buf_putc(out, '[');
 		screen_put(screen, marks[m].style, marks[m].mark, out);
-		buf_printf(out, "] %-18s %s\n", js_text(js_get(check, "name"), ""),
-			   js_text(js_get(check, "message"), ""));
-		if (fix != NULL)
-			buf_printf(out, "%-25s fix: %s\n", "", fix);
+		buf_printf(out, "] %-18s ", js_text(js_get(check, "name"), ""));
+		(void)terminal_clean(str_c(js_text(js_get(check, "message"), "")), false, out);
+		buf_puts(out, js_bool(js_get(check, "fixed"), false) ? " (mended)\n" : "\n");
+		if (fix != NULL) {
+			buf_printf(out, "%-25s fix: ", "");
+			(void)terminal_clean(str_c(fix), false, out);
+			buf_putc(out, '\n');
+		}
 	}
 }
 
 static const struct listing_column columns[] = {
-	{"CHECK", "name"},
-	{"STATUS", "status"},
-	{"MESSAGE", "message"},
-	{"FIX", "fix"},
+	{"CHECK", "name"}, {"STATUS", "status"}, {"MESSAGE", "message"}, {"FIX", "fix"}, {"FIXED", "fixed"},
 };
 static const struct listing listing = {
 	.id = "name",
@@ -297,55 +195,54 @@ static const struct listing listing = {
 	.text = put_checks,
 };
 
+static bool any(const struct js *checks, enum verdict verdict)
+{
+	for (size_t i = 0; i < js_len(checks); i++) {
+		if (strcmp(js_text(js_get(js_at(checks, i), "status"), ""), verdict_names[verdict]) == 0)
+			return true;
+	}
+	return false;
+}
+
 struct doctor_options {
 	struct cli_flags cli;
 	bool server;
 	bool strict;
+	bool fix;
 };
 
 static int run(struct command_call *call, struct err *err)
 {
 	const struct doctor_options *o = call->options;
-	autovar(session) s = {0};
-	autovar(parts) parts = {-1, -1, -1};
-	autoptr(js) checks = js_new_array();
-	struct doctor d = {.session = &s, .checks = checks};
+	autoptr(js) checks = NULL;
 
-	if (!check_config(&d, &o->cli.role)) {
-		int told = print_listing(&listing, &o->cli.output, d.checks, err);
-		return told < 0 ? told : 1;
-	}
-	int rc = session_open(call, &s, err);
+	int rc = doctor_examine(call, &(struct doctor_opts){.demanded = o->server, .mend = o->fix}, &checks, err);
 	if (rc == 0)
-		rc = config_load(s.role.source, &agent_config, &d.agent, err);
+		rc = print_listing(&listing, &o->cli.output, checks, err);
 	if (rc < 0)
 		return rc;
-	check_data(&d);
-	check_machine(&d);
-	check_qemu(&d);
-	check_passt(&d);
-	bool have_parts = check_assets(&d, &parts);
-	check_kvm(&d, &parts, have_parts);
-	check_servers(&d, o->server);
-	config_unload(&agent_config, &d.agent);
-	rc = print_listing(&listing, &o->cli.output, d.checks, err);
-	if (rc < 0)
-		return rc;
-	return d.failed || (d.warned && o->strict) ? 1 : 0;
+	return any(checks, CHECK_FAIL) || (o->strict && any(checks, CHECK_WARN)) ? 1 : 0;
 }
 
 static const struct command_option options[] = {
 	{"server", 's', OPTION_FLAG, offsetof(struct doctor_options, server),
 	 .help = "No server found is a failure too."},
-	LISTING_ROWS(struct doctor_options, cli.output),
 	{"strict", 0, OPTION_FLAG, offsetof(struct doctor_options, strict), .help = "Warnings are failures."},
+	{"fix", 0, OPTION_FLAG, offsetof(struct doctor_options, fix),
+	 .help = "Mend what can be mended safely: folders, modes of secret files, installed images."},
+	LISTING_ROWS(struct doctor_options, cli.output),
 };
 
 const struct command doctor_command = {
 	.path = "doctor",
 	.summary = "Check this machine and its servers",
-	.about = "Each problem comes with what mends it. Exit 1 when a check fails; warnings do not count.\n",
-	.examples = "  nimbus doctor\n  nimbus doctor --json\n  nimbus doctor --server --url https://ci.example.org\n",
+	.about =
+		"Each problem comes with what mends it. Exit 1 when a check fails; warnings do not count, except with\n"
+		"--strict. --fix stops nothing and destroys nothing.\n",
+	.examples = "  nimbus doctor\n"
+		    "  nimbus doctor --fix\n"
+		    "  nimbus doctor --json | jq -r '.[] | select(.status != \"ok\").fix'\n"
+		    "  nimbus doctor --server --url https://ci.example.org\n",
 	.options = options,
 	.option_count = ARRAY_LEN(options),
 	.shared = cli_options,

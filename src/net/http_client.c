@@ -390,6 +390,8 @@ static int transfer_init(struct transfer *t, CURL *easy, const struct http_call 
 	set_limits(t, call, timeout_ns);
 	set_method(t, call);
 	set_headers(t, call);
+	if (call->certificate)
+		(void)curl_easy_setopt(easy, CURLOPT_CERTINFO, 1L);
 	if (call->connect_only) {
 		(void)curl_easy_setopt(easy, CURLOPT_CONNECT_ONLY, 1L);
 		(void)curl_easy_setopt(easy, CURLOPT_HTTPPROXYTUNNEL, 1L);
@@ -461,10 +463,34 @@ int http_reply_error(struct http_reply *reply, const char *url, struct err *err)
 		       STR_ARG(raw));
 }
 
+/* The server's own stands first; how the line is written is the TLS library's business. */
+static int64_t certificate_end(const struct transfer *t)
+{
+	static const char label[] = "Expire date:";
+	struct curl_certinfo *chain = NULL;
+
+	if (curl_easy_getinfo(t->easy, CURLINFO_CERTINFO, &chain) != CURLE_OK || chain == NULL ||
+	    chain->num_of_certs == 0)
+		return 0;
+	for (const struct curl_slist *line = chain->certinfo[0]; line != NULL; line = line->next) {
+		if (strncmp(line->data, label, sizeof(label) - 1) == 0) {
+			time_t at = curl_getdate(line->data + sizeof(label) - 1, NULL);
+			return at > 0 ? at * NS_PER_S : 0;
+		}
+	}
+	return 0;
+}
+
 static void read_headers(const struct transfer *t)
 {
 	struct curl_header *h = NULL;
 	curl_off_t retry_after = 0;
+
+	if (curl_easy_header(t->easy, "Date", 0, CURLH_HEADER, -1, &h) == CURLHE_OK) {
+		time_t at = curl_getdate(h->value, NULL);
+		t->reply->date_at = at > 0 ? at * NS_PER_S : 0;
+	}
+	t->reply->certificate_until_at = certificate_end(t);
 
 	if (curl_easy_header(t->easy, "X-Request-Id", 0, CURLH_HEADER, -1, &h) == CURLHE_OK)
 		(void)snprintf(t->reply->request_id, sizeof(t->reply->request_id), "%s", h->value);

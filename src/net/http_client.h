@@ -67,15 +67,18 @@ struct http_call {
 	 * NULL the pending call stays until it is cancelled, and is the connection (http_pending_send() ...). What is
 	 * said on it is the caller's. net/upgrade_client.h is made of it. */
 	bool connect_only;
+	bool certificate; /* find out until when the server's is good, where this call connects */
 };
 
 /* Filled as far as the answer came, also when the call failed. */
 struct http_reply {
 	int status; /* 0: there was no answer */
 	struct buf body;
-	char *hint;		/* what an error answer advised; or NULL */
-	int64_t retry_after_ns; /* 0: not said */
-	char request_id[80];	/* the server's; may be empty */
+	char *hint;		      /* what an error answer advised; or NULL */
+	int64_t retry_after_ns;	      /* 0: not said */
+	char request_id[80];	      /* the server's; may be empty */
+	int64_t date_at;	      /* its clock, Unix ns in whole seconds; 0: not said */
+	int64_t certificate_until_at; /* Unix ns; 0: not asked for, or none */
 	/* Known, as status is, before the body's first bytes are taken: */
 	char validator[128]; /* ETag, or else Last-Modified, for If-Range; may be empty */
 	int64_t length;	     /* of the body as it was announced; -1: not said */
