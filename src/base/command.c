@@ -594,7 +594,10 @@ int command_parse(const struct command_program *program, int argc, char *const *
 	}
 	if (rc == 0)
 		rc = check_count(&p, err);
-	if (rc < 0 && call->hint == NULL)
+	bool no_dashes = call->arg_count > 0 && c->args != NULL && strncmp(c->args, "-- ", 3) == 0;
+	if (rc < 0 && no_dashes) /* a flag of what is to run, most likely */
+		call->hint = arena_printf(arena, "%s %s [--flags] %s", program->name, c->path, c->args);
+	else if (rc < 0 && call->hint == NULL)
 		call->hint = arena_printf(arena, "see '%s %s --help'", program->name, c->path);
 	return rc;
 }
@@ -632,7 +635,8 @@ static int complain(const struct command_call *call, const struct err *err)
 		(void)fprintf(stderr, "hint: %s\n", hint);
 	if (call->request_id != NULL)
 		(void)fprintf(stderr, "request id: %s\n", call->request_id);
-	return err_info(err->code)->exit_status;
+	bool own = call->command != NULL && call->command->error_status != 0;
+	return own ? call->command->error_status : err_info(err->code)->exit_status;
 }
 
 int command_main(const struct command_program *program, int argc, char *const *argv)

@@ -79,6 +79,7 @@ struct command {
 	bool hidden;	 /* not in lists */
 	/* Of another program, and not here: whatever follows, the answer is ERR_UNSUPPORTED and this sentence. */
 	const char *absent;
+	int error_status; /* what each failure of it exits with; 0: what the error's code says */
 	/* The exit status (0 or more), or a negative error code with err filled. */
 	int (*run)(struct command_call *call, struct err *err);
 };

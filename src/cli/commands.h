@@ -8,6 +8,8 @@
 /* The commit that this was built from, as git describe says; "unknown" where nothing told. Generated. */
 extern const char nimbus_commit[];
 
+extern const struct command run_command;		     /* run.c */
+extern const struct command shell_command;	     /* shell.c */
 extern const struct command jobs_submit_command;     /* submit.c */
 extern const struct command jobs_recent_command;     /* jobs.c */
 extern const struct command jobs_status_command;     /* jobs.c */

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "cli/commands.h"
 #include "cli/follow.h"
+#include "cli/job_body.h"
 #include "cli/outcome.h"
 #include "model/limits.h"
 
@@ -32,60 +33,15 @@ struct submit_options {
 	int64_t wait_timeout_ns;
 };
 
-enum { NOT_GIVEN = -1 };
-
-/* "N=V". */
-static int put_variable(struct js *env, const char *text, const char *flag, struct err *err)
-{
-	struct str value = str_c(text);
-	struct str name = str_cut(&value, '=');
-
-	if (value.data == NULL || name.len == 0)
-		return err_set(err, ERR_INVALID, "--%s '%.*s': write it as NAME=VALUE", flag, STR_ARG(name));
-	if (!str_is_utf8(str_c(text)))
-		return err_set(err, ERR_INVALID, "--%s %.*s: its value is not UTF-8 text", flag, STR_ARG(name));
-	autofree char *key = xmemdup0(name.data, name.len);
-	js_set(env, key, js_new_str(value));
-	return 0;
-}
-
-/* "N" takes the value of this process's own variable, so that it does not stand in arguments. */
-static int put_secret(struct js *env, const char *text, struct err *err)
-{
-	if (strchr(text, '=') != NULL)
-		return put_variable(env, text, "secret-env", err);
-	const char *value = getenv(text);
-	if (value == NULL)
-		return err_set(err, ERR_INVALID, "--secret-env %s: there is no such variable here to take it from",
-			       text);
-	autofree char *both = xasprintf("%s=%s", text, value);
-	int rc = put_variable(env, both, "secret-env", err);
-	secret_wipe(both, strlen(both));
-	return rc;
-}
-
 static int put_environment(struct js *body, const struct submit_options *o, struct err *err)
 {
 	struct js *env = js_new_object();
 	struct js *secrets = js_new_object();
-	int rc = 0;
 
 	js_set(body, "env", env);
 	js_set(body, "secret_env", secrets);
-	for (size_t i = 0; i < o->env.count && rc == 0; i++)
-		rc = put_variable(env, o->env.items[i], "env", err);
-	for (size_t i = 0; i < o->secret_env.count && rc == 0; i++)
-		rc = put_secret(secrets, o->secret_env.items[i], err);
-	return rc;
-}
-
-static struct js *texts(const char *const *items, size_t count)
-{
-	struct js *list = js_new_array();
-
-	for (size_t i = 0; i < count; i++)
-		js_push(list, js_new_text(items[i]));
-	return list;
+	int rc = body_variables(env, &o->env, err);
+	return rc == 0 ? body_secrets(secrets, &o->secret_env, err) : rc;
 }
 
 static int put_command(struct js *body, const struct command_call *call, struct err *err)
@@ -97,20 +53,8 @@ static int put_command(struct js *body, const struct command_call *call, struct 
 	if (o->cmd != NULL)
 		js_set(body, "command", js_new_text(o->cmd));
 	else
-		js_set(body, "argv", texts(call->args, call->arg_count));
+		js_set(body, "argv", body_texts(call->args, call->arg_count));
 	return 0;
-}
-
-static void put_number(struct js *body, const char *key, int64_t value)
-{
-	if (value != NOT_GIVEN)
-		js_set(body, key, js_new_int(value));
-}
-
-static void put_text(struct js *body, const char *key, const char *value)
-{
-	if (value != NULL)
-		js_set(body, key, js_new_text(value));
 }
 
 static int make_body(const struct command_call *call, struct js *body, struct err *err)
@@ -122,17 +66,17 @@ static int make_body(const struct command_call *call, struct js *body, struct er
 		rc = put_environment(body, o, err);
 	if (rc < 0)
 		return rc;
-	js_set(body, "labels", texts(o->labels.items, o->labels.count));
-	put_text(body, "image", o->image);
-	put_text(body, "name", o->name);
-	put_text(body, "network", o->network);
-	put_text(body, "idempotency_key", o->idempotency_key);
-	put_number(body, "vcpus", o->vcpus);
-	put_number(body, "memory_mb", o->memory_mb);
-	put_number(body, "disk_mb", o->disk_mb);
-	put_number(body, "max_attempts", o->max_attempts);
-	if (o->timeout_ns != NOT_GIVEN)
-		put_number(body, "timeout_seconds", (o->timeout_ns + NS_PER_S - 1) / NS_PER_S);
+	js_set(body, "labels", body_texts(o->labels.items, o->labels.count));
+	body_text(body, "image", o->image);
+	body_text(body, "name", o->name);
+	body_text(body, "network", o->network);
+	body_text(body, "idempotency_key", o->idempotency_key);
+	body_number(body, "vcpus", o->vcpus);
+	body_number(body, "memory_mb", o->memory_mb);
+	body_number(body, "disk_mb", o->disk_mb);
+	body_number(body, "max_attempts", o->max_attempts);
+	if (o->timeout_ns != BODY_NOT_GIVEN)
+		body_number(body, "timeout_seconds", (o->timeout_ns + NS_PER_S - 1) / NS_PER_S);
 	return 0;
 }
 
@@ -193,20 +137,22 @@ static const struct command_option options[] = {
 	OPTION("secret-env", 0, TEXTS, secret_env, .value = "N[=V]",
 	       .help = "Secret one: masked in the log, kept encrypted; without =V taken from here."),
 	OPTION("timeout", 't', SECONDS, timeout_ns, .value = "S",
-	       .help = "Limit of the job; it then ends as timed_out.", .otherwise = NOT_GIVEN),
+	       .help = "Limit of the job; it then ends as timed_out.", .otherwise = BODY_NOT_GIVEN),
 	OPTION("wait", 'w', FLAG, wait, .help = "Wait for its end; exit 5 unless it succeeds."),
 	OPTION("follow", 'f', FLAG, follow, .help = "Print its output as it comes, and wait."),
 	OPTION("wait-timeout", 0, SECONDS, wait_timeout_ns, .value = "S",
 	       .help = "Wait at most so long (exit 6); the job goes on."),
 	OPTION("name", 'n', TEXT, name, .value = "NAME", .help = "What lists call it."),
 	OPTION("label", 'l', TEXTS, labels, .value = "LABEL", .help = "What its agent must offer; may be given again."),
-	OPTION("vcpus", 0, INT, vcpus, .value = "N", .help = "Virtual CPUs (1).", .otherwise = NOT_GIVEN),
-	OPTION("memory", 'm', INT, memory_mb, .value = "MIB", .help = "Memory in MiB (256).", .otherwise = NOT_GIVEN),
-	OPTION("disk", 0, INT, disk_mb, .value = "MIB", .help = "Scratch disk in MiB (1024).", .otherwise = NOT_GIVEN),
+	OPTION("vcpus", 0, INT, vcpus, .value = "N", .help = "Virtual CPUs (1).", .otherwise = BODY_NOT_GIVEN),
+	OPTION("memory", 'm', INT, memory_mb, .value = "MIB", .help = "Memory in MiB (256).",
+	       .otherwise = BODY_NOT_GIVEN),
+	OPTION("disk", 0, INT, disk_mb, .value = "MIB", .help = "Scratch disk in MiB (1024).",
+	       .otherwise = BODY_NOT_GIVEN),
 	OPTION("network", 0, TEXT, network, .value = "none|open",
 	       .help = "What it reaches: nothing (none), or what its host does."),
 	OPTION("max-attempts", 0, INT, max_attempts, .value = "N", .help = "How often a lost lease may restart it (3).",
-	       .otherwise = NOT_GIVEN),
+	       .otherwise = BODY_NOT_GIVEN),
 	OPTION("idempotency-key", 0, TEXT, idempotency_key, .value = "KEY",
 	       .help = "The same key again gives the same job, not a second one."),
 };
