@@ -17,10 +17,12 @@
 
 #include "base/clock.h"
 #include "guest/network.h"
+#include "guest/verity.h"
 
 enum {
 	DEVICE_TRIES = 10000, /* of a millisecond each: all devices of a healthy machine are there in a few */
 	PORT_TRIES = DEVICE_TRIES,
+	COMMAND_LINE_MAX = 2048,
 	VIRTIO_NETWORK = 1, /* the standard's number for such a device */
 };
 
@@ -168,6 +170,25 @@ static bool find_disk(bool read_only, char *path, size_t size)
 	return found;
 }
 
+static bool verity_enforced;
+
+/* Puts the checked device in the disk's place, where the host asks for it. A kernel without the drivers goes on
+ * without, and the acknowledgement says so; an image that cannot be mapped does not boot. */
+static int map_verity(char *disk, size_t size, struct err *err)
+{
+	char line[COMMAND_LINE_MAX];
+	struct verity_wish wish;
+	struct err missing = {0};
+
+	if (!read_text("/proc/cmdline", line, sizeof(line)) || !verity_wanted(line, &wish))
+		return 0;
+	if (load_modules("/verity.list", &missing) < 0)
+		return 0;
+	int rc = verity_map(disk, &wish, disk, size, err);
+	verity_enforced = rc == 0;
+	return rc < 0 ? rc : 0;
+}
+
 static int mount_lower(struct err *err)
 {
 	char disk[300];
@@ -177,6 +198,9 @@ static int mount_lower(struct err *err)
 			return err_set(err, ERR_UNAVAILABLE, "no read-only disk");
 		pause_ms();
 	}
+	int rc = map_verity(disk, sizeof(disk), err);
+	if (rc < 0)
+		return rc;
 	return do_mount(&(struct mount_point){disk, "/lower", "squashfs", MS_RDONLY, NULL}, err);
 }
 
@@ -323,7 +347,7 @@ static bool set_boot_id(const struct guest_hello *hello)
 
 uint32_t system_hello(const struct guest_hello *hello)
 {
-	uint32_t done = scratch_on_disk ? GUEST_DONE_SCRATCH : 0;
+	uint32_t done = (scratch_on_disk ? GUEST_DONE_SCRATCH : 0) | (verity_enforced ? GUEST_DONE_VERITY : 0);
 
 	/* The clock soon: the host's words grow old. */
 	if (add_entropy(hello))

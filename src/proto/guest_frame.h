@@ -148,6 +148,7 @@ enum guest_done {
 	GUEST_DONE_SCRATCH = 32,  /* there is a scratch disk, and it is mounted */
 	GUEST_DONE_CGROUP = 64,	  /* the job gets its own cgroup */
 	GUEST_DONE_NETWORK = 128, /* the network of the hello is set up */
+	GUEST_DONE_VERITY = 256,  /* every block of the image is checked when it is read */
 	GUEST_DONE_NEEDED = 31,
 };
 

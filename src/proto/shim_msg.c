@@ -69,10 +69,9 @@ static const struct field hello_fields[] = {
 };
 
 static const struct field booted_fields[] = {
-	{1, FIELD_I64, AT(shim_booted, vmm_started_ns), NULL},
-	{2, FIELD_I64, AT(shim_booted, guest_answered_ns), NULL},
-	{3, FIELD_I64, AT(shim_booted, kernel_ns), NULL},
-	{4, FIELD_TEXT, AT(shim_booted, accel), NULL},
+	{1, FIELD_I64, AT(shim_booted, vmm_started_ns), NULL}, {2, FIELD_I64, AT(shim_booted, guest_answered_ns), NULL},
+	{3, FIELD_I64, AT(shim_booted, kernel_ns), NULL},      {4, FIELD_TEXT, AT(shim_booted, accel), NULL},
+	{8, FIELD_I64, AT(shim_booted, verity), NULL},
 };
 
 static const struct field running_fields[] = {

@@ -171,6 +171,7 @@ struct shim_booted {
 	int64_t guest_answered_ns; /* monotonic: it has acknowledged entropy, clock and identity */
 	int64_t kernel_ns;	   /* from the kernel's start to PID 1's: the guest's own figure */
 	const char *accel;	   /* "kvm" or "tcg" */
+	int64_t verity;		   /* 1: the guest checks every block of its image; 0: an older shim, or not */
 };
 
 struct shim_running {

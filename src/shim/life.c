@@ -350,7 +350,8 @@ static void on_ready(void *ctx, const struct guest_ack *ack)
 	l->booted = (struct shim_booted){.vmm_started_ns = l->launched_ns,
 					 .guest_answered_ns = clock_monotonic_ns(),
 					 .kernel_ns = ack->init_ns,
-					 .accel = job_of(l)->accel == VM_KVM ? "kvm" : "tcg"};
+					 .accel = job_of(l)->accel == VM_KVM ? "kvm" : "tcg",
+					 .verity = (ack->done & GUEST_DONE_VERITY) != 0};
 	move(l, LIFE_BOOTED);
 	tell_booted(l);
 }

@@ -44,6 +44,8 @@ int main(int argc, char **argv)
 			(void)puts(initramfs_modules[i]);
 		for (size_t i = 0; i < initramfs_network_module_count; i++)
 			(void)puts(initramfs_network_modules[i]);
+		for (size_t i = 0; i < initramfs_verity_module_count; i++)
+			(void)puts(initramfs_verity_modules[i]);
 		return 0;
 	}
 	if (argc == 4 && strcmp(argv[1], "vmlinux") == 0 && make_vmlinux(argv[2], argv[3], &err) == 0)

@@ -16,6 +16,9 @@ const size_t initramfs_module_count = ARRAY_LEN(initramfs_modules);
 const char *const initramfs_network_modules[] = {"failover", "net_failover", "virtio_net"};
 const size_t initramfs_network_module_count = ARRAY_LEN(initramfs_network_modules);
 
+const char *const initramfs_verity_modules[] = {"dm-mod", "dm-bufio", "reed_solomon", "dm-verity"};
+const size_t initramfs_verity_module_count = ARRAY_LEN(initramfs_verity_modules);
+
 struct entry {
 	const char *path;
 	unsigned mode;
@@ -103,6 +106,9 @@ int initramfs_build(int share_fd, struct buf *out, struct err *err)
 	if (rc == 0)
 		rc = add_modules(share_fd, initramfs_network_modules, initramfs_network_module_count, "network.list",
 				 out, err);
+	if (rc == 0)
+		rc = add_modules(share_fd, initramfs_verity_modules, initramfs_verity_module_count, "verity.list", out,
+				 err);
 	if (rc < 0) {
 		out->len = start;
 		return rc;

@@ -24,6 +24,9 @@ extern const size_t initramfs_module_count;
 /* After them, and only where the machine has a network device: loading costs time. */
 extern const char *const initramfs_network_modules[];
 extern const size_t initramfs_network_module_count;
+/* Likewise, only where the image has a hash tree. */
+extern const char *const initramfs_verity_modules[];
+extern const size_t initramfs_verity_module_count;
 
 /* Appends the archive of share/nimbus-guest and share/modules/NAME.ko. */
 int initramfs_build(int share_fd, struct buf *out, struct err *err) must_check;

@@ -104,6 +104,10 @@ static void a_share_folder_becomes_an_archive(void **state)
 		autofree char *path = xasprintf("modules/%s.ko", initramfs_network_modules[i]);
 		write_file(fd, path, initramfs_network_modules[i]);
 	}
+	for (size_t i = 0; i < initramfs_verity_module_count; i++) {
+		autofree char *path = xasprintf("modules/%s.ko", initramfs_verity_modules[i]);
+		write_file(fd, path, initramfs_verity_modules[i]);
+	}
 	assert_int_equal(initramfs_build(fd, &out, &err), 0);
 	assert_int_equal(initramfs_build(fd, &again, &err), 0);
 	assert_true(str_eq(buf_str(&out), buf_str(&again)));

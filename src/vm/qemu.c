@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "vm/qmp.h"
 #include "vm/tsc.h"
+#include "vm/verity.h"
 
 #define MIB (UINT64_C(1) << 20)
 #define ADDRESSES_BEYOND_GUEST (4096 * MIB)
@@ -193,18 +194,24 @@ static int add_control(struct qemu *q, struct err *err)
  * TCG: what makes it boot fast and at all, since nothing on this machine can calibrate the counter; the security
  * switches that are off cost boot time, and TCG is for development.
  */
-static void add_command_line(struct vm_launch *l, const struct vm_spec *spec, int64_t khz)
+static int add_command_line(struct vm_launch *l, const struct vm_spec *spec, int64_t khz, struct err *err)
 {
 	const char *common = "console=ttyS0 quiet panic=-1 random.trust_cpu=on cryptomgr.notests "
 			     "rcupdate.rcu_expedited=1 no_timer_check";
+	const char *tcg = "tsc=reliable apparmor=0 security= audit=0 mitigations=off";
+	autovar(buf) line = {0};
+	struct verity v;
 
+	buf_puts(&line, common);
+	if (spec->accel != VM_KVM)
+		buf_printf(&line, " tsc_early_khz=%lld lpj=%lld %s", (long long)khz, (long long)khz * 4, tcg);
+	int rc = verity_read(spec->root_fd, &v, err);
+	/* guest/verity.h; one block has no tree to be checked by. */
+	if (rc == 0 && v.data_blocks > 1)
+		buf_printf(&line, " nimbus.verity=%s,%llu", v.root, (unsigned long long)v.data_blocks);
 	vm_launch_arg(l, "-append");
-	if (spec->accel == VM_KVM)
-		vm_launch_arg(l, "%s", common);
-	else
-		vm_launch_arg(
-			l, "%s tsc_early_khz=%lld lpj=%lld tsc=reliable apparmor=0 security= audit=0 mitigations=off",
-			common, (long long)khz, (long long)khz * 4);
+	vm_launch_arg(l, "%s", line.data);
+	return rc < 0 ? err_wrap(err, "the image") : 0;
 }
 
 static void add_machine(struct vm_launch *l, const struct vm_spec *spec)
@@ -241,7 +248,7 @@ static int add_boot(struct qemu *q, const struct vm_spec *spec, struct err *err)
 	if (rc == 0)
 		rc = add_path(l, "-initrd", spec->initrd_fd, err);
 	if (rc == 0)
-		add_command_line(l, spec, spec->tsc_khz > 0 ? spec->tsc_khz : tsc_khz());
+		rc = add_command_line(l, spec, spec->tsc_khz > 0 ? spec->tsc_khz : tsc_khz(), err);
 	return rc;
 }
 

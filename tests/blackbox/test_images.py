@@ -44,6 +44,7 @@ def test_what_booted_is_in_the_jobs_record(nimbus):
     job = nimbus.wait_final(nimbus.submit("true"))
     assert job["state"] == "succeeded", job
     assert job["metadata"]["rootfs_hash"] == digest(pathlib.Path(nimbus.data) / "assets/demo.squashfs")
+    assert job["metadata"]["rootfs_verity"] == "enforced"
 
 
 def test_a_running_job_keeps_its_image(nimbus, tmp_path):

@@ -21,6 +21,7 @@ static void on_booted(struct agent_job *j, const struct shim_booted *b)
 	j->times.answered_ns = b->guest_answered_ns;
 	j->times.kernel_ns = b->kernel_ns;
 	(void)snprintf(j->times.accel, sizeof(j->times.accel), "%s", b->accel != NULL ? b->accel : "");
+	j->verity = b->verity != 0;
 	log_info("vm is up", F("job", j->job_id), F("accel", j->times.accel),
 		 F("ms", (b->guest_answered_ns - b->vmm_started_ns) / NS_PER_MS));
 	job_enter(j, LIFE_CHECKING);

@@ -86,6 +86,7 @@ struct agent_job {
 	/* What the worker made last, or why not. */
 	struct vm_shim prepared;
 	struct image image; /* what it was started from, by this agent */
+	bool verity;	    /* its guest says that it checks every block */
 	struct err work_err;
 
 	struct shim_link *link;

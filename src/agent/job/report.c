@@ -14,7 +14,7 @@ static const int64_t report_timeout_ns = 10 * NS_PER_S;
 static const int64_t report_retry_base_ns = 500 * NS_PER_MS;
 static const int64_t report_retry_max_ns = 15 * NS_PER_S;
 
-enum { BOOT_PAIRS = 6, BOOT_TEXT_SIZE = 24 };
+enum { BOOT_PAIRS = 7, BOOT_TEXT_SIZE = 24 };
 
 struct boot_pairs {
 	struct js_pair items[BOOT_PAIRS];
@@ -30,13 +30,23 @@ static void add_ms(struct boot_pairs *p, const char *key, int64_t ns)
 	p->items[p->count++] = (struct js_pair){key, text};
 }
 
+static const char *verity_state(const struct agent_job *j)
+{
+	if (j->verity)
+		return "enforced";
+	return j->image.has_verity ? "not enforced: the guest's kernel has no driver"
+				   : "none: the image has no hash tree";
+}
+
 /* What booted, and how long the parts of that took: for people and for the benchmark. */
 static struct js_pairs boot_pairs(const struct agent_job *j, struct boot_pairs *p)
 {
 	const struct job_times *t = &j->times;
 
-	if (j->image.digest[0] != '\0' && t->answered_ns != 0)
+	if (j->image.digest[0] != '\0' && t->answered_ns != 0) {
 		p->items[p->count++] = (struct js_pair){"rootfs_hash", j->image.digest};
+		p->items[p->count++] = (struct js_pair){"rootfs_verity", verity_state(j)};
+	}
 	if (t->vmm_started_ns != 0 && t->answered_ns != 0 && t->running_ns != 0) {
 		p->items[p->count++] = (struct js_pair){"boot.accel", t->accel};
 		if (t->leased_ns != 0)
