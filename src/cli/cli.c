@@ -9,10 +9,7 @@ static const struct command *const jobs[] = {
 const struct command_table jobs_commands = {"Jobs", jobs, ARRAY_LEN(jobs)};
 
 static const struct command *const agents[] = {
-	&agents_list_command,
-	&agents_show_command,
-	&agents_drain_command,
-	&agents_resume_command,
+	&agents_list_command, &agents_show_command, &agents_drain_command, &agents_resume_command, &top_command,
 };
 const struct command_table agents_commands = {"Agents", agents, ARRAY_LEN(agents)};
 

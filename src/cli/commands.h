@@ -18,6 +18,7 @@ extern const struct command jobs_show_command;	     /* show.c */
 extern const struct command jobs_cancel_command;     /* jobs.c */
 extern const struct command jobs_list_command;	     /* list.c */
 extern const struct command jobs_retry_command;	     /* retry.c */
+extern const struct command top_command;	     /* top.c */
 extern const struct command agents_list_command;     /* agents.c */
 extern const struct command agents_show_command;     /* agents.c */
 extern const struct command agents_drain_command;    /* agents.c */
