@@ -9,7 +9,8 @@ libzstd-dev zlib1g-dev liblz4-dev libpq-dev libyaml-dev libarchive-dev'
 run='binutils qemu-system-x86 passt squashfs-tools busybox-static e2fsprogs dpkg ca-certificates'
 images='debootstrap util-linux'
 test='libcmocka-dev tmux binutils python3-pytest python3-requests python3-hypothesis python3-psycopg2 git curl openssl zstd
-nginx-light haproxy postgresql pgbouncer strace faketime mount util-linux mandoc zsh fish cryptsetup-bin'
+nginx-light haproxy postgresql pgbouncer strace faketime mount util-linux iproute2 mandoc zsh fish
+cryptsetup-bin'
 lint='clang clang-format clang-tidy cppcheck'
 fuzz='clang libclang-rt-14-dev'
 

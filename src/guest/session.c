@@ -9,6 +9,7 @@
 
 #include "guest/conduits.h"
 #include "guest/job.h"
+#include "guest/names.h"
 
 enum {
 	OUT_MAX = 64 * 1024, /* output waits in its pipe while this much is unsent */
@@ -100,6 +101,17 @@ static int keep_job(struct str payload, struct guest_job **ret, struct err *err)
 	return guest_job_decode((struct str){text, payload.len}, &job, err);
 }
 
+/* What only brings names is no reason to refuse a job. */
+static void bring_names(const struct guest_job *job)
+{
+	struct err err = {0};
+
+	for (size_t i = 0; i < job->servicec; i++) {
+		if (strcmp(job->services[i].name, NAMES_SERVICE) == 0 && names_start(&err) < 0)
+			(void)fprintf(stderr, "nimbus-guest: %s\n", err.msg);
+	}
+}
+
 static int on_job(struct session *s, const struct guest_frame *frame, struct err *err)
 {
 	struct guest_job *job;
@@ -111,6 +123,8 @@ static int on_job(struct session *s, const struct guest_frame *frame, struct err
 	int rc = keep_job(frame->payload, &job, err);
 	if (rc == 0)
 		rc = conduits_listen(s->conduits, job, err);
+	if (rc == 0)
+		bring_names(job);
 	if (rc == 0)
 		rc = job_start(job, s->opts->cgroup_fd, &s->job, err);
 	if (rc < 0)

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "guest/names.h"
 #include "guest/network.h"
 #include "guest/verity.h"
 
@@ -360,8 +361,10 @@ uint32_t system_hello(const struct guest_hello *hello)
 		done |= GUEST_DONE_MACHINE_ID;
 	if (set_boot_id(hello))
 		done |= GUEST_DONE_BOOT_ID;
-	if (hello->network.address != 0 && network_up(&hello->network))
+	if (hello->network.address != 0 && network_up(&hello->network)) {
+		names_point_here();
 		done |= GUEST_DONE_NETWORK;
+	}
 	return done;
 }
 

@@ -26,8 +26,6 @@ enum {
 	COMPLAINT_MAX = 160,
 };
 
-#define MEMORY_MAX (UINT64_C(4) << 30)
-
 int passt_find(char **ret, struct err *err)
 {
 	int rc = vm_find_program(PASST_PROGRAM, ret, NULL);
@@ -39,6 +37,7 @@ int passt_find(char **ret, struct err *err)
 }
 
 /*
+ * No limits of ours: they are set on what runs already, and it changes its user at once; it sets its own.
  * IPv4 only, as the host's own addresses are less open by it; --no-map-gw: else the gateway's address stands for the
  * host's loopback. No ports of the host lead in. The guest has its address from its hello, and names from its shim.
  */
@@ -92,7 +91,6 @@ int passt_prepare(struct passt *ret, struct err *err)
 	vm_launch_init(&p.launch, program);
 	for (size_t i = 0; i < ARRAY_LEN(arguments); i++)
 		vm_launch_arg(&p.launch, "%s", arguments[i]);
-	p.launch.address_space_max = MEMORY_MAX;
 	choose_network(&p.network);
 	rc = make_stream(&p, err);
 	if (rc == 0)
