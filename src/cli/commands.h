@@ -27,6 +27,7 @@ extern const struct command job_logs_command;	     /* logs.c */
 extern const struct command auth_command;	     /* auth.c */
 extern const struct command bootstrap_command;	     /* bootstrap.c */
 extern const struct command cache_command;	     /* cache.c */
+extern const struct command support_bundle_command;  /* bundle.c */
 extern const struct command doctor_command;	     /* doctor.c */
 extern const struct command github_simulate_command; /* simulate.c */
 extern const struct command version_command;	     /* about.c */

@@ -76,6 +76,25 @@ static struct js *item_as_js(const struct config_source *s, const struct config_
 	return o;
 }
 
+static struct js *items_as_js(const struct command_call *call, const struct config_source *s)
+{
+	struct js *list = js_new_array();
+
+	for (size_t t = 0; t < settings_table_count; t++) {
+		const struct config_table *table = settings_tables[t];
+		for (size_t k = 0; k < table->count && chosen(call, table); k++)
+			js_push(list, item_as_js(s, table, &table->keys[k]));
+	}
+	return list;
+}
+
+static const struct command_call every_role = {0};
+
+struct js *config_as_js(const struct config_source *s)
+{
+	return items_as_js(&every_role, s);
+}
+
 /* As a file of variables has it. What a later version will read is shown where somebody has set it. */
 static void put_items(const void *ctx, const struct js *items, const struct screen *screen, struct buf *out)
 {
@@ -112,17 +131,15 @@ static int run_show(struct command_call *call, struct err *err)
 		.ctx = o,
 	};
 	autovar(role) role = {0};
-	autoptr(js) list = js_new_array();
+	autoptr(js) list = NULL;
 
 	int rc = check_names(call, err);
 	if (rc == 0)
 		rc = role_open(&o->role, true, &role, err);
-	for (size_t t = 0; t < settings_table_count && rc == 0; t++) {
-		const struct config_table *table = settings_tables[t];
-		for (size_t k = 0; k < table->count && chosen(call, table); k++)
-			js_push(list, item_as_js(role.source, table, &table->keys[k]));
-	}
-	return rc < 0 ? rc : print_listing(&listing, &o->output, list, err);
+	if (rc < 0)
+		return rc;
+	list = items_as_js(call, role.source);
+	return print_listing(&listing, &o->output, list, err);
 }
 
 /* --- check --- */
@@ -223,7 +240,6 @@ static void check_tables(struct report *r, const struct command_call *call, cons
 
 size_t config_problems(const struct role_flags *flags, struct buf *first)
 {
-	static const struct command_call every_role = {0};
 	autovar(role) role = {0};
 	autoptr(js) errors = js_new_array();
 	autoptr(js) notes = js_new_array();
