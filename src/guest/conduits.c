@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "guest/archive.h"
 #include "guest/task.h"
 
 enum {
@@ -42,6 +43,7 @@ struct conduit {
 	bool ran;
 	int status;
 	int own_cgroup;	       /* or -1 */
+	int report;	       /* why an archive's child failed, or -1 */
 	int64_t give_up_at_ns; /* 0: not yet */
 	bool closed;	       /* our CLOSE is sent */
 	bool host_closed;
@@ -105,6 +107,7 @@ static struct conduit *use(struct conduit *p, uint16_t number, enum guest_kind k
 			      .sink = -1,
 			      .sources = {-1, -1},
 			      .own_cgroup = -1,
+			      .report = -1,
 			      .credit = GUEST_CREDIT_START};
 	return p;
 }
@@ -141,6 +144,7 @@ static void close_fds(struct conduit *p)
 	close_fd(&p->sink);
 	close_fd(&p->sources[0]);
 	close_fd(&p->sources[1]);
+	close_fd(&p->report);
 	buf_fini(&p->held);
 	p->held = (struct buf){0};
 	p->held_at = 0;
@@ -152,7 +156,7 @@ static void kill_all_of(const struct conduit *p)
 	if (p->own_cgroup >= 0)
 		cgroup_write(p->own_cgroup, "cgroup.kill", 1);
 	if (p->pid > 0)
-		(void)kill(-p->pid, SIGKILL);
+		(void)kill(p->kind == GUEST_KIND_EXEC ? -p->pid : p->pid, SIGKILL);
 }
 
 /* Both sides have closed, and nothing of it runs: the place is free. */
@@ -443,8 +447,43 @@ static int start_exec(struct conduits *c, struct conduit *p, const struct guest_
 	return 0;
 }
 
+static void keep_archive(struct conduit *p, const struct archive *archive)
+{
+	p->pid = archive->pid;
+	p->ran = true;
+	p->report = archive->report_fd;
+}
+
+static int start_unpack(struct conduits *c, struct conduit *p, const struct guest_open *open, struct err *err)
+{
+	struct archive archive;
+
+	(void)c;
+	int rc = archive_unpack(open->name, &archive, err);
+	if (rc < 0)
+		return rc;
+	keep_archive(p, &archive);
+	p->sink = archive.bytes_fd;
+	return 0;
+}
+
+static int start_pack(struct conduits *c, struct conduit *p, const struct guest_open *open, struct err *err)
+{
+	struct archive archive;
+
+	(void)c;
+	int rc = archive_pack(&open->pack, &archive, err);
+	if (rc < 0)
+		return rc;
+	keep_archive(p, &archive);
+	p->sources[0] = archive.bytes_fd;
+	return 0;
+}
+
 static int (*const starters[])(struct conduits *, struct conduit *, const struct guest_open *, struct err *) = {
 	[GUEST_KIND_EXEC] = start_exec,
+	[GUEST_KIND_UNPACK] = start_unpack,
+	[GUEST_KIND_PACK] = start_pack,
 };
 
 static int on_open(struct conduits *c, const struct guest_frame *frame, struct err *err)
@@ -491,11 +530,27 @@ bool conduits_has(const struct conduits *c, uint16_t stream)
 
 /* --- to the host --- */
 
+static void close_archive(struct conduits *c, struct conduit *p)
+{
+	char text[GUEST_CLOSE_TEXT_MAX];
+	bool good = WIFEXITED(p->status) && WEXITSTATUS(p->status) == 0;
+	ssize_t len = good ? 0 : read(p->report, text, sizeof(text));
+
+	if (len <= 0 && !good)
+		len = snprintf(text, sizeof(text), "it was killed in the VM (signal %d)", WTERMSIG(p->status));
+	close_fds(p);
+	say_closed(c, p, good ? GUEST_CLOSE_OK : GUEST_CLOSE_FAILED, (struct str){text, (size_t)len});
+}
+
 /* Whoever was run is over, and all that it wrote is sent. */
 static void close_if_done(struct conduits *c, struct conduit *p)
 {
 	if (!p->ran || p->pid > 0 || p->sources[0] >= 0 || p->sources[1] >= 0)
 		return;
+	if (p->kind != GUEST_KIND_EXEC) {
+		close_archive(c, p);
+		return;
+	}
 	uint32_t status = WIFSIGNALED(p->status) ? GUEST_CLOSE_SIGNALLED | (uint32_t)WTERMSIG(p->status)
 						 : (uint32_t)WEXITSTATUS(p->status);
 	close_fds(p);
@@ -650,7 +705,8 @@ void conduits_reaped(struct conduits *c, pid_t pid, int status)
 		struct conduit *p = &c->table[i];
 		if (p->number == 0 || p->pid != pid)
 			continue;
-		kill_all_of(p);
+		if (p->kind == GUEST_KIND_EXEC)
+			kill_all_of(p);
 		p->pid = 0;
 		p->status = status;
 		p->give_up_at_ns = now_ns() + GIVE_UP_NS;

@@ -23,6 +23,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "proto/guest_stream.h"
+#include "proto/tar.h"
 
 enum { EPOCH = 5, WAIT_S = 30, NO_NAMESPACE = 77, ENDED = 42 };
 
@@ -474,8 +475,8 @@ static void a_signal_reaches_every_process(void **state)
 
 	(void)state;
 	start_guest(WAIT_S * NS_PER_S);
-	start_job("(trap 'echo inner; exit' TERM; echo ready; while :; do sleep 0.01; done) & "
-		  "trap 'wait; echo outer; exit 4' TERM; wait");
+	start_job("trap 'wait; echo outer; exit 4' TERM; "
+		  "(trap 'echo inner; exit' TERM; echo ready; while :; do sleep 0.01; done) & wait");
 	while (host.text[0].data == NULL || strstr(host.text[0].data, "ready") == NULL)
 		(void)step();
 	guest_signal_encode(&(struct guest_signal){.signal = SIGTERM}, &out);
@@ -908,6 +909,101 @@ static void a_job_may_have_a_terminal(void **state)
 	shut_down();
 }
 
+/* --- archives --- */
+
+static void put_file(struct buf *tar, const char *path, struct str content)
+{
+	const struct tar_entry e = {
+		.kind = TAR_FILE, .path = path, .target = "", .mode = 0644, .mtime_ns = NS_PER_S, .size = content.len};
+
+	assert_int_equal(tar_entry_encode(&e, tar, NULL), 0);
+	buf_append_str(tar, content);
+	for (size_t i = tar_padding(content.len); i > 0; i--)
+		buf_putc(tar, '\0');
+}
+
+static struct seen *unpack_into(uint16_t number, const char *folder, struct buf *tar)
+{
+	open_message = (struct guest_open){.kind = GUEST_KIND_UNPACK, .name = folder};
+	struct seen *st = open_stream(number);
+	send_data(st, buf_str(tar));
+	end_data(st);
+	run_to_close(st);
+	return st;
+}
+
+static struct seen *pack_from(uint16_t number, const char *path)
+{
+	open_message = (struct guest_open){.kind = GUEST_KIND_PACK, .pack = {.count = 1, .paths = {path}}};
+	struct seen *st = open_stream(number);
+	run_to_close(st);
+	return st;
+}
+
+static void files_go_in_and_come_out(void **state)
+{
+	enum { SIZE = 5000000 };
+	char folder[] = "/tmp/nimbus-session-XXXXXX", *bytes = xmalloc(SIZE);
+	autovar(buf) tar = {0};
+
+	(void)state;
+	for (size_t i = 0; i < SIZE; i++)
+		bytes[i] = (char)(i * 2654435761U >> 13);
+	assert_non_null(mkdtemp(folder));
+	autofree char *dot = xasprintf("%s/.", folder);
+	put_file(&tar, "f", (struct str){bytes, SIZE});
+	tar_end_encode(&tar);
+	start_guest(WAIT_S * NS_PER_S);
+	/* Before the job, and when it has ended. */
+	const struct seen *st = unpack_into(16, folder, &tar);
+	assert_string_equal(st->why, "");
+	assert_int_equal(st->status, GUEST_CLOSE_OK);
+	start_job("exit 0");
+	run_to_end();
+	st = pack_from(18, dot);
+	assert_int_equal(st->status, GUEST_CLOSE_OK);
+	assert_true(st->text[0].len > SIZE);
+	assert_non_null(memmem(st->text[0].data, st->text[0].len, bytes, SIZE));
+	free(bytes);
+	shut_down();
+	assert_int_equal(dir_remove(AT_FDCWD, folder, NULL), 0);
+}
+
+static void archives_that_fail_say_why(void **state)
+{
+	autovar(buf) tar = {0};
+
+	(void)state;
+	start_guest(WAIT_S * NS_PER_S);
+	buf_puts(&tar, "this is no tar, but a text that goes on for more than a block ");
+	while (tar.len < 300000)
+		buf_puts(&tar, "and on ");
+	const struct seen *st = unpack_into(16, "/tmp", &tar);
+	assert_int_equal(st->status, GUEST_CLOSE_FAILED);
+	assert_non_null(strstr(st->why, "tar"));
+	st = pack_from(18, "/tmp/there-is-no-such-file");
+	assert_int_equal(st->status, GUEST_CLOSE_FAILED);
+	assert_string_equal(st->why, "there is no '/tmp/there-is-no-such-file'");
+	shut_down();
+}
+
+static void a_host_that_closes_ends_an_archive(void **state)
+{
+	struct buf out = {0};
+
+	(void)state;
+	start_guest(WAIT_S * NS_PER_S);
+	host.give_credit = false;
+	open_message = (struct guest_open){.kind = GUEST_KIND_PACK, .pack = {.count = 1, .paths = {"/usr/bin"}}};
+	struct seen *st = open_stream(16);
+	while (st->text[0].len < GUEST_CREDIT_START)
+		(void)step();
+	guest_close_encode(16, &(struct guest_close){0}, &out);
+	say(&out);
+	run_to_close(st);
+	shut_down();
+}
+
 /* --- services --- */
 
 enum { PORT = 47113 };
@@ -1028,6 +1124,9 @@ int main(void)
 		cmocka_unit_test(a_job_reads_its_input),
 		cmocka_unit_test(a_job_that_does_not_read_says_so),
 		cmocka_unit_test(a_job_may_have_a_terminal),
+		cmocka_unit_test(files_go_in_and_come_out),
+		cmocka_unit_test(archives_that_fail_say_why),
+		cmocka_unit_test(a_host_that_closes_ends_an_archive),
 		cmocka_unit_test(a_connection_becomes_a_stream),
 		cmocka_unit_test(a_refused_connection_is_closed),
 		cmocka_unit_test(many_connections_are_served),

@@ -1,0 +1,259 @@
+#include "guest/pack.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "proto/tar.h"
+
+enum { OUT_SIZE = 256 * 1024, DEPTH_MAX = 250 };
+
+struct packing {
+	int out_fd;
+	struct buf out;
+	dev_t device;		     /* what is on another is left out */
+	char path[TAR_PATH_MAX + 1]; /* of the entry, as the archive calls it */
+	size_t len;
+};
+
+static int flush(struct packing *p, struct err *err)
+{
+	size_t done = 0;
+
+	while (done < p->out.len) {
+		ssize_t sent = write(p->out_fd, p->out.data + done, p->out.len - done);
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0)
+			return err_sys(err, "send the archive");
+		done += (size_t)sent;
+	}
+	buf_clear(&p->out);
+	return 0;
+}
+
+static int flush_if_full(struct packing *p, struct err *err)
+{
+	return p->out.len >= OUT_SIZE / 2 ? flush(p, err) : 0;
+}
+
+/* --- entries --- */
+
+static int put_header(struct packing *p, enum tar_kind kind, const struct stat *st, const char *target, struct err *err)
+{
+	struct tar_entry entry = {.kind = kind,
+				  .path = p->path,
+				  .target = target,
+				  .mode = st->st_mode & 07777,
+				  .mtime_ns = st->st_mtim.tv_sec * NS_PER_S + st->st_mtim.tv_nsec,
+				  .size = kind == TAR_FILE ? (uint64_t)st->st_size : 0};
+
+	if (entry.mtime_ns < 0)
+		entry.mtime_ns = 0;
+	int rc = tar_entry_encode(&entry, &p->out, err);
+	return rc == 0 ? flush_if_full(p, err) : rc;
+}
+
+static int put_zeros(struct packing *p, uint64_t count, struct err *err)
+{
+	static const char zeros[64 * 1024];
+	int rc = 0;
+
+	while (count > 0 && rc == 0) {
+		size_t len = count < sizeof(zeros) ? (size_t)count : sizeof(zeros);
+		buf_append(&p->out, zeros, len);
+		count -= len;
+		rc = flush_if_full(p, err);
+	}
+	return rc;
+}
+
+/* As many bytes as the header says. */
+static int put_content(struct packing *p, int fd, uint64_t size, struct err *err)
+{
+	uint64_t left = size;
+	int rc = 0;
+
+	while (left > 0 && rc == 0) {
+		size_t want = left < OUT_SIZE / 2 ? (size_t)left : OUT_SIZE / 2;
+		ssize_t got = read(fd, buf_reserve(&p->out, want), want);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return err_sys(err, "read '%s'", p->path);
+		if (got == 0)
+			break;
+		p->out.len += (size_t)got;
+		left -= (uint64_t)got;
+		rc = flush_if_full(p, err);
+	}
+	return rc == 0 ? put_zeros(p, left + tar_padding(size), err) : rc;
+}
+
+static int put_file(struct packing *p, int dir, const char *name, struct err *err)
+{
+	int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	if (fd < 0 || fstat(fd, &st) != 0) {
+		if (fd >= 0)
+			(void)close(fd);
+		return err_sys(err, "open '%s'", p->path);
+	}
+	int rc = S_ISREG(st.st_mode) ? put_header(p, TAR_FILE, &st, "", err) : 0;
+	if (rc == 0 && S_ISREG(st.st_mode))
+		rc = put_content(p, fd, (uint64_t)st.st_size, err);
+	(void)close(fd);
+	return rc;
+}
+
+static int put_symlink(struct packing *p, int dir, const char *name, const struct stat *st, struct err *err)
+{
+	char target[TAR_PATH_MAX + 1];
+	ssize_t len = readlinkat(dir, name, target, sizeof(target) - 1);
+
+	if (len < 0)
+		return 0; /* gone meanwhile */
+	target[len] = '\0';
+	return put_header(p, TAR_SYMLINK, st, target, err);
+}
+
+/* --- folders --- */
+
+static int put_entry(struct packing *p, int dir, const char *name, int depth, struct err *err);
+
+static int push_name(struct packing *p, const char *name, struct err *err)
+{
+	size_t len = strlen(name);
+
+	if (p->len + 1 + len > TAR_PATH_MAX)
+		return err_set(err, ERR_TOO_LARGE, "a path in '%.200s' is longer than %d bytes", p->path, TAR_PATH_MAX);
+	p->path[p->len] = '/';
+	memcpy(p->path + p->len + 1, name, len + 1);
+	p->len += 1 + len;
+	return 0;
+}
+
+static int put_children(struct packing *p, DIR *folder, int depth, struct err *err)
+{
+	const struct dirent *entry;
+	int rc = 0;
+
+	while (rc == 0 && (entry = readdir(folder)) != NULL) {
+		size_t before = p->len;
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		rc = push_name(p, entry->d_name, err);
+		if (rc == 0)
+			rc = put_entry(p, dirfd(folder), entry->d_name, depth + 1, err);
+		p->len = before;
+		p->path[before] = '\0';
+	}
+	return rc;
+}
+
+static int put_folder(struct packing *p, int dir, const char *name, int depth, struct err *err)
+{
+	int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	if (depth > DEPTH_MAX) {
+		(void)close(fd);
+		return err_set(err, ERR_TOO_LARGE, "'%.200s' lies more than %d folders deep", p->path, DEPTH_MAX);
+	}
+	DIR *folder = fd >= 0 ? fdopendir(fd) : NULL;
+	if (folder == NULL || fstat(fd, &st) != 0)
+		return err_sys(err, "open '%s'", p->path);
+	int rc = put_header(p, TAR_FOLDER, &st, "", err);
+	if (rc == 0 && st.st_dev == p->device)
+		rc = put_children(p, folder, depth, err);
+	(void)closedir(folder);
+	return rc;
+}
+
+static int put_entry(struct packing *p, int dir, const char *name, int depth, struct err *err)
+{
+	struct stat st;
+
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+		return errno == ENOENT && depth > 0 ? 0 : err_sys(err, "find '%s'", p->path);
+	if (depth == 0)
+		p->device = st.st_dev;
+	switch (st.st_mode & S_IFMT) {
+	case S_IFREG:
+		return put_file(p, dir, name, err);
+	case S_IFDIR:
+		return put_folder(p, dir, name, depth, err);
+	case S_IFLNK:
+		return put_symlink(p, dir, name, &st, err);
+	default:
+		return 0;
+	}
+}
+
+/* --- paths --- */
+
+/* "/a/b/": "/a/b". */
+static size_t trimmed(const char *path)
+{
+	size_t len = strlen(path);
+
+	while (len > 1 && path[len - 1] == '/')
+		len--;
+	return len;
+}
+
+static int put_path(struct packing *p, const char *given, struct err *err)
+{
+	char path[PATH_MAX];
+	size_t len = trimmed(given);
+	struct stat there;
+
+	if (len >= sizeof(path))
+		return err_set(err, ERR_TOO_LARGE, "the path '%.100s...' is too long", given);
+	memcpy(path, given, len);
+	path[len] = '\0';
+	char *slash = strrchr(path, '/');
+	const char *name = slash[1] != '\0' ? slash + 1 : ".";
+	if (strcmp(name, "..") == 0)
+		return err_set(err, ERR_INVALID, "'%s' names no file", given);
+	*slash = '\0';
+	int dir = open(path[0] != '\0' ? path : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0 || fstatat(dir, name, &there, AT_SYMLINK_NOFOLLOW) != 0) {
+		int rc = errno == ENOENT || errno == ENOTDIR ? err_set(err, ERR_NOT_FOUND, "there is no '%s'", given)
+							     : err_sys(err, "open '%s'", given);
+		if (dir >= 0)
+			(void)close(dir);
+		return rc;
+	}
+	p->len = strlen(name);
+	memcpy(p->path, name, p->len + 1);
+	int rc = put_entry(p, dir, name, 0, err);
+	(void)close(dir);
+	return rc;
+}
+
+int pack_stream(const struct guest_pack *pack, int out_fd, struct err *err)
+{
+	static struct packing packing; /* a process packs one thing at a time */
+	struct packing *p = &packing;
+	int rc = 0;
+
+	*p = (struct packing){.out_fd = out_fd};
+	for (size_t i = 0; i < pack->count && rc == 0; i++)
+		rc = put_path(p, pack->paths[i], err);
+	if (rc == 0) {
+		tar_end_encode(&p->out);
+		rc = flush(p, err);
+	}
+	buf_fini(&p->out);
+	return rc;
+}
