@@ -575,10 +575,10 @@ static void run_to_close(const struct seen *st)
 		(void)step();
 }
 
-/* As much as the guest's credit allows at each time. */
+/* As much as the guest's credit allows at each time, until it closes. */
 static void send_data(struct seen *st, struct str bytes)
 {
-	while (bytes.len > 0) {
+	while (bytes.len > 0 && !st->closed) {
 		struct buf out = {0};
 		size_t len = bytes.len < GUEST_OUTPUT_MAX ? bytes.len : GUEST_OUTPUT_MAX;
 		if (len > st->credit)

@@ -46,6 +46,9 @@ static const struct field start_fields[] = {
 	{21, FIELD_TEXT, AT(shim_start, vmm), NULL},
 	{30, FIELD_I64, AT(shim_start, network), NULL},
 	{31, FIELD_SECRET, AT(shim_start, services_token), NULL},
+	{32, FIELD_I64, AT(shim_start, has_stdin), NULL},
+	{33, FIELD_I64, AT(shim_start, tty_rows), NULL},
+	{34, FIELD_I64, AT(shim_start, tty_cols), NULL},
 };
 
 static const struct field go_fields[] = {
@@ -433,7 +436,9 @@ static int check(const struct shim_msg *m, struct err *err)
 {
 	if (m->type == SHIM_START &&
 	    (m->start.job_id < 1 || m->start.attempt < 1 || m->start.argv.count < 1 || m->start.vcpus < 1 ||
-	     m->start.memory_mb < 1 || m->start.timeout_ns < 0 || m->start.grace_ns < 0 || m->start.spool_max < 0))
+	     m->start.memory_mb < 1 || m->start.timeout_ns < 0 || m->start.grace_ns < 0 || m->start.spool_max < 0 ||
+	     m->start.tty_rows < 0 || m->start.tty_rows > UINT16_MAX || m->start.tty_cols < 0 ||
+	     m->start.tty_cols > UINT16_MAX))
 		return err_set(err, ERR_INVALID, "shim message 'start': a number is out of range, or argv is empty");
 	if (m->type == SHIM_EXITED && (m->exited.reason < 0 || m->exited.reason >= SHIM_REASON_COUNT))
 		return err_set(err, ERR_INVALID, "shim message 'exited': unknown reason");

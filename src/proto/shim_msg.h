@@ -134,6 +134,9 @@ struct shim_start {
 	struct secret *log_token;
 	int64_t network;	       /* enum shim_network */
 	struct secret *services_token; /* for services.h; NULL: there are none */
+	int64_t has_stdin;	       /* not 0: its standard input is a stream (shim/streams.h); else /dev/null */
+	int64_t tty_rows;	       /* not 0: a terminal of that size, which is its standard input too */
+	int64_t tty_cols;
 };
 
 struct shim_secret_env {

@@ -41,6 +41,9 @@ static struct shim_start sample_start(void)
 		.accel = 1,
 		.tsc_khz = 2445430,
 		.network = SHIM_NETWORK_OPEN,
+		.has_stdin = 1,
+		.tty_rows = 24,
+		.tty_cols = 80,
 		.timeout_ns = INT64_C(3600000000000),
 		.grace_ns = 30,
 		.deadline_ns = -1,
@@ -62,6 +65,9 @@ static void start_comes_back(void **state)
 	assert_int_equal(back.start.deadline_ns, -1);
 	assert_int_equal(back.start.tsc_khz, 2445430);
 	assert_int_equal(back.start.network, SHIM_NETWORK_OPEN);
+	assert_int_equal(back.start.has_stdin, 1);
+	assert_int_equal(back.start.tty_rows, 24);
+	assert_int_equal(back.start.tty_cols, 80);
 	assert_null(back.start.vmm);
 	assert_string_equal(back.start.agent_id, "host-1");
 	assert_null(back.start.hostname);

@@ -87,6 +87,9 @@ int job_compose(const struct shim_start *start, const struct shim_go *go, const 
 	for (size_t i = 0; i < start->argv.count; i++)
 		ret->argv[ret->argc++] = start->argv.items[i];
 	ret->servicec = 0;
+	ret->tty = start->tty_rows > 0;
+	ret->has_stdin = start->has_stdin != 0 || ret->tty;
+	ret->size = (struct guest_winsize){.rows = (uint16_t)start->tty_rows, .cols = (uint16_t)start->tty_cols};
 	compose_env(start, go, ret, text);
 	if (services != NULL)
 		add_services(start, go, services, ret, text);

@@ -45,6 +45,28 @@ static void secrets_go_before_variables_before_defaults(void **state)
 	assert_env(job, want, ARRAY_LEN(want));
 }
 
+static void a_job_may_have_input_or_a_terminal(void **state)
+{
+	static const char *argv[] = {"sh"};
+	static const struct {
+		int64_t has_stdin, rows;
+		bool input, tty;
+	} cases[] = {{0, 0, false, false}, {1, 0, true, false}, {0, 24, true, true}};
+	autofree struct guest_job *job = xcalloc(1, sizeof(*job));
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		const struct shim_start start = {
+			.argv = {argv, 1}, .has_stdin = cases[i].has_stdin, .tty_rows = cases[i].rows, .tty_cols = 80};
+		autovar(buf) text = {0};
+		assert_int_equal(job_compose(&start, &(struct shim_go){NULL, 0}, NULL, job, &text, NULL), 0);
+		assert_int_equal(job->has_stdin, cases[i].input);
+		assert_int_equal(job->tty, cases[i].tty);
+		assert_int_equal(job->size.rows, cases[i].rows);
+		assert_int_equal(job->size.cols, 80);
+	}
+}
+
 static void what_is_too_much_is_refused(void **state)
 {
 	static const char *argv[GUEST_ARGS_MAX + 1];
@@ -109,6 +131,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(secrets_go_before_variables_before_defaults),
+		cmocka_unit_test(a_job_may_have_input_or_a_terminal),
 		cmocka_unit_test(what_is_too_much_is_refused),
 		cmocka_unit_test(services_are_named_by_ports_and_variables),
 	};
