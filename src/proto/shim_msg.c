@@ -49,6 +49,15 @@ static const struct field start_fields[] = {
 	{32, FIELD_I64, AT(shim_start, has_stdin), NULL},
 	{33, FIELD_I64, AT(shim_start, tty_rows), NULL},
 	{34, FIELD_I64, AT(shim_start, tty_cols), NULL},
+	{40, FIELD_TEXT, AT(shim_start, control_url), NULL},
+	{41, FIELD_SECRET, AT(shim_start, job_token), NULL},
+	{42, FIELD_TEXTS, AT(shim_start, inputs), NULL},
+	{43, FIELD_TEXTS, AT(shim_start, outputs), NULL},
+	{44, FIELD_I64, AT(shim_start, session), NULL},
+	{45, FIELD_I64, AT(shim_start, session_stdin), NULL},
+	{46, FIELD_I64, AT(shim_start, session_rows), NULL},
+	{47, FIELD_I64, AT(shim_start, session_cols), NULL},
+	{48, FIELD_I64, AT(shim_start, queued_ns), NULL},
 };
 
 static const struct field go_fields[] = {
@@ -62,6 +71,13 @@ static const struct field deadline_fields[] = {
 
 static const struct field cancel_fields[] = {
 	{1, FIELD_I64, AT(shim_cancel, grace_ns), "grace_ns"},
+};
+
+static const struct field session_fields[] = {
+	{1, FIELD_TEXT, AT(shim_session, id), "id"},	    {2, FIELD_TEXTS, AT(shim_session, argv), "argv"},
+	{3, FIELD_PAIRS, AT(shim_session, env), NULL},	    {4, FIELD_TEXT, AT(shim_session, cwd), NULL},
+	{5, FIELD_I64, AT(shim_session, stdin_open), NULL}, {6, FIELD_I64, AT(shim_session, rows), NULL},
+	{7, FIELD_I64, AT(shim_session, cols), NULL},
 };
 
 static const struct field hello_fields[] = {
@@ -116,6 +132,7 @@ static const struct message {
 	{SHIM_DESTROY, "destroy", NULL, 0},
 	{SHIM_EXIT_ACK, "exit_ack", NULL, 0},
 	{SHIM_RESUME, "resume", NULL, 0},
+	{SHIM_SESSION, "session", session_fields, ARRAY_LEN(session_fields)},
 	{SHIM_HELLO, "hello", hello_fields, ARRAY_LEN(hello_fields)},
 	{SHIM_BOOTED, "booted", booted_fields, ARRAY_LEN(booted_fields)},
 	{SHIM_RUNNING, "running", running_fields, ARRAY_LEN(running_fields)},
@@ -472,6 +489,7 @@ void shim_msg_fini(struct shim_msg *m)
 	if (m->type == SHIM_START) {
 		secret_free(TAKE(m->start.log_token));
 		secret_free(TAKE(m->start.services_token));
+		secret_free(TAKE(m->start.job_token));
 	}
 	if (m->type != SHIM_GO)
 		return;

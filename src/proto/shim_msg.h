@@ -17,6 +17,9 @@
  *	exit_ack                   ->                     the agent has it on disk
  *	                           <-  shipped            every log line is acknowledged; the shim ends
  *
+ * session (a command beside the job, for a client that waits at the control plane) comes any time while it runs; the
+ * shim connects there itself, and answers nothing here.
+ *
  * destroy ends the VM at once at any point: nothing more is sent to the pipeline, exited says lease_lost.
  * A shim that was not given `start`, or whose lease is lost, ends when it has no agent.
  *
@@ -63,6 +66,7 @@ enum {
 	X(DESTROY, 5)     \
 	X(EXIT_ACK, 6)    \
 	X(RESUME, 7)      \
+	X(SESSION, 8)     \
 	X(HELLO, 64)      \
 	X(BOOTED, 65)     \
 	X(RUNNING, 66)    \
@@ -132,6 +136,15 @@ struct shim_start {
 	int64_t spool_max;   /* bytes; 0: 1 GiB */
 	const char *log_url; /* of POST /logs; NULL: the log is kept in the spool only (tests) */
 	struct secret *log_token;
+	const char *control_url;  /* base URL of the control plane, for files and sessions; NULL: there are none */
+	struct secret *job_token; /* for these */
+	struct js_texts inputs;	  /* folders in the guest, in the order of their numbers */
+	struct js_texts outputs;
+	int64_t session;       /* 1: somebody talks with the job */
+	int64_t session_stdin; /* 1: and has input for it */
+	int64_t session_rows;  /* of its terminal; 0: pipes */
+	int64_t session_cols;
+	int64_t queued_ns;	       /* from the submit to the lease, as the agent knows; -1: not known */
 	int64_t network;	       /* enum shim_network */
 	struct secret *services_token; /* for services.h; NULL: there are none */
 	int64_t has_stdin;	       /* not 0: its standard input is a stream (shim/streams.h); else /dev/null */
@@ -156,6 +169,16 @@ struct shim_deadline {
 
 struct shim_cancel {
 	int64_t grace_ns; /* negative: as start said */
+};
+
+struct shim_session {
+	const char *id;
+	struct js_texts argv;
+	struct js_pairs env;
+	const char *cwd; /* NULL: the job's */
+	int64_t stdin_open;
+	int64_t rows; /* of its terminal; 0: pipes */
+	int64_t cols;
 };
 
 struct shim_hello {
@@ -215,6 +238,7 @@ struct shim_msg {
 		struct shim_go go;
 		struct shim_deadline deadline;
 		struct shim_cancel cancel;
+		struct shim_session session;
 		struct shim_hello hello;
 		struct shim_booted booted;
 		struct shim_running running;

@@ -190,8 +190,11 @@ void job_log_close(struct job_log *l, const char *note)
 static int keep_for_resume(struct job_log *l, struct err *err)
 {
 	autovar(buf) bytes = {0};
+	struct shim_msg start = *l->start; /* borrows from it */
 
-	int rc = shim_msg_encode(l->start, &bytes, err);
+	/* Who only ships the log needs no other token. */
+	start.start.job_token = NULL;
+	int rc = shim_msg_encode(&start, &bytes, err);
 	if (rc == 0)
 		rc = file_write_atomic(l->dir_fd, SHIM_SHIP_FILE, buf_str(&bytes), 0600, err);
 	if (bytes.data != NULL)

@@ -19,6 +19,8 @@
 #include "shim/network.h"
 #include "shim/outcome.h"
 #include "shim/services.h"
+#include "shim/talk.h"
+#include "shim/workspace.h"
 #include "vm/handshake.h"
 
 #define HELLO_TIMEOUT_DEFAULT_NS (60 * NS_PER_S)
@@ -58,15 +60,26 @@ struct life {
 	struct msg_fds start_fds;  /* while the VM waits for its network */
 	struct machine *machine;
 	struct channel *channel;
+	struct http_client *client;  /* to the control plane; NULL: it is not spoken to */
+	struct talk *talk;	     /* NULL: there is no client */
+	struct workspace *workspace; /* NULL: there is no client */
+	bool bringing;		     /* inputs are on their way, and the job waits for them */
+	bool collecting;	     /* the job has ended, its outputs are on their way */
+	struct shim_msg go;	     /* all zeros: not there, or used */
+	struct arena *go_arena;
+	bool log_room;
+	bool talk_room;
 
 	struct outcome_facts facts;
 	bool vm_gone;
-	bool stalled; /* told in the log */
+	bool stalled;	  /* told in the log */
+	int64_t start_ns; /* the agent's decision came */
 	int64_t launched_ns;
 	struct shim_booted booted;
 	struct shim_running running;
 	struct shim_exited exited;
 	char message[OUTCOME_TEXT_SIZE];
+	int64_t exited_ns;  /* the job's process */
 	int64_t kill_at_ns; /* 0: no grace is running */
 	bool acknowledged;
 	bool stopped;
@@ -147,7 +160,8 @@ static void maybe_stop(struct life *l)
 	if (l->state == LIFE_WAITING || (lease_lost && !l->acknowledged)) {
 		if (link_has_agent(l->link))
 			return;
-	} else if (!l->acknowledged || (l->log != NULL && !job_log_is_shipped(l->log))) {
+	} else if (!l->acknowledged || (l->log != NULL && !job_log_is_shipped(l->log)) ||
+		   (l->talk != NULL && !talk_is_over(l->talk))) {
 		return;
 	}
 	if (l->log != NULL)
@@ -180,6 +194,30 @@ static void drop_services(struct life *l)
 	secret_free(TAKE(l->start_msg.start.services_token));
 }
 
+/* What the job's client hears last. */
+static void tell_client(struct life *l)
+{
+	const struct shim_exited *e = &l->exited;
+	int64_t now_ns = clock_monotonic_ns();
+	bool ran = l->running.started_ns != 0;
+	int64_t ended_ns = l->exited_ns != 0 ? l->exited_ns : now_ns;
+	bool clear = e->reason == SHIM_REASON_EXIT;
+
+	if (l->talk == NULL)
+		return;
+	talk_exit(l->talk,
+		  &(struct session_exit){
+			  .code = (int32_t)e->exit_code,
+			  .signal = (uint32_t)e->signal,
+			  .queued_ns = job_of(l)->queued_ns,
+			  .vm_ns = l->booted.guest_answered_ns != 0 ? l->booted.guest_answered_ns - l->start_ns : -1,
+			  .ran_ns = ran ? ended_ns - l->running.started_ns : -1,
+			  .gone_ns = l->exited_ns != 0 ? now_ns - ended_ns : -1,
+			  .reason = shim_reason_name((enum shim_reason)e->reason),
+			  .text = clear ? "" : l->message,
+		  });
+}
+
 static void conclude(struct life *l)
 {
 	if (l->state != LIFE_ENDING || !l->vm_gone)
@@ -199,6 +237,7 @@ static void conclude(struct life *l)
 	log_info("job ended", F("job", job_of(l)->job_id), F("attempt", job_of(l)->attempt),
 		 F("reason", shim_reason_name((enum shim_reason)l->exited.reason)), F("lines", l->exited.last_seq));
 	tell_exited(l);
+	tell_client(l);
 	maybe_stop(l);
 }
 
@@ -210,6 +249,10 @@ static void end(struct life *l)
 	move(l, LIFE_ENDING);
 	loop_timer_set(l->limit_timer, LOOP_NEVER);
 	loop_timer_set(l->kill_timer, LOOP_NEVER);
+	if (l->workspace != NULL)
+		workspace_stop(l->workspace);
+	if (l->talk != NULL)
+		talk_job_ended(l->talk);
 	if (l->machine != NULL && !l->vm_gone)
 		machine_kill(l->machine);
 	else
@@ -231,6 +274,11 @@ static void stop_job(struct life *l, enum stop_cause cause, int64_t grace_ns)
 {
 	if (l->state < LIFE_BOOTING || l->state >= LIFE_ENDING)
 		return;
+	/* It has ended by itself: only what it leaves is not waited for. */
+	if (l->collecting) {
+		end(l);
+		return;
+	}
 	if (l->facts.stop == STOP_NONE)
 		l->facts.stop = cause;
 	if (!l->facts.sent) {
@@ -283,12 +331,19 @@ static void on_deadline(void *ctx)
 
 /* --- the log --- */
 
+/* Disk and client both have room for what the job says. */
+static void set_room(const struct life *l)
+{
+	if (l->channel != NULL)
+		channel_room(l->channel, l->log_room && l->talk_room);
+}
+
 static void on_room(void *ctx, bool has_room)
 {
 	struct life *l = ctx;
 
-	if (l->channel != NULL)
-		channel_room(l->channel, has_room);
+	l->log_room = has_room;
+	set_room(l);
 }
 
 static void on_log_retry(void *ctx)
@@ -353,7 +408,12 @@ static void on_ready(void *ctx, const struct guest_ack *ack)
 					 .accel = job_of(l)->accel == VM_KVM ? "kvm" : "tcg",
 					 .verity = (ack->done & GUEST_DONE_VERITY) != 0};
 	move(l, LIFE_BOOTED);
-	tell_booted(l);
+	if (job_of(l)->inputs.count > 0 && l->workspace != NULL) {
+		l->bringing = true;
+		workspace_bring(l->workspace, channel_streams(l->channel));
+	}
+	if (l->state == LIFE_BOOTED)
+		tell_booted(l);
 }
 
 static void on_started(void *ctx)
@@ -365,6 +425,10 @@ static void on_started(void *ctx)
 	l->running = (struct shim_running){.started_ns = clock_monotonic_ns(), .started_at = clock_unix_ns()};
 	move(l, LIFE_RUNNING);
 	tell_running(l);
+	if (l->talk != NULL)
+		talk_job_started(l->talk,
+				 &(struct session_started){.queued_ns = job_of(l)->queued_ns,
+							   .vm_ns = l->booted.guest_answered_ns - l->start_ns});
 }
 
 static void on_output(void *ctx, enum log_stream stream, struct str bytes)
@@ -372,6 +436,8 @@ static void on_output(void *ctx, enum log_stream stream, struct str bytes)
 	struct life *l = ctx;
 
 	job_log_feed(l->log, stream, bytes);
+	if (l->talk != NULL)
+		talk_output(l->talk, stream, bytes);
 }
 
 static void on_settled(void *ctx)
@@ -387,7 +453,16 @@ static void on_finished(void *ctx, const struct guest_exit *exit)
 
 	l->facts.exited = true;
 	l->facts.exit = *exit;
-	end(l);
+	l->exited_ns = clock_monotonic_ns();
+	if (l->state != LIFE_RUNNING || l->facts.stop != STOP_NONE || job_of(l)->outputs.count == 0 ||
+	    l->workspace == NULL) {
+		end(l);
+		return;
+	}
+	l->collecting = true;
+	loop_timer_set(l->limit_timer, LOOP_NEVER);
+	job_log_flush(l->log);
+	workspace_collect(l->workspace, channel_streams(l->channel));
 }
 
 static void on_lost(void *ctx, const struct err *err)
@@ -521,6 +596,77 @@ static int open_services(struct life *l, struct err *err)
 	return services_new(&opts, &l->services, err);
 }
 
+/* --- who talks with it, and its files --- */
+
+static void go_on(struct life *l);
+
+static void on_talk_room(void *ctx, bool has_room)
+{
+	struct life *l = ctx;
+
+	l->talk_room = has_room;
+	set_room(l);
+}
+
+static void on_talk_over(void *ctx)
+{
+	maybe_stop(ctx);
+}
+
+static const struct talk_ops talk_ops = {.room = on_talk_room, .over = on_talk_over};
+
+static void on_brought(void *ctx, const struct err *err)
+{
+	struct life *l = ctx;
+
+	l->bringing = false;
+	if (l->state != LIFE_BOOTED)
+		return;
+	if (err != NULL)
+		fail_start(l, err);
+	else
+		go_on(l);
+}
+
+static void on_missing(void *ctx, const char *text)
+{
+	struct life *l = ctx;
+
+	job_log_note(l->log, text);
+	job_log_flush(l->log);
+	if (l->talk != NULL)
+		talk_notice(l->talk, text);
+}
+
+static void on_collected(void *ctx)
+{
+	end(ctx);
+}
+
+static const struct workspace_ops workspace_ops = {
+	.brought = on_brought, .missing = on_missing, .collected = on_collected};
+
+static int open_control(struct life *l, struct err *err)
+{
+	const struct shim_start *job = job_of(l);
+	struct talk_opts talk = {.loop = l->opts.loop, .job = job, .ops = &talk_ops, .ctx = l};
+
+	if (job->control_url == NULL || job->job_token == NULL) {
+		if (job->inputs.count > 0 || job->session != 0)
+			return err_set(err, ERR_UNSUPPORTED, "this agent cannot bring files, nor talk with a client");
+		return 0;
+	}
+	int rc = http_client_new(l->opts.loop, &l->client, err);
+	talk.client = l->client;
+	if (rc == 0)
+		rc = talk_new(&talk, &l->talk, err);
+	if (rc < 0)
+		return rc;
+	const struct workspace_opts workspace = {
+		.loop = l->opts.loop, .client = l->client, .job = job, .ops = &workspace_ops, .ctx = l};
+	return workspace_new(&workspace, &l->workspace, err);
+}
+
 /* --- its network --- */
 
 static void on_network_ready(void *ctx)
@@ -598,8 +744,11 @@ static void on_start(struct life *l, struct shim_msg *m, struct arena **arena, s
 	}
 	keep_start(l, m, arena);
 	move(l, LIFE_BOOTING);
+	l->start_ns = clock_monotonic_ns();
 	loop_timer_set(l->deadline_timer, job_of(l)->deadline_ns);
 	int rc = open_log(l, &err);
+	if (rc == 0)
+		rc = open_control(l, &err);
 	if (rc == 0)
 		rc = open_services(l, &err);
 	if (rc == 0)
@@ -656,22 +805,44 @@ static int send_job(struct life *l, const struct shim_go *go, struct err *err)
 
 static void on_go(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
 {
-	struct err err = {0};
-
-	(void)arena;
 	(void)fds;
-	if (l->state != LIFE_BOOTED || l->facts.sent)
+	if (l->state != LIFE_BOOTED || l->facts.sent || l->go_arena != NULL)
 		return;
 	for (size_t i = 0; i < m->go.count; i++)
 		job_log_mask(l->log, m->go.items[i].name, secret_reveal(m->go.items[i].value));
-	if (send_job(l, &m->go, &err) < 0) {
+	l->go = *m;
+	*m = (struct shim_msg){0};
+	l->go_arena = TAKE(*arena);
+	go_on(l);
+}
+
+/* The job, once its inputs are there and the agent has said so. */
+static void go_on(struct life *l)
+{
+	struct err err = {0};
+
+	if (l->state != LIFE_BOOTED || l->facts.sent || l->bringing || l->go_arena == NULL)
+		return;
+	int rc = send_job(l, &l->go.go, &err);
+	shim_msg_fini(&l->go);
+	if (rc < 0) {
 		fail_start(l, &err);
 		return;
 	}
 	l->facts.sent = true;
+	if (l->talk != NULL)
+		talk_job_sent(l->talk, l->channel);
 	l->facts.timeout_ns = job_of(l)->timeout_ns;
 	if (job_of(l)->timeout_ns > 0)
 		loop_timer_set(l->limit_timer, clock_monotonic_ns() + job_of(l)->timeout_ns);
+}
+
+static void on_session(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
+{
+	(void)arena;
+	(void)fds;
+	if (l->talk != NULL && l->state != LIFE_WAITING && l->state != LIFE_EXITED)
+		talk_exec(l->talk, &m->session);
 }
 
 static void on_new_deadline(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
@@ -726,7 +897,7 @@ static const struct {
 } handlers[] = {
 	{SHIM_START, on_start},	  {SHIM_GO, on_go},	      {SHIM_DEADLINE, on_new_deadline},
 	{SHIM_CANCEL, on_cancel}, {SHIM_DESTROY, on_destroy}, {SHIM_EXIT_ACK, on_exit_ack},
-	{SHIM_RESUME, on_resume},
+	{SHIM_RESUME, on_resume}, {SHIM_SESSION, on_session},
 };
 
 static void on_message(void *ctx, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
@@ -784,6 +955,7 @@ int life_new(const struct life_opts *opts, struct life **ret, struct err *err)
 	autoptr(life) l = xcalloc(1, sizeof(*l));
 
 	l->opts = *opts;
+	l->log_room = l->talk_room = true;
 	if (l->opts.hello_timeout_ns == 0)
 		l->opts.hello_timeout_ns = HELLO_TIMEOUT_DEFAULT_NS;
 	int rc = add_timers(l, err);
@@ -802,7 +974,12 @@ void life_free(struct life *l)
 {
 	if (l == NULL)
 		return;
+	workspace_free(l->workspace);
+	talk_free(l->talk);
 	channel_free(l->channel);
+	http_client_free(l->client);
+	shim_msg_fini(&l->go);
+	arena_free(l->go_arena);
 	machine_free(l->machine);
 	services_free(l->services);
 	network_free(l->network);

@@ -98,7 +98,7 @@ class Control:
                                 headers={"Authorization": f"Bearer {token or self.token}"}, **rest)
 
     def submit(self, **job):
-        answer = self.call("POST", "/api/jobs", json={"command": "true", **job})
+        answer = self.call("POST", "/api/jobs", json=job if "argv" in job else {"command": "true", **job})
         assert answer.status_code == 201, answer.text
         return answer.json()
 

@@ -124,6 +124,7 @@ static void on_shim_says(struct agent_job *j, const struct shim_msg *m)
 	case SHIM_DESTROY:
 	case SHIM_EXIT_ACK:
 	case SHIM_RESUME:
+	case SHIM_SESSION:
 		break;
 	}
 }
@@ -169,6 +170,8 @@ void job_begin(struct agent *a, struct arena *arena, const struct lease_answer *
 	j->order = o;
 	if (o->log_token != NULL)
 		j->log_token = secret_new(o->log_token, strlen(o->log_token));
+	if (o->job_token != NULL)
+		j->job_token = secret_new(o->job_token, strlen(o->job_token));
 	if (o->services_token != NULL)
 		j->services_token = secret_new(o->services_token, strlen(o->services_token));
 	/* Provisional until the first renewal, whose answer counts from when that is sent. */
@@ -206,10 +209,22 @@ static void job_cancel(struct agent_job *j)
 		job_shim_cancel(j);
 }
 
+static bool open_session(struct agent_job *j, const struct agent_command *c)
+{
+	if (j->life != LIFE_RUNNING)
+		return false; /* its client hears that nobody came */
+	job_shim_session(j, c);
+	return true;
+}
+
 bool jobs_command(struct agent *a, const struct agent_command *c)
 {
 	for (struct agent_job *j = a->jobs; j != NULL; j = j->next) {
-		if (j->job_id != c->job_id || j->lease.fence != c->fence_token || strcmp(c->type, "cancel") != 0)
+		if (j->job_id != c->job_id || j->lease.fence != c->fence_token)
+			continue;
+		if (strcmp(c->type, "session") == 0)
+			return open_session(j, c);
+		if (strcmp(c->type, "cancel") != 0)
 			continue;
 		if (j->cancelled || j->life >= LIFE_ENDED)
 			return false;

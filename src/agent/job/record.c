@@ -31,6 +31,7 @@ void job_forget_order(struct agent_job *j)
 {
 	j->order = NULL;
 	secret_free(TAKE(j->log_token));
+	secret_free(TAKE(j->job_token));
 	secret_free(TAKE(j->services_token));
 	arena_free(TAKE(j->arena));
 }

@@ -81,6 +81,7 @@ struct agent_job {
 	struct arena *arena;
 	const struct job_assignment *order;
 	struct secret *log_token;
+	struct secret *job_token; /* for its files and sessions */
 	struct secret *services_token;
 
 	/* What the worker made last, or why not. */

@@ -135,6 +135,35 @@ void job_shim_show_pipeline(struct agent_job *j, int64_t deadline_ns)
 		 &(struct shim_msg){.type = SHIM_DEADLINE, .deadline = {.deadline_ns = deadline_ns, .log_url = url}});
 }
 
+void job_shim_session(struct agent_job *j, const struct agent_command *c)
+{
+	autoptr(arena) arena = arena_new();
+	struct exec_request q = {0};
+	struct err err = {0};
+
+	if (c->session == NULL || js_decode(c->exec, &exec_request_shape, arena, &q, &err) < 0) {
+		log_warn("a session was asked for that makes no sense", F("job", j->job_id), F("error", &err));
+		return;
+	}
+	send_msg(j, &(struct shim_msg){.type = SHIM_SESSION,
+				       .session = {.id = c->session,
+						   .argv = q.argv,
+						   .env = q.env,
+						   .cwd = q.cwd,
+						   .stdin_open = q.stdin_open,
+						   .rows = q.tty.rows,
+						   .cols = q.tty.cols}});
+}
+
+/* Of two machines' clocks; good enough for people. */
+static int64_t queued_ns(const struct agent_job *j)
+{
+	int64_t since_lease = clock_monotonic_ns() - j->times.leased_ns;
+	int64_t queued = clock_unix_ns() - since_lease - j->order->payload_received_at;
+
+	return j->order->payload_received_at > 0 && queued >= 0 ? queued : -1;
+}
+
 int64_t job_timeout(const struct agent_job *j)
 {
 	return j->order->timeout_seconds > 0 ? j->order->timeout_seconds * NS_PER_S : j->agent->settings->job_timeout;
@@ -174,6 +203,16 @@ int job_shim_start(struct agent_job *j, struct err *err)
 				.deadline_ns = j->lease.deadline_ns,
 				.log_url = url,
 				.log_token = j->log_token,
+				.control_url = s->control_plane_url,
+				.job_token = j->job_token,
+				.workdir = o->extras.workdir,
+				.inputs = o->extras.inputs,
+				.outputs = o->extras.outputs,
+				.session = o->extras.session,
+				.session_stdin = o->extras.stdin_open,
+				.session_rows = o->extras.rows,
+				.session_cols = o->extras.cols,
+				.queued_ns = queued_ns(j),
 				.network = network,
 				.services_token = j->services_token,
 			},

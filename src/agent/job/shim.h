@@ -32,5 +32,7 @@ void job_shim_show_pipeline(struct agent_job *j, int64_t deadline_ns);
 int64_t job_timeout(const struct agent_job *j);
 /* The order, with what the worker has prepared. */
 int job_shim_start(struct agent_job *j, struct err *err) must_check;
+/* A command beside the job, for a client that waits for it. */
+void job_shim_session(struct agent_job *j, const struct agent_command *c);
 /* An object of strings, or NULL. */
 void job_shim_go(struct agent_job *j, const struct js *secret_env);

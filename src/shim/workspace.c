@@ -1,0 +1,361 @@
+#include "shim/workspace.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/mem.h"
+
+#define LIMIT_DEFAULT_NS (30 * 60 * NS_PER_S)
+
+enum phase { IDLE, BRINGING, COLLECTING, STOPPED };
+
+struct workspace {
+	struct workspace_opts opts;
+	enum phase phase;
+	struct streams *streams;
+	size_t at;			/* which input or output */
+	struct loop_source *step_timer; /* what is next, from the loop */
+	struct loop_source *limit_timer;
+
+	/* The one that is under way. */
+	struct stream *stream;	      /* NULL: closed */
+	struct http_pending *pending; /* NULL: over */
+	struct buf rest;	      /* what one side has given and the other did not take */
+	bool answered;		      /* the call is over */
+	bool closed;		      /* the stream is */
+	bool guest_done;	      /* PACK: the guest has given all of it, and well */
+	struct err failed;	      /* the first cause */
+};
+
+static void step_soon(struct workspace *w)
+{
+	loop_timer_set(w->step_timer, clock_monotonic_ns());
+}
+
+static void fail(struct workspace *w, const struct err *err)
+{
+	if (w->failed.code == 0)
+		w->failed = *err;
+}
+
+/* Whichever side ends first, the other is ended too; then comes the next. */
+static void side_is_over(struct workspace *w)
+{
+	if (w->failed.code != 0 && w->pending != NULL) {
+		http_pending_cancel(TAKE(w->pending));
+		w->answered = true;
+	}
+	if (w->failed.code != 0 && w->stream != NULL)
+		stream_close(w->stream, GUEST_CLOSE_FAILED, "it does not come"); /* calls closed() */
+	if (w->answered && w->closed)
+		step_soon(w);
+}
+
+static void on_answer(void *ctx, struct http_reply *reply, const struct err *err)
+{
+	struct workspace *w = ctx;
+
+	(void)reply;
+	w->pending = NULL;
+	w->answered = true;
+	if (err != NULL)
+		fail(w, err);
+	else if (w->phase == BRINGING && w->stream != NULL && w->rest.len == 0)
+		stream_end(w->stream);
+	side_is_over(w);
+}
+
+static void on_closed(void *ctx, uint32_t status, const char *text)
+{
+	struct workspace *w = ctx;
+	struct err err = {0};
+
+	w->stream = NULL;
+	w->closed = true;
+	w->guest_done = status == GUEST_CLOSE_OK;
+	if (status != GUEST_CLOSE_OK) {
+		(void)err_set(&err, ERR_INVALID, "%s",
+			      text[0] != '\0' ? text : "the guest ended before all of it was there");
+		fail(w, &err);
+	} else if (w->phase == COLLECTING && w->pending != NULL) {
+		http_pending_go_on(w->pending);
+	}
+	side_is_over(w);
+}
+
+/* --- in: from the answer into the stream --- */
+
+static int on_take(void *ctx, struct str bytes)
+{
+	struct workspace *w = ctx;
+
+	if (w->stream == NULL)
+		return HTTP_STREAM_FAIL;
+	if (w->rest.len > 0)
+		return HTTP_STREAM_LATER;
+	size_t room = stream_room(w->stream);
+	size_t len = bytes.len < room ? bytes.len : room;
+	if (len > 0)
+		stream_send(w->stream, (struct str){bytes.data, len});
+	buf_append(&w->rest, bytes.data + len, bytes.len - len);
+	return 0;
+}
+
+static void on_in_room(void *ctx, struct stream *st)
+{
+	struct workspace *w = ctx;
+	size_t room = stream_room(st);
+	size_t len = w->rest.len < room ? w->rest.len : room;
+
+	if (len > 0) {
+		stream_send(st, (struct str){w->rest.data, len});
+		buf_consume(&w->rest, len);
+	}
+	if (w->rest.len > 0)
+		return;
+	if (w->answered)
+		stream_end(st);
+	else if (w->pending != NULL)
+		http_pending_go_on(w->pending);
+}
+
+/* The guest says nothing on it. */
+static void on_in_data(void *ctx, struct stream *st, int part, struct str bytes)
+{
+	(void)ctx;
+	(void)part;
+	stream_consumed(st, bytes.len);
+}
+
+static const struct stream_ops in_ops = {.data = on_in_data, .room = on_in_room, .closed = on_closed};
+
+static char *url_of(const struct workspace *w, const char *what)
+{
+	autofree char *path = xasprintf("/api/jobs/%" PRId64 "/%s/%zu", w->opts.job->job_id, what, w->at);
+
+	return http_url(w->opts.job->control_url, path);
+}
+
+static void begin(struct workspace *w)
+{
+	buf_clear(&w->rest);
+	w->answered = w->closed = w->guest_done = false;
+	w->failed = (struct err){0};
+}
+
+static int bring_one(struct workspace *w, struct err *err)
+{
+	autofree struct guest_open *open = xcalloc(1, sizeof(*open));
+	autofree char *url = url_of(w, "inputs");
+	const struct http_call call = {
+		.url = url, .token = w->opts.job->job_token, .timeout_ns = INT64_MAX, .take = on_take, .stream_ctx = w};
+
+	begin(w);
+	open->kind = GUEST_KIND_UNPACK;
+	open->name = w->opts.job->inputs.items[w->at];
+	int rc = streams_open(w->streams, open, &in_ops, w, &w->stream, err);
+	return rc < 0 ? rc : http_client_start(w->opts.client, &call, on_answer, w, &w->pending, err);
+}
+
+/* --- out: from the stream into the request --- */
+
+static void on_out_data(void *ctx, struct stream *st, int part, struct str bytes)
+{
+	struct workspace *w = ctx;
+
+	(void)part;
+	(void)st;
+	/* At most the guest's credit. */
+	buf_append_str(&w->rest, bytes);
+	if (w->pending != NULL)
+		http_pending_go_on(w->pending);
+}
+
+static ptrdiff_t on_give(void *ctx, char *to, size_t cap)
+{
+	struct workspace *w = ctx;
+	size_t len = w->rest.len < cap ? w->rest.len : cap;
+
+	if (len > 0) {
+		memcpy(to, w->rest.data, len);
+		buf_consume(&w->rest, len);
+		if (w->stream != NULL)
+			stream_consumed(w->stream, len);
+		return (ptrdiff_t)len;
+	}
+	if (w->closed)
+		return w->guest_done ? 0 : HTTP_STREAM_FAIL;
+	return HTTP_STREAM_LATER;
+}
+
+static const struct stream_ops out_ops = {.data = on_out_data, .closed = on_closed};
+
+static int collect_one(struct workspace *w, struct err *err)
+{
+	autofree struct guest_open *open = xcalloc(1, sizeof(*open));
+	autofree char *url = url_of(w, "outputs");
+	const struct http_call call = {.url = url,
+				       .method = "PUT",
+				       .token = w->opts.job->job_token,
+				       .content_type = "application/x-tar",
+				       .timeout_ns = INT64_MAX,
+				       .give = on_give,
+				       .give_size = -1,
+				       .stream_ctx = w};
+
+	begin(w);
+	open->kind = GUEST_KIND_PACK;
+	open->pack.count = 1;
+	open->pack.paths[0] = w->opts.job->outputs.items[w->at];
+	int rc = streams_open(w->streams, open, &out_ops, w, &w->stream, err);
+	return rc < 0 ? rc : http_client_start(w->opts.client, &call, on_answer, w, &w->pending, err);
+}
+
+/* --- one after the other --- */
+
+static void drop_current(struct workspace *w)
+{
+	http_pending_cancel(TAKE(w->pending));
+	w->answered = true;
+	if (w->stream != NULL)
+		stream_close(w->stream, GUEST_CLOSE_FAILED, "it is not wanted any more");
+	loop_timer_set(w->step_timer, LOOP_NEVER);
+}
+
+static void end_bringing(struct workspace *w, const struct err *err)
+{
+	const struct err why = err != NULL ? *err : (struct err){0};
+
+	w->phase = IDLE;
+	loop_timer_set(w->limit_timer, LOOP_NEVER);
+	w->opts.ops->brought(w->opts.ctx, why.code != 0 ? &why : NULL);
+}
+
+static void bring_next(struct workspace *w)
+{
+	struct err err = {0};
+
+	if (w->at < w->opts.job->inputs.count && bring_one(w, &err) < 0) {
+		drop_current(w);
+		end_bringing(w, &err);
+	} else if (w->at == w->opts.job->inputs.count) {
+		end_bringing(w, NULL);
+	}
+}
+
+static void tell_missing(struct workspace *w, const struct err *err)
+{
+	autofree char *text = xasprintf("output %s did not come: %s", w->opts.job->outputs.items[w->at], err->msg);
+
+	w->opts.ops->missing(w->opts.ctx, text);
+}
+
+static void collect_next(struct workspace *w)
+{
+	struct err err = {0};
+
+	for (; w->at < w->opts.job->outputs.count; w->at++) {
+		if (collect_one(w, &err) == 0)
+			return;
+		drop_current(w);
+		tell_missing(w, &err);
+	}
+	w->phase = IDLE;
+	loop_timer_set(w->limit_timer, LOOP_NEVER);
+	w->opts.ops->collected(w->opts.ctx);
+}
+
+static void on_step(void *ctx)
+{
+	struct workspace *w = ctx;
+	const struct err failed = w->failed;
+	struct err err = {0};
+
+	w->failed = (struct err){0};
+	if (w->phase == BRINGING && failed.code != 0) {
+		(void)err_set(&err, (enum err_code)failed.code, "input %s: %s", w->opts.job->inputs.items[w->at],
+			      failed.msg);
+		end_bringing(w, &err);
+	} else if (w->phase == BRINGING) {
+		w->at++;
+		bring_next(w);
+	} else if (w->phase == COLLECTING) {
+		if (failed.code != 0)
+			tell_missing(w, &failed);
+		w->at++;
+		collect_next(w);
+	}
+}
+
+static void on_limit(void *ctx)
+{
+	struct workspace *w = ctx;
+	struct err err = {0};
+
+	(void)err_set(&err, ERR_TIMEOUT, "it took too long");
+	fail(w, &err);
+	w->at = w->phase == COLLECTING ? w->opts.job->outputs.count - 1 : w->at; /* no further one */
+	side_is_over(w);
+}
+
+static void start(struct workspace *w, enum phase phase, struct streams *streams)
+{
+	w->phase = phase;
+	w->streams = streams;
+	w->at = 0;
+	loop_timer_set(w->limit_timer, clock_monotonic_ns() + w->opts.limit_ns);
+}
+
+void workspace_bring(struct workspace *w, struct streams *streams)
+{
+	start(w, BRINGING, streams);
+	bring_next(w);
+}
+
+void workspace_collect(struct workspace *w, struct streams *streams)
+{
+	start(w, COLLECTING, streams);
+	collect_next(w);
+}
+
+void workspace_stop(struct workspace *w)
+{
+	if (w->phase == STOPPED)
+		return;
+	w->phase = STOPPED;
+	drop_current(w);
+	loop_timer_set(w->step_timer, LOOP_NEVER);
+	loop_timer_set(w->limit_timer, LOOP_NEVER);
+}
+
+/* --- life --- */
+
+int workspace_new(const struct workspace_opts *opts, struct workspace **ret, struct err *err)
+{
+	autoptr(workspace) w = xcalloc(1, sizeof(*w));
+
+	w->opts = *opts;
+	w->opts.limit_ns = opts->limit_ns > 0 ? opts->limit_ns : LIMIT_DEFAULT_NS;
+	int rc = loop_add_timer(opts->loop, LOOP_NEVER, LOOP_NORMAL, on_step, w, &w->step_timer, err);
+	if (rc == 0)
+		rc = loop_add_timer(opts->loop, LOOP_NEVER, LOOP_NORMAL, on_limit, w, &w->limit_timer, err);
+	if (rc < 0)
+		return rc;
+	*ret = TAKE(w);
+	return 0;
+}
+
+void workspace_free(struct workspace *w)
+{
+	if (w == NULL)
+		return;
+	http_pending_cancel(w->pending);
+	if (w->stream != NULL)
+		stream_close(w->stream, GUEST_CLOSE_FAILED, "it is not wanted any more");
+	loop_source_free(w->step_timer);
+	loop_source_free(w->limit_timer);
+	buf_fini(&w->rest);
+	free(w);
+}
