@@ -73,6 +73,8 @@ static int hide_file(struct bundle *b, int dirfd, const char *path, struct err *
 	if (file_read(dirfd, path, SECRET_FILE_MAX, &text, &unreadable) < 0)
 		return 0; /* who cannot read it cannot have it in a bundle */
 	int rc = hide_list(b, str_trim(buf_str(&text)), err);
+	for (struct str rest = buf_str(&text); rest.data != NULL && rc == 0;) /* a key has several */
+		rc = hide(b, str_trim(str_cut(&rest, '\n')), err);
 	explicit_bzero(text.data, text.len);
 	return rc;
 }
