@@ -17,11 +17,19 @@
 #include "net/http_client.h"
 #include "shim/service_head.h"
 
-enum { CHUNK = 16 * 1024, RESOLV_CONF_MAX = 64 * 1024, RESOLVERS_MAX = 3, DNS_PORT = 53 };
+enum {
+	CHUNK = 16 * 1024,
+	RESOLV_CONF_MAX = 64 * 1024,
+	RESOLVERS_MAX = 3,
+	DNS_PORT = 53,
+	LENGTH_SIZE = 2,
+	DATAGRAM_MAX = 4096
+};
 
 #define HEAD_WAIT_NS (30 * NS_PER_S)
 #define CONNECT_WAIT_NS (10 * NS_PER_S)
 #define IDLE_WAIT_NS (120 * NS_PER_S)
+#define RESOLVER_WAIT_NS (2 * NS_PER_S)
 
 struct service;
 
@@ -46,7 +54,8 @@ struct joint {
 	struct http_pending *pending;
 	struct sockaddr_storage resolvers[RESOLVERS_MAX];
 	size_t resolver, resolver_count;
-	int fd; /* of a connection without libcurl; or -1 */
+	bool datagrams; /* no resolver takes connections: each message goes alone, without its length */
+	int fd;		/* of a connection without libcurl; or -1 */
 	struct loop_source *io;
 	struct loop_source *timer;
 };
@@ -186,6 +195,8 @@ static void close_failed(struct joint *j, const char *text)
 	stream_close(j->stream, GUEST_CLOSE_FAILED, text);
 }
 
+static void next_resolver(struct joint *j);
+
 /* --- our own answers --- */
 
 static const char *status_text(int status)
@@ -261,6 +272,8 @@ static void on_late(void *ctx)
 		fail(j, 408, &err);
 	} else if (j->state == STATE_ANSWERED || j->done) {
 		stream_close(j->stream, GUEST_CLOSE_OK, "");
+	} else if (j->state == STATE_CONNECTING && j->resolver_count > 0) {
+		next_resolver(j);
 	} else {
 		(void)err_set(&err, ERR_TIMEOUT, "the service '%s' is silent", j->service->name);
 		fail(j, 504, &err);
@@ -269,10 +282,42 @@ static void on_late(void *ctx)
 
 /* --- bytes --- */
 
+static size_t message_length(const char *at)
+{
+	return (size_t)(unsigned char)at[0] << 8 | (unsigned char)at[1];
+}
+
+/* One message with its length before it, as a datagram without. HTTP_AGAIN: it is not whole. */
+static int send_datagram(struct joint *j, struct str bytes, size_t *ret_sent)
+{
+	if (bytes.len < LENGTH_SIZE || bytes.len - LENGTH_SIZE < message_length(bytes.data))
+		return HTTP_AGAIN;
+	*ret_sent = LENGTH_SIZE + message_length(bytes.data);
+	/* One that is lost is asked again. */
+	(void)!send(j->fd, bytes.data + LENGTH_SIZE, message_length(bytes.data), MSG_NOSIGNAL | MSG_DONTWAIT);
+	return 0;
+}
+
+/* The other way round. Only from whom was asked: the socket is connected. */
+static int receive_datagram(struct joint *j, char *to, size_t cap, size_t *ret_got)
+{
+	if (cap <= DATAGRAM_MAX)
+		return HTTP_AGAIN;
+	ssize_t got = recv(j->fd, to + LENGTH_SIZE, cap - LENGTH_SIZE, MSG_DONTWAIT);
+	if (got <= 0)
+		return HTTP_AGAIN;
+	to[0] = (char)(got >> 8);
+	to[1] = (char)got;
+	*ret_got = LENGTH_SIZE + (size_t)got;
+	return 0;
+}
+
 static int send_some(struct joint *j, struct str bytes, size_t *ret_sent, struct err *err)
 {
 	if (j->pending != NULL)
 		return http_pending_send(j->pending, bytes, ret_sent, err);
+	if (j->datagrams)
+		return send_datagram(j, bytes, ret_sent);
 	ssize_t sent = send(j->fd, bytes.data, bytes.len, MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (sent < 0 && (errno == EAGAIN || errno == EINTR))
 		return HTTP_AGAIN;
@@ -286,6 +331,8 @@ static int receive_some(struct joint *j, char *to, size_t cap, size_t *ret_got, 
 {
 	if (j->pending != NULL)
 		return http_pending_recv(j->pending, to, cap, ret_got, err);
+	if (j->datagrams)
+		return receive_datagram(j, to, cap, ret_got);
 	ssize_t got = recv(j->fd, to, cap, MSG_DONTWAIT);
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return HTTP_AGAIN;
@@ -297,9 +344,11 @@ static int receive_some(struct joint *j, char *to, size_t cap, size_t *ret_got, 
 
 static void watch(struct joint *j)
 {
+	bool reads = stream_room(j->stream) > (j->datagrams ? DATAGRAM_MAX : 0);
+	bool writes = j->out.len > 0 && !j->datagrams;
+
 	if (j->io != NULL)
-		loop_fd_set_events(j->io,
-				   (stream_room(j->stream) > 0 ? LOOP_READ : 0U) | (j->out.len > 0 ? LOOP_WRITE : 0U));
+		loop_fd_set_events(j->io, (reads ? LOOP_READ : 0U) | (writes ? LOOP_WRITE : 0U));
 }
 
 /* What went out of `out`, from its front; the guest's part of it is at its end. */
@@ -313,6 +362,13 @@ static void drop_sent(struct joint *j, size_t sent)
 	j->out.len = left;
 	j->out_guests -= guests;
 	stream_consumed(j->stream, guests);
+}
+
+/* What is not HTTP ends its direction when the guest does. */
+static void end_sending(struct joint *j)
+{
+	if (j->guest_ended && j->out.len == 0 && j->service->calls == NULL && !j->datagrams && j->state == STATE_OPEN)
+		(void)shutdown(j->fd, SHUT_WR);
 }
 
 /* A service that takes no more may still have an answer to give: that is seen by reading. */
@@ -380,6 +436,7 @@ static void turn(struct joint *j)
 		return;
 	j->busy = true;
 	push(j);
+	end_sending(j);
 	int rc = pull(j, &err);
 	j->busy = false;
 	if (j->stream == NULL)
@@ -441,6 +498,7 @@ static void connect_logs(struct joint *j)
 static void read_resolvers(struct joint *j)
 {
 	const char *path = j->all->opts.resolv_conf != NULL ? j->all->opts.resolv_conf : "/etc/resolv.conf";
+	uint16_t port = j->all->opts.resolver_port != 0 ? j->all->opts.resolver_port : DNS_PORT;
 	autovar(buf) text = {0};
 
 	if (file_read(AT_FDCWD, path, RESOLV_CONF_MAX, &text, NULL) < 0)
@@ -460,18 +518,16 @@ static void read_resolvers(struct joint *j)
 		*to = (struct sockaddr_storage){0};
 		if (inet_pton(AF_INET, at, &v4->sin_addr) == 1) {
 			v4->sin_family = AF_INET;
-			v4->sin_port = htons(DNS_PORT);
+			v4->sin_port = htons(port);
 		} else if (inet_pton(AF_INET6, at, &v6->sin6_addr) == 1) {
 			v6->sin6_family = AF_INET6;
-			v6->sin6_port = htons(DNS_PORT);
+			v6->sin6_port = htons(port);
 		} else {
 			continue;
 		}
 		j->resolver_count++;
 	}
 }
-
-static void next_resolver(struct joint *j);
 
 static void on_resolver_connected(void *ctx, unsigned events)
 {
@@ -488,12 +544,28 @@ static void on_resolver_connected(void *ctx, unsigned events)
 	connected(j, j->fd);
 }
 
+/* By datagrams to the first: who asked asks again, or says that it does not answer. */
+static void use_datagrams(struct joint *j)
+{
+	const struct sockaddr_storage *to = &j->resolvers[0];
+
+	j->fd = socket(to->ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (j->fd < 0 || connect(j->fd, (const struct sockaddr *)to, sizeof(*to)) != 0) {
+		close_failed(j, "no resolver of the host answers");
+		return;
+	}
+	j->datagrams = true;
+	wait_for(j, CONNECT_WAIT_NS);
+	connected(j, j->fd);
+}
+
 /* The next that does not refuse at once. */
 static void next_resolver(struct joint *j)
 {
 	struct err err = {0};
 
 	disconnect(j);
+	wait_for(j, RESOLVER_WAIT_NS);
 	while (j->resolver < j->resolver_count) {
 		const struct sockaddr_storage *to = &j->resolvers[j->resolver++];
 		j->fd = socket(to->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -504,7 +576,10 @@ static void next_resolver(struct joint *j)
 			return;
 		disconnect(j);
 	}
-	close_failed(j, "no resolver of the host answers");
+	if (j->resolver_count > 0)
+		use_datagrams(j);
+	else
+		close_failed(j, "the host's resolv.conf names no resolver");
 }
 
 static void connect_resolver(struct joint *j)
@@ -595,8 +670,7 @@ static void on_ended(void *ctx, struct stream *st)
 	(void)st;
 	j->guest_ended = true;
 	if (j->service->calls == NULL) {
-		if (j->out.len == 0 && j->fd >= 0)
-			(void)shutdown(j->fd, SHUT_WR);
+		end_sending(j);
 	} else if (j->state == STATE_HEAD || (j->state != STATE_ANSWERED && j->body > 0)) {
 		(void)err_set(&err, ERR_INVALID, "the request ended before it was whole");
 		fail(j, 400, &err);

@@ -4,7 +4,8 @@
  *
  *	logs   the logging pipeline, by HTTP: one request for each connection, of a short list of calls, to which the
  *	       job's own token is added. The guest never sees it; a token of its own does not get through.
- *	dns    the host's resolvers (/etc/resolv.conf, as it is then), over TCP. Only of a job with a network.
+ *	dns    the host's resolvers (/etc/resolv.conf, as it is then), over TCP; where none takes that, the first by
+ *	       datagrams. Only of a job with a network.
  *
  * Memory is bounded by the streams' credit, waits by deadlines: for a head, a connection, an answer.
  */
@@ -25,6 +26,7 @@ struct services_opts {
 	const struct secret *token; /* the job's, of these services; borrowed. NULL: they are not there */
 	bool names;		    /* dns too */
 	const char *resolv_conf;    /* NULL: /etc/resolv.conf */
+	uint16_t resolver_port;	    /* 0: 53 */
 	int64_t wait_ns;	    /* for a head, and for the next byte in either direction; 0: 30 s and 120 s */
 };
 

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -407,6 +408,96 @@ static void a_head_that_does_not_come_is_408(void **state)
 	assert_true(holds(&f->data, "HTTP/1.1 408 "));
 }
 
+/* --- names --- */
+
+/* Services whose resolvers are `text`; gives the port of the listener. */
+static uint16_t use_resolvers(struct fixture *f, char path[static 32], const char *text)
+{
+	struct sockaddr_in at;
+	socklen_t len = sizeof(at);
+	int fd;
+
+	(void)snprintf(path, 32, "/tmp/services-test.XXXXXX");
+	fd = mkstemp(path);
+	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+	fd_close(&fd);
+	assert_int_equal(getsockname(f->listener, (struct sockaddr *)&at, &len), 0);
+	const struct services_opts opts = {
+		.loop = f->loop, .names = true, .resolv_conf = path, .resolver_port = ntohs(at.sin_port)};
+	services_free(f->services);
+	assert_int_equal(services_new(&opts, &f->services, NULL), 0);
+	return ntohs(at.sin_port);
+}
+
+static void say_bytes(struct fixture *f, struct str bytes)
+{
+	struct buf frame = {0};
+
+	guest_data_encode(STREAM, GUEST_NO_PART, bytes, &frame);
+	give(f, &frame);
+}
+
+static void names_go_to_the_first_resolver_that_takes_them(void **state)
+{
+	struct fixture *f = *state;
+	char path[32];
+
+	(void)use_resolvers(f, path,
+			    "; none\nsearch a\nnameserver nonsense\nnameserver 127.0.0.9 # away\n"
+			    "nameserver\t127.0.0.1\n");
+	guest_opens(f, "dns");
+	say_bytes(f, STR("\0\3abc"));
+	UNTIL(f, f->asked.len == 5);
+	assert_memory_equal(f->asked.data, "\0\3abc", 5);
+	guest_says(f, "");
+	UNTIL(f, f->hung_up);
+	peer_says(f, "answer");
+	UNTIL(f, holds(&f->data, "answer"));
+	fd_close(&f->peer);
+	UNTIL(f, f->closed);
+	(void)unlink(path);
+}
+
+static void names_go_by_datagram_where_nobody_takes_connections(void **state)
+{
+	struct fixture *f = *state;
+	struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	socklen_t len = sizeof(from);
+	char path[32], bytes[100];
+	ssize_t got = -1;
+
+	from.sin_port = htons(use_resolvers(f, path, "nameserver 127.0.0.1\n"));
+	fd_close(&f->listener);
+	f->listener = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(f->listener, (struct sockaddr *)&from, sizeof(from)), 0);
+	guest_opens(f, "dns");
+	say_bytes(f, STR("\0\3ab"));
+	say_bytes(f, STR("c\0\2d"));
+	for (int i = 0; i < 2000 && got < 0; i++) {
+		pass(f, NS_PER_MS, false);
+		got = recvfrom(f->listener, bytes, sizeof(bytes), 0, (struct sockaddr *)&from, &len);
+	}
+	assert_int_equal(got, 3);
+	assert_memory_equal(bytes, "abc", 3);
+	assert_int_equal(sendto(f->listener, "xyz!", 4, 0, (struct sockaddr *)&from, len), 4);
+	UNTIL(f, f->data.len > 0);
+	assert_int_equal(f->data.len, 6);
+	assert_memory_equal(f->data.data, "\0\4xyz!", 6);
+	(void)unlink(path);
+}
+
+static void a_host_without_resolvers_says_so(void **state)
+{
+	struct fixture *f = *state;
+	char path[32];
+
+	(void)use_resolvers(f, path, "search a\n");
+	guest_opens(f, "dns");
+	UNTIL(f, f->closed);
+	assert_true(holds(&f->text, "names no resolver"));
+	(void)unlink(path);
+}
+
 int main(void)
 {
 #define WITH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
@@ -422,6 +513,9 @@ int main(void)
 		WITH(a_service_that_reads_nothing_holds_up_the_guest),
 		WITH(the_end_of_the_job_ends_it_all),
 		WITH(a_head_that_does_not_come_is_408),
+		WITH(names_go_to_the_first_resolver_that_takes_them),
+		WITH(names_go_by_datagram_where_nobody_takes_connections),
+		WITH(a_host_without_resolvers_says_so),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
