@@ -18,6 +18,9 @@ static const struct command *const tools[] = {
 	&doctor_command,      &support_bundle_command, &auth_command,	 &github_simulate_command,
 	&config_show_command, &config_check_command,   &version_command, &completion_command,
 	&complete_command,    &reference_command,
+	&db_status_command, &db_migrate_command,      &cache_command,	    &bootstrap_command,	   &doctor_command,
+	&auth_command,	    &github_simulate_command, &config_show_command, &config_check_command, &demo_chaos_command,
+	&version_command,   &completion_command,      &complete_command,    &reference_command,
 };
 const struct command_table tool_commands = {"Tools", tools, ARRAY_LEN(tools)};
 

@@ -8,7 +8,7 @@
 /* The commit that this was built from, as git describe says; "unknown" where nothing told. Generated. */
 extern const char nimbus_commit[];
 
-extern const struct command run_command;		     /* run.c */
+extern const struct command run_command;	     /* run.c */
 extern const struct command shell_command;	     /* shell.c */
 extern const struct command jobs_submit_command;     /* submit.c */
 extern const struct command jobs_recent_command;     /* jobs.c */
@@ -18,6 +18,7 @@ extern const struct command jobs_show_command;	     /* show.c */
 extern const struct command jobs_cancel_command;     /* jobs.c */
 extern const struct command jobs_list_command;	     /* list.c */
 extern const struct command jobs_retry_command;	     /* retry.c */
+extern const struct command demo_chaos_command;	     /* chaos.c */
 extern const struct command top_command;	     /* top.c */
 extern const struct command agents_list_command;     /* agents.c */
 extern const struct command agents_show_command;     /* agents.c */
