@@ -54,10 +54,7 @@ static const struct field start_fields[] = {
 	{42, FIELD_TEXTS, AT(shim_start, inputs), NULL},
 	{43, FIELD_TEXTS, AT(shim_start, outputs), NULL},
 	{44, FIELD_I64, AT(shim_start, session), NULL},
-	{45, FIELD_I64, AT(shim_start, session_stdin), NULL},
-	{46, FIELD_I64, AT(shim_start, session_rows), NULL},
-	{47, FIELD_I64, AT(shim_start, session_cols), NULL},
-	{48, FIELD_I64, AT(shim_start, queued_ns), NULL},
+	{45, FIELD_I64, AT(shim_start, queued_ns), NULL},
 };
 
 static const struct field go_fields[] = {

@@ -140,10 +140,7 @@ struct shim_start {
 	struct secret *job_token; /* for these */
 	struct js_texts inputs;	  /* folders in the guest, in the order of their numbers */
 	struct js_texts outputs;
-	int64_t session;       /* 1: somebody talks with the job */
-	int64_t session_stdin; /* 1: and has input for it */
-	int64_t session_rows;  /* of its terminal; 0: pipes */
-	int64_t session_cols;
+	int64_t session;	       /* 1: somebody talks with the job */
 	int64_t queued_ns;	       /* from the submit to the lease, as the agent knows; -1: not known */
 	int64_t network;	       /* enum shim_network */
 	struct secret *services_token; /* for services.h; NULL: there are none */

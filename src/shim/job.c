@@ -82,10 +82,6 @@ int job_compose(const struct shim_start *start, const struct shim_go *go, const 
 		return err_set(err, ERR_TOO_LARGE, "a job has at most %d arguments and %d variables", GUEST_ARGS_MAX,
 			       ENV_MAX);
 	ret->cwd = start->workdir != NULL ? start->workdir : "";
-	ret->tty = start->session_rows > 0;
-	ret->has_stdin = start->session_stdin != 0 || ret->tty;
-	ret->size =
-		(struct guest_winsize){.rows = (uint16_t)start->session_rows, .cols = (uint16_t)start->session_cols};
 	ret->argc = 0;
 	ret->envc = 0;
 	for (size_t i = 0; i < start->argv.count; i++)

@@ -132,7 +132,7 @@ static bool input_is_lost(const struct speaker *p)
 
 	if (p->stream != NULL)
 		return false;
-	return !p->is_job || p->talk->job_sent || (!job->session_stdin && job->session_rows == 0);
+	return !p->is_job || p->talk->job_sent || (!job->has_stdin && job->tty_rows == 0);
 }
 
 static void on_input(void *ctx, struct str bytes)
@@ -196,7 +196,7 @@ static void lose_client(struct speaker *p)
 		p->input_ended = true;
 		pass_input(p);
 	}
-	if (t->channel != NULL && t->opts.job->session_rows > 0)
+	if (t->channel != NULL && t->opts.job->tty_rows > 0)
 		channel_send_signal(t->channel, SIGHUP, 0);
 	for (size_t i = 0; i < OUTPUTS; i++)
 		buf_clear(&p->pending[i]);
@@ -293,7 +293,7 @@ void talk_job_sent(struct talk *t, struct channel *channel)
 
 	t->channel = channel;
 	t->job_sent = true;
-	if (p == NULL || (!t->opts.job->session_stdin && t->opts.job->session_rows == 0))
+	if (p == NULL || (!t->opts.job->has_stdin && t->opts.job->tty_rows == 0))
 		return;
 	if (streams_stdin(channel_streams(channel), &stdin_ops, p, &p->stream, &err) < 0) {
 		log_warn("a job has no standard input", F("job", t->opts.job->job_id), F("error", &err));
