@@ -2,16 +2,14 @@
  * nimbus rootfs build | activate | list | verify | gc: the images that jobs run in, made from rootfs.yaml.
  */
 #include <fcntl.h>
-#include <inttypes.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/listing.h"
 #include "base/mem.h"
+#include "base/progress.h"
 #include "base/yaml.h"
 #include "cli/commands.h"
 #include "rootfs/build.h"
@@ -81,52 +79,40 @@ static int images_open(struct command_call *call, bool change, struct images *i,
 
 /* --- build --- */
 
-enum { BAR_WIDTH = 30 };
-
-struct progress {
+struct building {
 	const char *version;
-	bool terminal;
-	bool bar;
-	int64_t shown_ns;
+	struct progress bar;
+	bool shows_bar;
 };
 
-static void end_bar(struct progress *p)
+static void end_bar(struct building *b)
 {
-	if (p->bar)
-		(void)fputc('\n', stderr);
-	p->bar = false;
+	if (b->shows_bar)
+		progress_end(&b->bar);
+	b->shows_bar = false;
 }
 
 static void say(void *ctx, const char *step)
 {
-	struct progress *p = ctx;
+	struct building *b = ctx;
 
-	end_bar(p);
-	(void)fprintf(stderr, "%s: %s\n", p->version, step);
+	end_bar(b);
+	(void)fprintf(stderr, "%s: %s\n", b->version, step);
 }
 
 static void show_progress(void *ctx, int64_t done, int64_t total)
 {
-	struct progress *p = ctx;
-	int64_t now = clock_monotonic_ns();
+	struct building *b = ctx;
 
-	if (!p->terminal || (now - p->shown_ns < 100 * NS_PER_MS && done != total))
-		return;
-	p->shown_ns = now;
-	p->bar = true;
-	if (total <= 0) {
-		(void)fprintf(stderr, "\r%s: %" PRId64 " MiB", p->version, done >> 20);
-		return;
-	}
-	int full = (int)(done * BAR_WIDTH / total);
-	(void)fprintf(stderr, "\r%s: [%.*s%*s] %3" PRId64 " %%  %" PRId64 " of %" PRId64 " MiB", p->version, full,
-		      "##############################", BAR_WIDTH - full, "", done * 100 / total, done >> 20,
-		      total >> 20);
+	if (!b->shows_bar)
+		progress_begin(&b->bar, b->version, total > 0 ? (uint64_t)total : 0, /* quiet */ false);
+	b->shows_bar = true;
+	progress_at(&b->bar, (uint64_t)done);
 }
 
 static int build_one(struct images *i, const struct rootfs_version *v, struct js *built, struct err *err)
 {
-	struct progress p = {.version = v->name, .terminal = isatty(STDERR_FILENO) == 1};
+	struct building b = {.version = v->name};
 	struct js *manifest = NULL;
 
 	if (v->base_url != NULL && v->sha256 == NULL)
@@ -138,10 +124,10 @@ static int build_one(struct images *i, const struct rootfs_version *v, struct js
 			.store = &i->store,
 			.say = say,
 			.progress = show_progress,
-			.ctx = &p,
+			.ctx = &b,
 		},
 		&manifest, err);
-	end_bar(&p);
+	end_bar(&b);
 	if (rc == 0)
 		js_push(built, manifest);
 	return rc;
