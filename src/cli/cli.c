@@ -14,13 +14,10 @@ static const struct command *const agents[] = {
 const struct command_table agents_commands = {"Agents", agents, ARRAY_LEN(agents)};
 
 static const struct command *const tools[] = {
-	&db_status_command,   &db_migrate_command,     &cache_command,	 &bootstrap_command,
-	&doctor_command,      &support_bundle_command, &auth_command,	 &github_simulate_command,
-	&config_show_command, &config_check_command,   &version_command, &completion_command,
-	&complete_command,    &reference_command,
-	&db_status_command, &db_migrate_command,      &cache_command,	    &bootstrap_command,	   &doctor_command,
-	&auth_command,	    &github_simulate_command, &config_show_command, &config_check_command, &demo_chaos_command,
-	&version_command,   &completion_command,      &complete_command,    &reference_command,
+	&db_status_command,   &db_migrate_command,     &cache_command,	    &bootstrap_command,
+	&doctor_command,      &support_bundle_command, &auth_command,	    &github_simulate_command,
+	&config_show_command, &config_check_command,   &version_command,    &completion_command,
+	&complete_command,    &reference_command,      &demo_chaos_command,
 };
 const struct command_table tool_commands = {"Tools", tools, ARRAY_LEN(tools)};
 
