@@ -2,10 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/crypto.h"
 #include "base/file.h"
 #include "base/mem.h"
@@ -24,6 +28,7 @@ enum {
 	ARP_FRAME_SIZE = ETHERNET_SIZE + ARP_SIZE,
 	ANSWER_MAX = 64 * 1024,
 	COMPLAINT_MAX = 160,
+	PROBE_S = 3,
 };
 
 int passt_find(char **ret, struct err *err)
@@ -201,12 +206,62 @@ void passt_complaint(struct str words, struct buf *ret)
 
 	while (words.data != NULL) {
 		struct str line = str_trim(str_cut(&words, '\n'));
-		/* Its own log, which is not ours. */
-		if (line.len == 0 || str_starts_with(line, STR("Failed to send")))
+		/* About its own log, and that it has done what we want of it. */
+		if (line.len == 0 || str_starts_with(line, STR("Failed to send")) ||
+		    str_starts_with(line, STR("Don't run as root")))
 			continue;
 		if (ret->len > start)
 			buf_puts(ret, "; ");
 		for (size_t i = 0; i < line.len && ret->len - start < COMPLAINT_MAX; i++)
 			buf_putc(ret, line.data[i] >= ' ' && line.data[i] <= '~' ? line.data[i] : '?');
 	}
+}
+
+/* --- the trial --- */
+
+static int wait_for_answer(struct passt *p, struct err *err)
+{
+	int64_t by_ns = clock_monotonic_ns() + PROBE_S * NS_PER_S;
+
+	for (;;) {
+		struct pollfd stream = {.fd = p->vm_fd, .events = POLLIN};
+		int64_t left_ms = (by_ns - clock_monotonic_ns()) / NS_PER_MS;
+		if (left_ms <= 0 || poll(&stream, 1, (int)left_ms) == 0)
+			return err_set(err, ERR_UNAVAILABLE, "passt did not answer in time");
+		int rc = passt_answered(p, err);
+		if (rc != PASST_NOT_YET)
+			return rc;
+	}
+}
+
+static void end(struct process *process)
+{
+	struct process_exit ignored;
+
+	if (process_signal(process, SIGKILL, NULL) < 0 || process_wait(process, INT64_MAX, &ignored, NULL) < 0)
+		fd_close(&process->pidfd);
+}
+
+int passt_probe(struct err *err)
+{
+	autovar(passt) p = {.vm_fd = -1, .words_fd = -1};
+	autovar(buf) complaint = {0};
+	struct process process;
+	char words[4096];
+
+	int rc = passt_prepare(&p, err);
+	if (rc == 0)
+		rc = passt_ask(&p, err);
+	if (rc == 0)
+		rc = vm_launch(&p.launch, &process, err);
+	if (rc < 0)
+		return rc;
+	rc = wait_for_answer(&p, err);
+	end(&process);
+	ssize_t len = rc < 0 ? read(p.words_fd, words, sizeof(words)) : 0;
+	passt_complaint((struct str){words, len > 0 ? (size_t)len : 0}, &complaint);
+	if (rc < 0 && complaint.len > 0)
+		return err_set(err, ERR_UNAVAILABLE, "passt does not start on this host: %.*s",
+			       STR_ARG(buf_str(&complaint)));
+	return rc;
 }

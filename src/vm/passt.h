@@ -38,5 +38,7 @@ int passt_ask(struct passt *p, struct err *err) must_check;
 enum { PASST_NOT_YET = 1 };
 /* After vm_fd became readable. */
 int passt_answered(struct passt *p, struct err *err) must_check;
+/* All of that, with one that is ended again: whether jobs could have it on this host. Blocks, 3 s at most. */
+int passt_probe(struct err *err) must_check;
 /* What it complained of, in one line: the last `words` of it without what is no complaint. */
 void passt_complaint(struct str words, struct buf *ret);

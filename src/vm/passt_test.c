@@ -150,6 +150,7 @@ static void the_real_one_answers_and_ends_with_its_stream(void **state)
 	}
 	fd_close(&p.vm_fd);
 	assert_int_equal(process_wait(&process, clock_monotonic_ns() + 10 * NS_PER_S, &end, &err), 0);
+	assert_int_equal(passt_probe(&err), 0);
 }
 
 int main(void)
