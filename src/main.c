@@ -9,7 +9,8 @@
 #include "up/up.h"
 
 static const struct command *const services[] = {
-	&up_command, &upgrade_command, &control_command, &logs_command, &host_agent_command, &shim_command,
+	&up_command,	     &upgrade_command, &control_command,	&logs_command,
+	&host_agent_command, &shim_command,    &template_maker_command,
 };
 static const struct command_table service_table = {"Services", services, ARRAY_LEN(services)};
 

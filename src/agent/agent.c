@@ -18,6 +18,7 @@
 #include "agent/job/job.h"
 #include "agent/lease_loop.h"
 #include "agent/metrics.h"
+#include "agent/templates.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -149,6 +150,7 @@ static void become_ready(struct host_agent *r)
 	if (r->ready || !r->probed || jobs_unclear(a) > 0)
 		return;
 	r->ready = true;
+	templates_begin(a->templates);
 	log_info("agent ready", F("agent_id", a->id), F("vcpus", a->slots.vcpus), F("memory_mb", a->slots.memory_mb),
 		 F("accel", a->accel == VM_KVM ? "kvm" : "tcg"), F("control_plane", a->settings->control_plane_url),
 		 F("metrics_port", http_server_port(r->listener)));
@@ -321,6 +323,8 @@ static int open_host(struct host_agent *r, struct err *err)
 	if (rc == 0)
 		rc = open_folder(r->role->data_dir, "verified", &h->verified_fd, err);
 	if (rc == 0)
+		rc = open_folder(r->role->data_dir, "templates", &h->templates_fd, err);
+	if (rc == 0)
 		rc = dir_open(s->assets_dir != NULL ? s->assets_dir : default_assets, &h->assets_fd, err);
 	if (rc == 0)
 		rc = process_self_exec_fd(&h->self_fd, err);
@@ -395,6 +399,8 @@ static int open_all(struct host_agent *r, struct err *err)
 	a->slots = slots_make(s->vcpus, s->memory_mb, sysconf(_SC_NPROCESSORS_ONLN), host_memory_mb());
 	a->metrics = agent_metrics_new();
 	a->tsc_khz = tsc_khz();
+	a->host.tsc_khz = a->tsc_khz;
+	a->host.vmm = s->qemu_bin;
 	a->min_free_disk = r->role->common.min_free_disk;
 	jobs_show(a);
 	int rc = name_check(str_c(a->id), "NIMBUS_AGENT_ID", err);
@@ -408,6 +414,8 @@ static int open_all(struct host_agent *r, struct err *err)
 		rc = open_state(r, err);
 	if (rc == 0)
 		rc = chores_new(a->loop, &a->chores, err);
+	if (rc == 0 && s->templates)
+		rc = templates_new(a, &a->templates, err);
 	if (rc == 0)
 		rc = open_listener(r, err);
 	if (rc == 0)
@@ -470,6 +478,7 @@ static void host_agent_fini(struct host_agent *r)
 	chores_free(a->chores);
 	state_free(a->state);
 	jobs_forget(a);
+	templates_free(a->templates);
 	lease_loop_free(r->leases);
 	commands_loop_free(r->commands);
 	control_client_free(a->control);
@@ -486,6 +495,7 @@ static void host_agent_fini(struct host_agent *r)
 	fd_close(&a->host.scratch_fd);
 	fd_close(&a->host.self_fd);
 	fd_close(&a->host.verified_fd);
+	fd_close(&a->host.templates_fd);
 	fd_close(&r->cache_fd);
 	free(a->id);
 }
@@ -495,7 +505,12 @@ static int serve(const struct agent_settings *settings, struct role *role, const
 {
 	autovar(host_agent) r = {
 		.agent = {.settings = settings,
-			  .host = {.vms_fd = -1, .assets_fd = -1, .scratch_fd = -1, .self_fd = -1, .verified_fd = -1},
+			  .host = {.vms_fd = -1,
+				   .assets_fd = -1,
+				   .scratch_fd = -1,
+				   .self_fd = -1,
+				   .verified_fd = -1,
+				   .templates_fd = -1},
 			  .changed = on_changed},
 		.role = role,
 		.token_file = token_file,

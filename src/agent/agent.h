@@ -9,3 +9,5 @@
 
 /* `nimbus host-agent` */
 extern const struct command host_agent_command;
+/* `nimbus template-maker`, started by an agent only (agent/template_maker.h) */
+extern const struct command template_maker_command;

@@ -17,6 +17,7 @@ struct loop;
 struct metrics;
 struct state;
 struct chores;
+struct templates;
 
 struct agent {
 	const struct agent_settings *settings;
@@ -26,6 +27,7 @@ struct agent {
 	struct state *state;
 	struct chores *chores;
 	struct metrics *metrics;
+	struct templates *templates;
 	struct vm_host host;   /* read by the worker; changed by nobody */
 	int64_t accel;	       /* enum vm_accel; set before the first job */
 	int64_t tsc_khz;       /* vm/tsc.h */

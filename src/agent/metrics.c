@@ -31,6 +31,11 @@ static const struct metric table[] = {
 			       "CPU time of the VM of the job that ended last"},
 	[M_JOB_MEMORY_BYTES] = {"nimbus_job_memory_bytes", METRIC_GAUGE,
 				"largest resident size of the VM of the job that ended last"},
+	[M_TEMPLATES] = {"nimbus_host_agent_templates", METRIC_GAUGE, "templates of VMs that are ready for use"},
+	[M_TEMPLATES_MADE] = {"nimbus_host_agent_templates_made_total", METRIC_COUNTER, "templates that were made"},
+	[M_TEMPLATES_BROKEN] = {"nimbus_host_agent_templates_broken_total", METRIC_COUNTER,
+				"templates that could not be used; their VMs booted"},
+	[M_CLONES] = {"nimbus_host_agent_clones_total", METRIC_COUNTER, "VMs that were begun from a template"},
 	[M_JOB_DURATION] = {"nimbus_job_duration_seconds", METRIC_HISTOGRAM, "VM start to end",
 			    .buckets = (const double[]){0.1, 0.5, 1, 5, 30, 60, 300, 600, 0}},
 };

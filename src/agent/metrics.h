@@ -30,6 +30,10 @@ enum {
 	M_JOB_CPU_SECONDS,
 	M_JOB_MEMORY_BYTES,
 	M_JOB_DURATION,
+	M_TEMPLATES,
+	M_TEMPLATES_MADE,
+	M_TEMPLATES_BROKEN,
+	M_CLONES,
 };
 
 struct metrics *agent_metrics_new(void) must_check;

@@ -124,30 +124,68 @@ static int make_folder(int vms_fd, const char *name, int *ret_fd, struct err *er
 	return 0;
 }
 
-static int open_image(const struct vm_host *host, const struct vm_order *order, struct vm_shim *s, struct err *err)
+int vm_folder_open_image(const struct vm_host *host, const char *name, const char *digest, int *fds, struct image *ret,
+			 struct err *err)
 {
 	const struct image_order image = {
 		.assets_fd = host->assets_fd,
 		.verified_fd = host->verified_fd,
-		.name = order->image,
-		.digest = order->image_digest,
+		.name = name,
+		.digest = digest,
 	};
 
-	return image_open(&image, &s->image, &s->start_fds[SHIM_START_FD_ROOTFS], err);
+	int rc = assets_open_kernel(host->assets_fd, &fds[SHIM_START_FD_KERNEL], err);
+	if (rc == 0)
+		rc = assets_open_initrd(host->assets_fd, &fds[SHIM_START_FD_INITRD], err);
+	return rc == 0 ? image_open(&image, ret, &fds[SHIM_START_FD_ROOTFS], err) : rc;
+}
+
+/* Whatever is wrong with it, the VM can boot. */
+static int try_template(const struct vm_host *host, const struct vm_template *t, struct vm_shim *s, struct err *err)
+{
+	autovar(template_fds) fds = {-1, -1, -1};
+	const struct template_order now = {.shape = t->manifest.shape,
+					   .kernel_fd = s->start_fds[SHIM_START_FD_KERNEL],
+					   .initrd_fd = s->start_fds[SHIM_START_FD_INITRD],
+					   .root_fd = s->start_fds[SHIM_START_FD_ROOTFS],
+					   .self_fd = host->self_fd,
+					   .program = host->vmm,
+					   .tsc_khz = host->tsc_khz};
+
+	int rc = template_fits(&t->manifest, &now, err);
+	if (rc == 0)
+		rc = template_open(host->templates_fd, t->name, &t->manifest, &fds, err);
+	if (rc == 0)
+		rc = scratch_copy(fds.disk, host->vms_fd, &s->start_fds[SHIM_START_FD_SCRATCH], err);
+	if (rc != 0)
+		return rc;
+	s->start_fds[SHIM_START_FD_MEMORY] = fd_take(&fds.memory);
+	s->start_fds[SHIM_START_FD_STATE] = fd_take(&fds.state);
+	s->start_fd_count = SHIM_START_FD_STATE + 1;
+	return 0;
+}
+
+/* Its scratch disk is the template's, or an empty one. */
+static int open_disk(const struct vm_host *host, const struct vm_order *order, struct vm_shim *s, struct err *err)
+{
+	s->start_fd_count = SHIM_START_FD_SCRATCH + 1;
+	if (order->template != NULL) {
+		int rc = try_template(host, order->template, s, &s->template_err);
+		s->template = rc == 0		     ? VM_TEMPLATE_USED
+			      : rc == TEMPLATE_STALE ? VM_TEMPLATE_STALE
+						     : VM_TEMPLATE_BROKEN;
+		if (rc == 0)
+			return 0;
+	}
+	return scratch_create(host->scratch_fd, host->vms_fd, (unsigned)order->disk_mb,
+			      &s->start_fds[SHIM_START_FD_SCRATCH], err);
 }
 
 static int open_parts(const struct vm_host *host, const struct vm_order *order, struct vm_shim *s, struct err *err)
 {
-	int *fds = s->start_fds;
-	int rc = assets_open_kernel(host->assets_fd, &fds[SHIM_START_FD_KERNEL], err);
-	if (rc == 0)
-		rc = assets_open_initrd(host->assets_fd, &fds[SHIM_START_FD_INITRD], err);
-	if (rc == 0)
-		rc = open_image(host, order, s, err);
-	if (rc == 0)
-		rc = scratch_create(host->scratch_fd, host->vms_fd, (unsigned)order->disk_mb,
-				    &fds[SHIM_START_FD_SCRATCH], err);
-	return rc;
+	int rc = vm_folder_open_image(host, order->image, order->image_digest, s->start_fds, &s->image, err);
+
+	return rc == 0 ? open_disk(host, order, s, err) : rc;
 }
 
 /* It finds its VMM by PATH, and speaks where we speak. */

@@ -15,16 +15,26 @@
 #include "base/err.h"
 #include "base/process.h"
 #include "proto/shim_msg.h"
+#include "vm/template.h"
 
 enum { VM_FOLDER_NAME_SIZE = 48 };
 
 /* What all VMs of this host are made from. Descriptors are the caller's. */
 struct vm_host {
-	int vms_fd;	 /* the folder of VM folders */
-	int assets_fd;	 /* vm/assets.h */
-	int scratch_fd;	 /* vm/scratch.h */
-	int self_fd;	 /* this program */
-	int verified_fd; /* agent/image.h */
+	int vms_fd;	  /* the folder of VM folders */
+	int assets_fd;	  /* vm/assets.h */
+	int scratch_fd;	  /* vm/scratch.h */
+	int self_fd;	  /* this program */
+	int verified_fd;  /* agent/image.h */
+	int templates_fd; /* vm/template.h */
+	int64_t tsc_khz;
+	const char *vmm; /* the VMM's program; NULL: the driver's own */
+};
+
+/* A template that was found genuine. Of its manifest no text counts but shape.accel, which is a constant. */
+struct vm_template {
+	char name[TEMPLATE_NAME_SIZE];
+	struct template_manifest manifest;
 };
 
 struct vm_order {
@@ -33,6 +43,7 @@ struct vm_order {
 	const char *image;
 	const char *image_digest; /* NULL: whichever this host has */
 	int64_t disk_mb;
+	const struct vm_template *template; /* to be tried; NULL: the VM boots */
 };
 
 /* A shim that waits for its start message. */
@@ -41,6 +52,9 @@ struct vm_shim {
 	int socket;			    /* the agent's end */
 	int start_fds[SHIM_START_FD_COUNT]; /* to be sent with the message */
 	struct image image;		    /* what the rootfs among them is */
+	size_t start_fd_count;
+	enum { VM_TEMPLATE_NONE, VM_TEMPLATE_USED, VM_TEMPLATE_STALE, VM_TEMPLATE_BROKEN } template;
+	struct err template_err; /* why it is broken */
 };
 /* None yet. */
 void vm_shim_init(struct vm_shim *s);
@@ -51,6 +65,10 @@ AUTOVAR_DEFINE(vm_shim)
 char *vm_folder_name(int64_t job_id, int64_t attempt, char name[static VM_FOLDER_NAME_SIZE]);
 bool vm_folder_parse(const char *name, int64_t *ret_job_id, int64_t *ret_attempt);
 
+/* What a VM with this rootfs is booted from, into the first three of `fds`, which are closed with it whatever comes of
+ * it. `digest`: as the lease names it, or NULL. */
+int vm_folder_open_image(const struct vm_host *host, const char *name, const char *digest, int *fds, struct image *ret,
+			 struct err *err) must_check;
 /* Opens everything first, so that a job with a bad image leaves nothing behind. ERR_NOT_FOUND: no such rootfs;
  * ERR_INVALID: it is not the one that was named;
  * ERR_CONFLICT: the folder has a shim already. */

@@ -72,6 +72,9 @@ struct agent_settings {
 	char *kernel_image; /* NULL: ASSETS/vmlinux */
 	char *qemu_bin;
 	char *accel; /* auto, kvm, tcg */
+	bool templates;
+	int64_t templates_max;
+	int64_t templates_max_bytes;
 	struct config_list labels;
 	int64_t vcpus;		   /* offered; 0: all of the host's */
 	int64_t memory_mb;	   /* offered; 0: the host's, less 1 GiB or a quarter */

@@ -55,6 +55,7 @@ static const struct field start_fields[] = {
 	{43, FIELD_TEXTS, AT(shim_start, outputs), NULL},
 	{44, FIELD_I64, AT(shim_start, session), NULL},
 	{45, FIELD_I64, AT(shim_start, queued_ns), NULL},
+	{60, FIELD_TEXT, AT(shim_start, template), NULL},
 };
 
 static const struct field go_fields[] = {
@@ -85,8 +86,13 @@ static const struct field hello_fields[] = {
 };
 
 static const struct field booted_fields[] = {
-	{1, FIELD_I64, AT(shim_booted, vmm_started_ns), NULL}, {2, FIELD_I64, AT(shim_booted, guest_answered_ns), NULL},
-	{3, FIELD_I64, AT(shim_booted, kernel_ns), NULL},      {4, FIELD_TEXT, AT(shim_booted, accel), NULL},
+	{1, FIELD_I64, AT(shim_booted, vmm_started_ns), NULL},
+	{2, FIELD_I64, AT(shim_booted, guest_answered_ns), NULL},
+	{3, FIELD_I64, AT(shim_booted, kernel_ns), NULL},
+	{4, FIELD_TEXT, AT(shim_booted, accel), NULL},
+	{5, FIELD_I64, AT(shim_booted, vmm_up_ns), NULL},
+	{6, FIELD_I64, AT(shim_booted, restored_ns), NULL},
+	{7, FIELD_TEXT, AT(shim_booted, template_error), NULL},
 	{8, FIELD_I64, AT(shim_booted, verity), NULL},
 };
 

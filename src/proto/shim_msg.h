@@ -105,7 +105,9 @@ enum shim_start_fd {
 	SHIM_START_FD_KERNEL,
 	SHIM_START_FD_INITRD,
 	SHIM_START_FD_ROOTFS,  /* squashfs, read-only */
-	SHIM_START_FD_SCRATCH, /* this job's own disk, read-write; the one that may be absent */
+	SHIM_START_FD_SCRATCH, /* this job's own disk, read-write; absent, it ends the list */
+	SHIM_START_FD_MEMORY,  /* of a template; these two come where start names one */
+	SHIM_START_FD_STATE,
 	SHIM_START_FD_COUNT,
 };
 
@@ -147,6 +149,7 @@ struct shim_start {
 	int64_t has_stdin;	       /* not 0: its standard input is a stream (shim/streams.h); else /dev/null */
 	int64_t tty_rows;	       /* not 0: a terminal of that size, which is its standard input too */
 	int64_t tty_cols;
+	const char *template; /* what to begin with, by name: its files are there too; NULL: the VM boots */
 };
 
 struct shim_secret_env {
@@ -193,8 +196,12 @@ struct shim_booted {
 	int64_t vmm_started_ns;	   /* monotonic */
 	int64_t guest_answered_ns; /* monotonic: it has acknowledged entropy, clock and identity */
 	int64_t kernel_ns;	   /* from the kernel's start to PID 1's: the guest's own figure */
-	const char *accel;	   /* "kvm" or "tcg" */
-	int64_t verity;		   /* 1: the guest checks every block of its image; 0: an older shim, or not */
+	const char *accel;	   /* "kvm", "tcg"; "kvm clone", "tcg clone" */
+	int64_t vmm_up_ns;	   /* monotonic: the VMM listened to the shim; 0: it did not say so */
+	int64_t restored_ns;	   /* monotonic: a clone began to run; 0: it was booted */
+	const char *
+		template_error; /* why the template of the start could not be used; NULL: it could, or there was none */
+	int64_t verity;		/* 1: the guest checks every block of its image; 0: an older shim, or not */
 };
 
 struct shim_running {

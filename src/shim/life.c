@@ -24,6 +24,8 @@
 #include "vm/handshake.h"
 
 #define HELLO_TIMEOUT_DEFAULT_NS (60 * NS_PER_S)
+/* A clone that has not answered by then is given up, and the VM boots instead: many times what one takes. */
+#define CLONE_TIMEOUT_NS (20 * NS_PER_S)
 /* A guest of an older build does not say that it listens. */
 #define LISTEN_NS (5 * NS_PER_S)
 /* The guest kills what is left at the end of the grace and tells the exit; a guest that does not is killed itself. */
@@ -49,6 +51,7 @@ struct life {
 	struct link *link;
 	struct loop_source *deadline_timer;
 	struct loop_source *hello_timer;
+	struct loop_source *again_timer; /* the VM boots, where its clone was given up */
 	struct loop_source *limit_timer; /* the job's time limit */
 	struct loop_source *kill_timer;	 /* the end of a grace */
 
@@ -57,7 +60,7 @@ struct life {
 	struct job_log *log;	   /* NULL before the start */
 	struct services *services; /* NULL: not yet, or not any more */
 	struct network *network;   /* NULL: the VM has none */
-	struct msg_fds start_fds;  /* while the VM waits for its network */
+	struct msg_fds start_fds;  /* until the guest has answered */
 	struct machine *machine;
 	struct channel *channel;
 	struct http_client *client;  /* to the control plane; NULL: it is not spoken to */
@@ -72,8 +75,10 @@ struct life {
 
 	struct outcome_facts facts;
 	bool vm_gone;
-	bool stalled;	  /* told in the log */
-	int64_t start_ns; /* the agent's decision came */
+	bool is_clone;			     /* the VM that runs, or was to */
+	char clone_error[OUTCOME_TEXT_SIZE]; /* why it boots instead; "": it does not */
+	bool stalled;			     /* told in the log */
+	int64_t start_ns;		     /* the agent's decision came */
 	int64_t launched_ns;
 	struct shim_booted booted;
 	struct shim_running running;
@@ -390,6 +395,7 @@ static void say_hello(void *ctx)
 
 static void on_ready(void *ctx, const struct guest_ack *ack)
 {
+	static const char *const accels[2][2] = {{"tcg", "tcg clone"}, {"kvm", "kvm clone"}};
 	struct life *l = ctx;
 
 	if (l->state != LIFE_BOOTING)
@@ -405,8 +411,12 @@ static void on_ready(void *ctx, const struct guest_ack *ack)
 	l->booted = (struct shim_booted){.vmm_started_ns = l->launched_ns,
 					 .guest_answered_ns = clock_monotonic_ns(),
 					 .kernel_ns = ack->init_ns,
-					 .accel = job_of(l)->accel == VM_KVM ? "kvm" : "tcg",
+					 .accel = accels[job_of(l)->accel == VM_KVM][l->is_clone],
+					 .vmm_up_ns = l->booted.vmm_up_ns,
+					 .restored_ns = l->booted.restored_ns,
+					 .template_error = l->clone_error[0] != '\0' ? l->clone_error : NULL,
 					 .verity = (ack->done & GUEST_DONE_VERITY) != 0};
+	msg_fds_fini(&l->start_fds);
 	move(l, LIFE_BOOTED);
 	if (job_of(l)->inputs.count > 0 && l->workspace != NULL) {
 		l->bringing = true;
@@ -465,10 +475,27 @@ static void on_finished(void *ctx, const struct guest_exit *exit)
 	workspace_collect(l->workspace, channel_streams(l->channel));
 }
 
+/* --- a clone that fails: the VM boots instead, since no job was in it --- */
+
+static bool give_up_clone(struct life *l, const char *why)
+{
+	if (l->state != LIFE_BOOTING || !l->is_clone)
+		return false;
+	if (l->clone_error[0] == '\0') {
+		(void)snprintf(l->clone_error, sizeof(l->clone_error), "%s", why[0] != '\0' ? why : "it ended");
+		log_warn("a clone could not be used: the VM boots instead", F("job", job_of(l)->job_id),
+			 F("template", job_of(l)->template), F("why", l->clone_error));
+	}
+	machine_kill(l->machine);
+	return true;
+}
+
 static void on_lost(void *ctx, const struct err *err)
 {
 	struct life *l = ctx;
 
+	if (give_up_clone(l, err->msg))
+		return;
 	l->facts.guest_lost = *err;
 	end(l);
 }
@@ -494,6 +521,13 @@ static const struct channel_ops channel_ops = {
 
 /* --- the VM --- */
 
+static int64_t hello_timeout(const struct life *l)
+{
+	int64_t most_ns = l->opts.hello_timeout_ns;
+
+	return l->is_clone && most_ns > CLONE_TIMEOUT_NS ? CLONE_TIMEOUT_NS : most_ns;
+}
+
 static void on_vm_connected(void *ctx, int fd)
 {
 	struct life *l = ctx;
@@ -505,13 +539,30 @@ static void on_vm_connected(void *ctx, int fd)
 	}
 	const struct channel_opts opts = {.loop = l->opts.loop,
 					  .fd = fd,
-					  .hello_deadline_ns = l->launched_ns + l->opts.hello_timeout_ns,
+					  .hello_deadline_ns = l->launched_ns + hello_timeout(l),
 					  .ops = &channel_ops,
 					  .ctx = l};
 	if (channel_new(&opts, &l->channel, &err) < 0)
 		fail_start(l, &err);
-	else
+	else if (!l->is_clone)
 		loop_timer_set(l->hello_timer, l->launched_ns + LISTEN_NS);
+	else if (l->booted.restored_ns != 0)
+		say_hello(l);
+}
+
+static void on_vm_told(void *ctx, enum vm_news news, const char *text)
+{
+	struct life *l = ctx;
+
+	if (news == VM_NEWS_UP)
+		l->booted.vmm_up_ns = clock_monotonic_ns();
+	else if (news == VM_NEWS_REFUSED && !give_up_clone(l, text))
+		log_warn("the VMM refused what it was told", F("job", job_of(l)->job_id), F("why", text));
+	/* Its guest has said that it listens when it was saved. */
+	if (news == VM_NEWS_RUNS && l->is_clone && l->booted.restored_ns == 0) {
+		l->booted.restored_ns = clock_monotonic_ns();
+		say_hello(l);
+	}
 }
 
 static void on_vm_ended(void *ctx, const struct process_exit *exit)
@@ -519,6 +570,10 @@ static void on_vm_ended(void *ctx, const struct process_exit *exit)
 	struct life *l = ctx;
 
 	l->vm_gone = true;
+	if (give_up_clone(l, machine_last_words(l->machine))) {
+		loop_timer_set(l->again_timer, clock_monotonic_ns());
+		return;
+	}
 	if (l->network != NULL)
 		network_let_go(l->network);
 	l->exited.usage = (struct shim_usage){.wall_ns = clock_monotonic_ns() - l->launched_ns,
@@ -553,15 +608,20 @@ static void on_vm_stalled(void *ctx, bool stalled)
 }
 
 static const struct machine_ops machine_ops = {
-	.connected = on_vm_connected, .stalled = on_vm_stalled, .ended = on_vm_ended};
+	.connected = on_vm_connected, .told = on_vm_told, .stalled = on_vm_stalled, .ended = on_vm_ended};
 
-static int start_vm(struct life *l, const struct msg_fds *fds, struct err *err)
+static int start_vm(struct life *l, struct err *err)
 {
 	const struct shim_start *job = job_of(l);
+	const struct msg_fds *fds = &l->start_fds;
+	bool clone = job->template != NULL && fds->count > SHIM_START_FD_STATE && l->clone_error[0] == '\0';
 	autofree char *name = xasprintf("%" PRId64 "-%" PRId64, job->job_id, job->attempt);
 	bool scratch = fds->count > SHIM_START_FD_SCRATCH;
 	const struct vm_spec spec = {.name = name,
 				     .dir_fd = l->opts.dir_fd,
+				     .origin = clone ? VM_CLONE : VM_COLD,
+				     .memory_fd = clone ? fds->fds[SHIM_START_FD_MEMORY] : -1,
+				     .state_fd = clone ? fds->fds[SHIM_START_FD_STATE] : -1,
 				     .kernel_fd = fds->fds[SHIM_START_FD_KERNEL],
 				     .initrd_fd = fds->fds[SHIM_START_FD_INITRD],
 				     .root_fd = fds->fds[SHIM_START_FD_ROOTFS],
@@ -580,6 +640,7 @@ static int start_vm(struct life *l, const struct msg_fds *fds, struct err *err)
 	if (job->vcpus > VM_VCPUS_MAX || job->memory_mb < VM_MEMORY_MB_MIN || job->memory_mb > VM_MEMORY_MB_MAX)
 		return err_set(err, ERR_INVALID, "%" PRId64 " vcpus with %" PRId64 " MB are no VM of ours", job->vcpus,
 			       job->memory_mb);
+	l->is_clone = clone;
 	l->launched_ns = clock_monotonic_ns();
 	return machine_start(l->opts.loop, l->opts.driver, &spec, &machine_ops, l, &l->machine, err);
 }
@@ -678,9 +739,8 @@ static void on_network_ready(void *ctx)
 		return;
 	job_log_note(l->log, SHIM_NETWORK_OPEN_NOTE);
 	job_log_flush(l->log);
-	int rc = start_vm(l, &l->start_fds, &err);
+	int rc = start_vm(l, &err);
 	network_given(l->network);
-	msg_fds_fini(&l->start_fds);
 	if (rc < 0)
 		fail_start(l, &err);
 }
@@ -712,16 +772,31 @@ static const struct network_ops network_ops = {
 };
 
 /* The VM at once, or when there is a network for it. */
-static int start_with_network(struct life *l, struct msg_fds *fds, struct err *err)
+static int start_with_network(struct life *l, struct err *err)
 {
 	if (job_of(l)->network == SHIM_NETWORK_NONE)
-		return start_vm(l, fds, err);
+		return start_vm(l, err);
 	if (job_of(l)->network != SHIM_NETWORK_OPEN)
 		return err_set(err, ERR_UNSUPPORTED, "network %" PRId64 " is none that this version knows",
 			       job_of(l)->network);
-	l->start_fds = *fds;
-	*fds = (struct msg_fds){0};
 	return network_start(l->opts.loop, &network_ops, l, &l->network, err);
+}
+
+/* The clone was given up and its VMM is gone. Its disk is as the template's was: a guest boots from that too. */
+static void start_again(void *ctx)
+{
+	struct life *l = ctx;
+	struct err err = {0};
+
+	if (l->state != LIFE_BOOTING)
+		return;
+	channel_free(TAKE(l->channel));
+	machine_free(TAKE(l->machine));
+	network_free(TAKE(l->network));
+	l->booted = (struct shim_booted){0};
+	l->vm_gone = false;
+	if (start_with_network(l, &err) < 0)
+		fail_start(l, &err);
 }
 
 /* --- what the agent says --- */
@@ -746,13 +821,15 @@ static void on_start(struct life *l, struct shim_msg *m, struct arena **arena, s
 	move(l, LIFE_BOOTING);
 	l->start_ns = clock_monotonic_ns();
 	loop_timer_set(l->deadline_timer, job_of(l)->deadline_ns);
+	l->start_fds = *fds;
+	*fds = (struct msg_fds){0};
 	int rc = open_log(l, &err);
 	if (rc == 0)
 		rc = open_control(l, &err);
 	if (rc == 0)
 		rc = open_services(l, &err);
 	if (rc == 0)
-		rc = start_with_network(l, fds, &err);
+		rc = start_with_network(l, &err);
 	if (rc < 0)
 		fail_start(l, &err);
 }
@@ -943,6 +1020,8 @@ static int add_timers(struct life *l, struct err *err)
 	if (rc == 0)
 		rc = loop_add_timer(loop, LOOP_NEVER, LOOP_NORMAL, say_hello, l, &l->hello_timer, err);
 	if (rc == 0)
+		rc = loop_add_timer(loop, LOOP_NEVER, LOOP_NORMAL, start_again, l, &l->again_timer, err);
+	if (rc == 0)
 		rc = loop_add_timer(loop, LOOP_NEVER, LOOP_NORMAL, on_limit, l, &l->limit_timer, err);
 	if (rc == 0)
 		rc = loop_add_timer(loop, LOOP_NEVER, LOOP_NORMAL, on_kill, l, &l->kill_timer, err);
@@ -988,6 +1067,7 @@ void life_free(struct life *l)
 	link_free(l->link);
 	loop_source_free(l->deadline_timer);
 	loop_source_free(l->hello_timer);
+	loop_source_free(l->again_timer);
 	loop_source_free(l->limit_timer);
 	loop_source_free(l->kill_timer);
 	shim_msg_fini(&l->start_msg);

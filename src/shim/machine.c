@@ -150,17 +150,10 @@ static void on_news(void *ctx, enum vm_news news, const char *text)
 {
 	struct machine *m = ctx;
 
-	switch (news) {
-	case VM_NEWS_UP:
-	case VM_NEWS_RUNS:
-		break;
-	case VM_NEWS_NO_SPACE:
+	if (news == VM_NEWS_NO_SPACE)
 		on_no_space(m);
-		break;
-	case VM_NEWS_REFUSED:
-		log_warn("the VMM refused what it was told", F("why", text));
-		break;
-	}
+	else
+		m->ops->told(m->ctx, news, text);
 }
 
 static void on_control(void *ctx, unsigned events)

@@ -13,6 +13,8 @@ struct machine;
 
 struct machine_ops {
 	void (*connected)(void *ctx, int fd); /* once; takes fd: the guest channel's byte stream */
+	/* VM_NEWS_UP, _RUNS, _REFUSED, as they come. */
+	void (*told)(void *ctx, enum vm_news news, const char *text);
 	/* The VM stands still, since the host's disk has no room for what it writes, and is tried again: called with
 	 * true for each try that failed, with false when it ran again for a while. */
 	void (*stalled)(void *ctx, bool stalled);

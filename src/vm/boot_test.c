@@ -4,10 +4,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -20,6 +22,8 @@
 #include "vm/handshake.h"
 #include "vm/kvm_probe.h"
 #include "vm/scratch.h"
+#include "vm/template.h"
+#include "vm/tsc.h"
 #include "vm/verity.h"
 
 enum { BOOT_S = 60, JOB_S = 90 };
@@ -517,6 +521,247 @@ static void kvm_is_probed_once(void **state)
 	close_disks(&parts);
 }
 
+/* --- templates and their clones --- */
+
+enum { CLONES = 10, CLONES_FULL = 100, CLONE_DISK_MB = 64 };
+
+static struct {
+	int folder;
+	struct vm_spec parts;
+	struct template_order order;
+	struct secret *key;
+	struct arena *arena;
+	char name[TEMPLATE_NAME_SIZE];
+	struct template_manifest manifest;
+} template;
+
+static void make_template(void)
+{
+	if (template.key != NULL)
+		return;
+	assert_int_equal(mkdirat(fixture.dir_fd, "templates", 0700), 0);
+	template.folder = openat(fixture.dir_fd, "templates", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	template.arena = arena_new();
+	open_disks(0, &template.parts);
+	template.order = (struct template_order){
+		.image = "demo",
+		.shape = {.accel = "tcg", .vcpus = 2, .memory_mb = 256, .disk_mb = CLONE_DISK_MB},
+		.kernel_fd = template.parts.kernel_fd,
+		.initrd_fd = template.parts.initrd_fd,
+		.root_fd = template.parts.root_fd,
+		.self_fd = template.parts.root_fd,
+		.tsc_khz = tsc_khz(),
+	};
+	OK(template_key(template.folder, &template.key, e_));
+	int64_t begun_ns = clock_monotonic_ns();
+	OK(template_make(template.folder, fixture.dir_fd, template.key, &template.order, template.name, e_));
+	print_message("a template was made in %lld ms\n", (long long)((clock_monotonic_ns() - begun_ns) / NS_PER_MS));
+	OK(template_load(template.folder, template.name, template.key, template.arena, &template.manifest, e_));
+}
+
+static void on_clone_news(void *ctx, enum vm_news news, const char *text)
+{
+	if (news == VM_NEWS_REFUSED)
+		fail_msg("QEMU: %s", text);
+	if (news == VM_NEWS_RUNS)
+		*(bool *)ctx = true;
+}
+
+static void wait_until_it_runs(struct machine *m)
+{
+	bool runs = false;
+
+	while (!runs) {
+		struct pollfd p = {.fd = m->vm->control_fd, .events = POLLIN};
+		assert_int_equal(poll(&p, 1, BOOT_S * 1000), 1);
+		OK(vm_hear(m->vm, on_clone_news, &runs, e_));
+	}
+}
+
+static void begin_clone(struct machine *m, const char *hostname)
+{
+	struct vm_spec spec = template.parts;
+	struct template_fds fds;
+	struct guest_hello hello;
+
+	*m = (struct machine){.fd = -1, .reader = xcalloc(1, sizeof(*m->reader)), .open_streams = 2};
+	OK(template_open(template.folder, template.name, &template.manifest, &fds, e_));
+	spec.name = hostname;
+	spec.dir_fd = -1;
+	spec.origin = VM_CLONE;
+	spec.memory_fd = fds.memory;
+	spec.state_fd = fds.state;
+	spec.vcpus = 2;
+	spec.memory_mb = 256;
+	OK(scratch_copy(fds.disk, fixture.dir_fd, &spec.scratch_fd, e_));
+	OK(vm_prepare(vm_driver_by_name(STR("qemu")), &spec, &m->vm, e_));
+	m->launched_ns = clock_monotonic_ns();
+	OK(vm_launch(&m->vm->launch, &m->process, e_));
+	OK(vm_connect(m->vm, &m->fd, e_));
+	wait_until_it_runs(m);
+	vm_hello(hostname, &hello);
+	struct err err = {0};
+	if (vm_handshake(m->fd, &hello, m->reader, m->launched_ns + BOOT_S * NS_PER_S, &m->ack, &err) < 0) {
+		print_console(m);
+		fail_msg("%s", err.msg);
+	}
+	m->hello_ns = clock_monotonic_ns();
+	fd_close(&spec.scratch_fd);
+	template_fds_fini(&fds);
+}
+
+/* No two lines of a text are the same. */
+static void assert_all_differ(char *const *texts, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		for (size_t j = 0; j < i; j++)
+			assert_string_not_equal(texts[i], texts[j]);
+}
+
+static size_t clone_count(void)
+{
+	const char *how = getenv("NIMBUS_CHAOS");
+
+	return how != NULL && strcmp(how, "full") == 0 ? CLONES_FULL : CLONES;
+}
+
+enum fact { RANDOM, MACHINE_ID, BOOT_ID, HOSTNAME, FACTS };
+
+/* "    time.tv_sec:  1795289705", "    time.tv_usec: 91905" */
+static int64_t number_in(struct str *rest)
+{
+	struct str line = str_cut(rest, '\n');
+	int64_t number = 0;
+
+	(void)str_cut(&line, ':');
+	OK(str_to_i64(str_trim(line), "a time", 0, INT64_MAX, &number, e_));
+	return number;
+}
+
+/* What a job sees first; its clock lies between two moments of the host's, or this far beside them. */
+static void look_around(struct machine *m, char *facts[FACTS], int64_t *ret_clock_off_ns)
+{
+	int64_t before_at = clock_unix_ns();
+
+	start(m, "adjtimex | grep time.tv_; head -c 32 /dev/urandom | md5sum; cat /etc/machine-id "
+		 "/proc/sys/kernel/random/boot_id; hostname");
+	run_to_end(m);
+	int64_t after_at = clock_unix_ns();
+	struct str rest = str_c(m->text[0].data);
+	int64_t seconds = number_in(&rest);
+	int64_t guest_at = seconds * NS_PER_S + number_in(&rest) * 1000;
+	*ret_clock_off_ns = guest_at < before_at ? before_at - guest_at : guest_at > after_at ? guest_at - after_at : 0;
+	for (size_t i = 0; i < FACTS; i++) {
+		struct str line = str_cut(&rest, '\n');
+		facts[i] = xasprintf("%.*s", STR_ARG(line));
+	}
+}
+
+static void clones_share_nothing_that_must_differ(void **state)
+{
+	size_t count = clone_count();
+	char *facts[FACTS][CLONES_FULL], *own[FACTS];
+	int64_t slowest_ns = 0, off_ns = 0, furthest_ns = 0;
+
+	(void)state;
+	NEEDS_VM();
+	make_template();
+	for (size_t i = 0; i < count; i++) {
+		struct machine m;
+		char hostname[32];
+		(void)snprintf(hostname, sizeof(hostname), "clone-%zu", i);
+		begin_clone(&m, hostname);
+		look_around(&m, own, &off_ns);
+		assert_string_equal(own[HOSTNAME], hostname);
+		for (size_t fact = 0; fact < FACTS; fact++)
+			facts[fact][i] = own[fact];
+		slowest_ns = m.hello_ns - m.launched_ns > slowest_ns ? m.hello_ns - m.launched_ns : slowest_ns;
+		furthest_ns = off_ns > furthest_ns ? off_ns : furthest_ns;
+		shut_down(&m);
+	}
+	print_message("%zu clones: the slowest answered after %lld ms, the worst clock was %.3f ms off\n", count,
+		      (long long)(slowest_ns / NS_PER_MS), (double)furthest_ns / (double)NS_PER_MS);
+	assert_true(furthest_ns < 50 * NS_PER_MS);
+	for (size_t fact = 0; fact < FACTS; fact++) {
+		assert_all_differ(facts[fact], count);
+		for (size_t i = 0; i < count; i++)
+			free(facts[fact][i]);
+	}
+}
+
+/* Each writes where the other reads. */
+static void clones_do_not_see_each_others_disk(void **state)
+{
+	struct machine a, b;
+
+	(void)state;
+	NEEDS_VM();
+	make_template();
+	begin_clone(&a, "a");
+	begin_clone(&b, "b");
+	start(&a, "echo a >/file; sync; echo done; read x");
+	wait_for_text(&a, "done");
+	start(&b, "cat /file; echo b >/file; sync; cat /file");
+	run_to_end(&b);
+	assert_string_equal(b.text[0].data, "b\n");
+	assert_non_null(strstr(b.text[1].data, "No such file"));
+	signal_job(&a, SIGTERM, NS_PER_S);
+	run_to_end(&a);
+	shut_down(&a);
+	shut_down(&b);
+}
+
+static void flip_a_byte(const char *file, off_t at)
+{
+	autofree char *path = xasprintf("templates/%s/%s", template.name, file);
+	autoclose fd = openat(fixture.dir_fd, path, O_RDWR | O_CLOEXEC);
+	char byte;
+
+	assert_int_equal(pread(fd, &byte, 1, at), 1);
+	byte = (char)(byte ^ 1);
+	assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+}
+
+static void assert_refused(const char *part)
+{
+	struct template_manifest m;
+	struct err err = {0};
+
+	assert_int_equal(template_load(template.folder, template.name, template.key, template.arena, &m, &err),
+			 -ERR_FORBIDDEN);
+	if (strstr(err.msg, part) == NULL)
+		fail_msg("'%s' does not name %s", err.msg, part);
+}
+
+/* The last of the templates' tests: what was flipped is flipped back, but the inode tells. */
+static void a_template_that_was_touched_is_refused(void **state)
+{
+	struct err err = {0};
+
+	(void)state;
+	NEEDS_VM();
+	make_template();
+	OK(template_verify(template.folder, template.name, &template.manifest, e_));
+	assert_int_equal(template_fits(&template.manifest, &template.order, &err), 0);
+	assert_int_equal(template_fits_host(&template.manifest, template.order.tsc_khz, &err), 0);
+	flip_a_byte("manifest", 5);
+	assert_refused("MAC");
+	flip_a_byte("manifest", 5);
+	flip_a_byte("memory", 1 << 20);
+	assert_refused("memory");
+	/* As if the inode had been forged too. */
+	struct template_manifest forged = template.manifest;
+	struct stat st;
+	autofree char *path = xasprintf("%s/memory", template.name);
+	assert_int_equal(fstatat(template.folder, path, &st, 0), 0);
+	forged.files[TEMPLATE_MEMORY].modified_ns = st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec;
+	forged.files[TEMPLATE_MEMORY].changed_ns = st.st_ctim.tv_sec * NS_PER_S + st.st_ctim.tv_nsec;
+	assert_int_equal(template_verify(template.folder, template.name, &forged, &err), -ERR_FORBIDDEN);
+	assert_int_equal(fchmodat(template.folder, path, 0644, 0), 0);
+	assert_refused("memory is open to others");
+	OK(template_remove(template.folder, template.name, e_));
+}
+
 static int set_up(void **state)
 {
 	const char *share = getenv("NIMBUS_SHARE");
@@ -544,6 +789,11 @@ static int tear_down(void **state)
 {
 	(void)state;
 	if (fixture.missing == NULL) {
+		if (template.key != NULL)
+			close_disks(&template.parts);
+		secret_free(template.key);
+		arena_free(template.arena);
+		fd_close(&template.folder);
 		fd_close(&fixture.dir_fd);
 		return dir_remove(AT_FDCWD, fixture.dir, NULL) < 0 ? -1 : 0;
 	}
@@ -552,11 +802,14 @@ static int tear_down(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
+	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(kvm_is_probed_once),
 		cmocka_unit_test(runs_a_job),
 		cmocka_unit_test(a_damaged_image_does_not_boot),
 		cmocka_unit_test(without_a_tree_nobody_notices),
+		cmocka_unit_test(clones_share_nothing_that_must_differ),
+		cmocka_unit_test(clones_do_not_see_each_others_disk),
+		cmocka_unit_test(a_template_that_was_touched_is_refused),
 		cmocka_unit_test(without_a_network_there_is_no_device),
 		cmocka_unit_test(a_network_is_set_up_as_hello_says),
 		cmocka_unit_test(ignoring_a_signal_ends_in_a_kill),
@@ -568,5 +821,6 @@ int main(void)
 		cmocka_unit_test(a_killed_vm_closes_the_channel),
 	};
 
+	template.folder = -1;
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -71,6 +71,27 @@ int vm_read_frame(int fd, struct vm_reader *reader, int64_t deadline_ns, struct 
 	}
 }
 
+int vm_wait_for_guest(int fd, int64_t deadline_ns, struct err *err)
+{
+	unsigned char said[sizeof(guest_beacon)];
+	size_t have = 0;
+
+	while (have < sizeof(said)) {
+		int rc = wait_readable(fd, deadline_ns, err);
+		if (rc < 0)
+			return rc;
+		ssize_t got = read(fd, said + have, sizeof(said) - have);
+		if (got < 0 && (errno == EAGAIN || errno == EINTR))
+			continue;
+		if (got <= 0)
+			return err_set(err, ERR_UNAVAILABLE, "the VM is gone");
+		have += (size_t)got;
+	}
+	return memcmp(said, guest_beacon, sizeof(said)) == 0
+		       ? 0
+		       : err_set(err, ERR_INVALID, "the guest says something else than that it listens");
+}
+
 int vm_handshake(int fd, const struct guest_hello *hello, struct vm_reader *reader, int64_t deadline_ns,
 		 struct guest_ack *ret, struct err *err)
 {

@@ -23,6 +23,9 @@ struct vm_reader {
 int vm_read_frame(int fd, struct vm_reader *reader, int64_t deadline_ns, struct guest_frame *ret, struct err *err)
 	must_check;
 
+/* Waits for the guest to say that it listens (guest_beacon). */
+int vm_wait_for_guest(int fd, int64_t deadline_ns, struct err *err) must_check;
+
 /* Says hello and waits for the ack; refuses one that has not done all that a job needs. */
 int vm_handshake(int fd, const struct guest_hello *hello, struct vm_reader *reader, int64_t deadline_ns,
 		 struct guest_ack *ret, struct err *err) must_check;

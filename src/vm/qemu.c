@@ -22,7 +22,7 @@ struct qemu {
 	struct vm vm;
 	int channel_fd; /* ours; -1 once the caller has it */
 	struct qmp qmp;
-	int state_number; /* of the state's file, in QEMU; -1: none */
+	int state_fd; /* where a template's state goes; -1: none */
 };
 
 static int duplicate(int fd, int *ret, struct err *err)
@@ -137,28 +137,33 @@ static struct js *capabilities(void)
 	return arguments;
 }
 
-static struct js *uri_of_state(const struct qemu *q)
+static struct js *text_argument(const char *name, const char *text)
 {
-	autofree char *uri = xasprintf("fd:%d", q->state_number);
 	struct js *arguments = js_new_object();
 
-	js_set(arguments, "uri", js_new_text(uri));
+	js_set(arguments, name, js_new_text(text));
 	return arguments;
 }
 
-static int add_restore(struct qemu *q, struct err *err)
+static int add_restore(struct qemu *q, const struct vm_spec *spec, struct err *err)
 {
+	int state;
+
+	int rc = duplicate(spec->state_fd, &state, err);
+	if (rc < 0)
+		return rc;
+	autofree char *uri = xasprintf("fd:%d", vm_launch_fd(&q->vm.launch, state));
 	vm_launch_arg(&q->vm.launch, "-incoming");
 	vm_launch_arg(&q->vm.launch, "defer");
-	int rc = qmp_send(&q->qmp, "migrate-set-capabilities", capabilities(), err);
-	return rc == 0 ? qmp_send(&q->qmp, "migrate-incoming", uri_of_state(q), err) : rc;
+	rc = qmp_send(&q->qmp, "migrate-set-capabilities", capabilities(), err);
+	return rc == 0 ? qmp_send(&q->qmp, "migrate-incoming", text_argument("uri", uri), err) : rc;
 }
 
 /* Memory with a file of its own: shared with it while it is made, copied on write by each clone. */
 static int add_memory(struct qemu *q, const struct vm_spec *spec, struct err *err)
 {
 	struct vm_launch *l = &q->vm.launch;
-	int memory, state;
+	int memory;
 
 	int rc = duplicate(spec->memory_fd, &memory, err);
 	if (rc < 0)
@@ -166,10 +171,7 @@ static int add_memory(struct qemu *q, const struct vm_spec *spec, struct err *er
 	vm_launch_arg(l, "-object");
 	vm_launch_arg(l, "memory-backend-file,id=memory,size=%uM,mem-path=/proc/self/fd/%d,share=%s", spec->memory_mb,
 		      vm_launch_fd(l, memory), spec->origin == VM_TEMPLATE ? "on" : "off");
-	rc = duplicate(spec->state_fd, &state, err);
-	if (rc == 0)
-		q->state_number = vm_launch_fd(l, state);
-	return rc;
+	return spec->origin == VM_TEMPLATE ? duplicate(spec->state_fd, &q->state_fd, err) : 0;
 }
 
 /* The commands that it begins with lie in the socket before QEMU runs: it takes them as it finds them. */
@@ -283,7 +285,7 @@ static int describe(struct qemu *q, const struct vm_spec *spec, struct err *err)
 	if (rc == 0)
 		rc = add_devices(q, spec, err);
 	if (rc == 0 && spec->origin == VM_CLONE)
-		rc = add_restore(q, err);
+		rc = add_restore(q, spec, err);
 	return rc;
 }
 
@@ -309,6 +311,7 @@ static void qemu_free(struct vm *vm)
 	vm_launch_fini(&vm->launch);
 	fd_close(&vm->console_fd);
 	fd_close(&q->channel_fd);
+	fd_close(&q->state_fd);
 	qmp_fini(&q->qmp);
 	free(q);
 }
@@ -323,7 +326,7 @@ static int qemu_prepare(const struct vm_spec *spec, struct vm **ret, struct err 
 	vm->console_fd = -1;
 	q->channel_fd = -1;
 	q->vm.control_fd = -1;
-	q->state_number = -1;
+	q->state_fd = -1;
 	qmp_init(&q->qmp, -1);
 	int rc = vm_find_program(spec->program != NULL ? spec->program : qemu_driver.program, &program, err);
 	if (rc < 0)
@@ -412,14 +415,24 @@ static int look_at_save(struct qemu *q, int64_t deadline_ns, struct err *err)
 		       js_text(js_get(answer.data, "error-desc"), "it does not say why"));
 }
 
-/* The answer to what add_control() sent comes first. */
-static int begin_save(struct qemu *q, int64_t deadline_ns, struct err *err)
+/* QEMU saves to a descriptor by name only. The answer to what add_control() sent comes first. */
+static int give_state_fd(struct qemu *q, int64_t deadline_ns, struct err *err)
 {
 	autovar(qmp_message) first = {.text = ""};
+	autovar(qmp_message) second = {.text = ""};
+
+	int rc = qmp_answer(&q->qmp, deadline_ns, &first, err);
+	if (rc == 0)
+		rc = qmp_send_fd(&q->qmp, "getfd", text_argument("fdname", "state"), q->state_fd, err);
+	return rc == 0 ? qmp_answer(&q->qmp, deadline_ns, &second, err) : rc;
+}
+
+static int begin_save(struct qemu *q, int64_t deadline_ns, struct err *err)
+{
 	struct js *fast = js_new_object();
 
 	js_set(fast, "max-bandwidth", js_new_int(INT64_C(1) << 40));
-	int rc = qmp_answer(&q->qmp, deadline_ns, &first, err);
+	int rc = give_state_fd(q, deadline_ns, err);
 	if (rc == 0)
 		rc = call(q, "migrate-set-capabilities", capabilities(), deadline_ns, err);
 	if (rc < 0) {
@@ -427,7 +440,7 @@ static int begin_save(struct qemu *q, int64_t deadline_ns, struct err *err)
 		return rc;
 	}
 	rc = call(q, "migrate-set-parameters", fast, deadline_ns, err);
-	return rc == 0 ? call(q, "migrate", uri_of_state(q), deadline_ns, err) : rc;
+	return rc == 0 ? call(q, "migrate", text_argument("uri", "fd:state"), deadline_ns, err) : rc;
 }
 
 static int qemu_save(struct vm *vm, int64_t deadline_ns, struct err *err)

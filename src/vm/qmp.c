@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -21,12 +23,38 @@ void qmp_fini(struct qmp *q)
 	buf_fini(&q->in);
 }
 
+static ssize_t send_with_fd(int socket, struct str line, int fd)
+{
+	struct iovec bytes = {.iov_base = (void *)(uintptr_t)line.data, .iov_len = line.len};
+	union {
+		struct cmsghdr align;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = {0};
+	struct msghdr message = {.msg_iov = &bytes, .msg_iovlen = 1};
+
+	if (fd >= 0) {
+		message.msg_control = &control;
+		message.msg_controllen = sizeof(control);
+		struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+		header->cmsg_level = SOL_SOCKET;
+		header->cmsg_type = SCM_RIGHTS;
+		header->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(header), &fd, sizeof(int));
+	}
+	return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 int qmp_send(struct qmp *q, const char *command, struct js *arguments, struct err *err)
+{
+	return qmp_send_fd(q, command, arguments, -1, err);
+}
+
+int qmp_send_fd(struct qmp *q, const char *command, struct js *arguments, int fd, struct err *err)
 {
 	autovar(buf) line = {0};
 
 	qmp_command_encode(command, arguments, &line);
-	ssize_t sent = send(q->fd, line.data, line.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	ssize_t sent = send_with_fd(q->fd, buf_str(&line), fd);
 	if (sent == (ssize_t)line.len)
 		return 0;
 	return sent < 0 && errno != EAGAIN ? err_sys(err, "send '%s' to QEMU", command)

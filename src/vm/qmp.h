@@ -23,6 +23,8 @@ void qmp_fini(struct qmp *q);
 
 /* `arguments` (or NULL) is taken. A QEMU that does not read fails it: commands are few and short. */
 int qmp_send(struct qmp *q, const char *command, struct js *arguments, struct err *err) must_check;
+/* The same with a descriptor, which stays the caller's; "getfd" gives it a name. */
+int qmp_send_fd(struct qmp *q, const char *command, struct js *arguments, int fd, struct err *err) must_check;
 /* Takes what has come, a bounded part of it, for qmp_next(). ERR_UNAVAILABLE: QEMU is gone. */
 int qmp_receive(struct qmp *q, struct err *err) must_check;
 enum { QMP_MESSAGE = 1 };

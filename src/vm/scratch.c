@@ -110,25 +110,29 @@ static int copy_sparse(int from, int to, struct err *err)
 	}
 }
 
-int scratch_create(int cache_fd, int dir_fd, unsigned size_mb, int *ret_fd, struct err *err)
+int scratch_copy(int from, int dir_fd, int *ret_fd, struct err *err)
 {
-	autoclose from = -1;
-	autoclose to = -1;
+	autoclose to = openat(dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	struct stat st;
 
-	if (size_mb < SCRATCH_MB_MIN || size_mb > SCRATCH_MB_MAX)
-		return err_set(err, ERR_INVALID_FIELD, "disk_mb: %u; it may be %d to %d", size_mb, SCRATCH_MB_MIN,
-			       SCRATCH_MB_MAX);
-	int rc = open_cached(cache_fd, size_mb, &from, err);
-	if (rc < 0)
-		return err_wrap(err, "make the scratch disk");
-	to = openat(dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (to < 0 || ftruncate(to, (off_t)size_mb << 20) != 0)
+	if (to < 0 || fstat(from, &st) != 0 || ftruncate(to, st.st_size) != 0)
 		return err_sys(err, "make the scratch disk");
 	if (ioctl(to, FICLONE, from) != 0) {
-		rc = copy_sparse(from, to, err);
+		int rc = copy_sparse(from, to, err);
 		if (rc < 0)
 			return rc;
 	}
 	*ret_fd = fd_take(&to);
 	return 0;
+}
+
+int scratch_create(int cache_fd, int dir_fd, unsigned size_mb, int *ret_fd, struct err *err)
+{
+	autoclose from = -1;
+
+	if (size_mb < SCRATCH_MB_MIN || size_mb > SCRATCH_MB_MAX)
+		return err_set(err, ERR_INVALID_FIELD, "disk_mb: %u; it may be %d to %d", size_mb, SCRATCH_MB_MIN,
+			       SCRATCH_MB_MAX);
+	int rc = open_cached(cache_fd, size_mb, &from, err);
+	return rc < 0 ? err_wrap(err, "make the scratch disk") : scratch_copy(from, dir_fd, ret_fd, err);
 }

@@ -205,7 +205,12 @@ class System:
         return self._pids_with(lambda words: words[1] == b"shim")
 
     def vmms(self):
-        return self._pids_with(lambda words: b"qemu-system" in words[0])
+        """Of jobs."""
+        return self._pids_with(lambda words: b"qemu-system" in words[0] and b"nimbus-template" not in words)
+
+    def makers(self):
+        """What makes or checks templates, in the background."""
+        return self._pids_with(lambda words: words[1] == b"template-maker" or b"nimbus-template" in words)
 
     @staticmethod
     def signal_pid(pid, number):

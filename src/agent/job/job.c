@@ -8,6 +8,7 @@
 #include "agent/job/shim.h"
 #include "agent/job/start.h"
 #include "agent/metrics.h"
+#include "agent/templates.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -18,10 +19,16 @@ static void on_booted(struct agent_job *j, const struct shim_booted *b)
 	if (j->life != LIFE_BOOTING && j->life != LIFE_ADOPTED)
 		return;
 	j->times.vmm_started_ns = b->vmm_started_ns;
+	j->times.vmm_up_ns = b->vmm_up_ns;
+	j->times.restored_ns = b->restored_ns;
 	j->times.answered_ns = b->guest_answered_ns;
 	j->times.kernel_ns = b->kernel_ns;
 	(void)snprintf(j->times.accel, sizeof(j->times.accel), "%s", b->accel != NULL ? b->accel : "");
 	j->verity = b->verity != 0;
+	if (b->restored_ns != 0)
+		metrics_inc(j->agent->metrics, M_CLONES);
+	if (b->template_error != NULL && j->template.name[0] != '\0')
+		templates_broken(j->agent->templates, j->template.name, b->template_error);
 	log_info("vm is up", F("job", j->job_id), F("accel", j->times.accel),
 		 F("ms", (b->guest_answered_ns - b->vmm_started_ns) / NS_PER_MS));
 	job_enter(j, LIFE_CHECKING);

@@ -27,11 +27,15 @@ enum report_step { REPORT_NOTHING, REPORT_STARTING, REPORT_RUNNING, REPORT_END }
 /* Milestones for the numbers of a boot; monotonic, 0: not reached or not seen by this agent. */
 struct job_times {
 	int64_t leased_ns;
+	int64_t decided_ns;  /* the fence is good and written down: a VM is made */
+	int64_t prepared_ns; /* files, folder and shim are there */
 	int64_t vmm_started_ns;
+	int64_t vmm_up_ns;
+	int64_t restored_ns; /* of a clone */
 	int64_t answered_ns;
 	int64_t kernel_ns; /* a duration */
 	int64_t running_ns;
-	char accel[8];
+	char accel[16];
 };
 
 /* What the lower rooms tell the uppermost, which alone knows all of them: job.c. */
@@ -84,6 +88,7 @@ struct agent_job {
 	struct secret *job_token; /* for its files and sessions */
 	struct secret *services_token;
 
+	struct vm_template template; /* name "": none */
 	/* What the worker made last, or why not. */
 	struct vm_shim prepared;
 	struct image image; /* what it was started from, by this agent */

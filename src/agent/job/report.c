@@ -14,7 +14,7 @@ static const int64_t report_timeout_ns = 10 * NS_PER_S;
 static const int64_t report_retry_base_ns = 500 * NS_PER_MS;
 static const int64_t report_retry_max_ns = 15 * NS_PER_S;
 
-enum { BOOT_PAIRS = 7, BOOT_TEXT_SIZE = 24 };
+enum { BOOT_PAIRS = 14, BOOT_TEXT_SIZE = 24 };
 
 struct boot_pairs {
 	struct js_pair items[BOOT_PAIRS];
@@ -38,6 +38,29 @@ static const char *verity_state(const struct agent_job *j)
 				   : "none: the image has no hash tree";
 }
 
+static void add_times(const struct job_times *t, struct boot_pairs *p)
+{
+	p->items[p->count++] = (struct js_pair){"boot.accel", t->accel};
+	if (t->leased_ns != 0)
+		add_ms(p, "boot.vmm_ms", t->vmm_started_ns - t->leased_ns);
+	/* From the decision to make a VM to the guest's acknowledgement, and the parts of that. */
+	if (t->decided_ns != 0) {
+		add_ms(p, "boot.decided_ms", t->answered_ns - t->decided_ns);
+		add_ms(p, "boot.prepare_ms", t->prepared_ns - t->decided_ns);
+		add_ms(p, "boot.shim_ms", t->vmm_started_ns - t->prepared_ns);
+	}
+	if (t->vmm_up_ns != 0)
+		add_ms(p, "boot.exec_ms", t->vmm_up_ns - t->vmm_started_ns);
+	if (t->restored_ns != 0) {
+		add_ms(p, "boot.restore_ms", t->restored_ns - t->vmm_up_ns);
+		add_ms(p, "boot.ack_ms", t->answered_ns - t->restored_ns);
+	} else {
+		add_ms(p, "boot.kernel_ms", t->kernel_ns);
+	}
+	add_ms(p, "boot.hello_ms", t->answered_ns - t->vmm_started_ns);
+	add_ms(p, "boot.job_ms", t->running_ns - t->answered_ns);
+}
+
 /* What booted, and how long the parts of that took: for people and for the benchmark. */
 static struct js_pairs boot_pairs(const struct agent_job *j, struct boot_pairs *p)
 {
@@ -47,14 +70,8 @@ static struct js_pairs boot_pairs(const struct agent_job *j, struct boot_pairs *
 		p->items[p->count++] = (struct js_pair){"rootfs_hash", j->image.digest};
 		p->items[p->count++] = (struct js_pair){"rootfs_verity", verity_state(j)};
 	}
-	if (t->vmm_started_ns != 0 && t->answered_ns != 0 && t->running_ns != 0) {
-		p->items[p->count++] = (struct js_pair){"boot.accel", t->accel};
-		if (t->leased_ns != 0)
-			add_ms(p, "boot.vmm_ms", t->vmm_started_ns - t->leased_ns);
-		add_ms(p, "boot.kernel_ms", t->kernel_ns);
-		add_ms(p, "boot.hello_ms", t->answered_ns - t->vmm_started_ns);
-		add_ms(p, "boot.job_ms", t->running_ns - t->answered_ns);
-	}
+	if (t->vmm_started_ns != 0 && t->answered_ns != 0 && t->running_ns != 0)
+		add_times(t, p);
 	return (struct js_pairs){p->items, p->count};
 }
 

@@ -198,6 +198,7 @@ int job_shim_start(struct agent_job *j, struct err *err)
 				.accel = j->agent->accel,
 				.tsc_khz = j->agent->tsc_khz,
 				.vmm = s->qemu_bin,
+				.template = j->template.name[0] != '\0' ? j->template.name : NULL,
 				.timeout_ns = job_timeout(j),
 				.grace_ns = s->vm_shutdown_grace,
 				.deadline_ns = j->lease.deadline_ns,
@@ -218,7 +219,7 @@ int job_shim_start(struct agent_job *j, struct err *err)
 			},
 	};
 
-	return shim_link_send(j->link, &m, j->prepared.start_fds, SHIM_START_FD_COUNT, err);
+	return shim_link_send(j->link, &m, j->prepared.start_fds, j->prepared.start_fd_count, err);
 }
 
 void job_shim_go(struct agent_job *j, const struct js *secret_env)

@@ -6,6 +6,7 @@
 #include "agent/job/report.h"
 #include "agent/job/shim.h"
 #include "agent/metrics.h"
+#include "agent/templates.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -35,7 +36,8 @@ static void prepare(void *ctx)
 						  .attempt = j->attempt,
 						  .image = j->order->image,
 						  .image_digest = j->order->image_digest,
-						  .disk_mb = j->order->disk_mb},
+						  .disk_mb = j->order->disk_mb,
+						  .template = j->template.name[0] != '\0' ? &j->template : NULL},
 			       &j->prepared, &j->work_err);
 }
 
@@ -76,12 +78,25 @@ static void give_orders(struct agent_job *j)
 	}
 }
 
+/* A template that was not used, and why, whatever became of the job. */
+static void tell_template(struct agent_job *j)
+{
+	if (j->prepared.template == VM_TEMPLATE_STALE)
+		templates_stale(j->agent->templates, j->template.name);
+	else if (j->prepared.template == VM_TEMPLATE_BROKEN)
+		templates_broken(j->agent->templates, j->template.name, j->prepared.template_err.msg);
+	if (j->prepared.template != VM_TEMPLATE_USED)
+		j->template.name[0] = '\0';
+}
+
 static void on_prepared(void *ctx)
 {
 	struct agent_job *j = ctx;
 	struct err err = j->work_err;
 
 	j->busy = false;
+	j->times.prepared_ns = clock_monotonic_ns();
+	tell_template(j);
 	if (err.code == 0)
 		(void)!job_shim_take(j, &err);
 	if (err.code == 0 && j->life == LIFE_PREPARING && !j->give_back && !j->cancelled) {
@@ -108,6 +123,9 @@ static void on_recorded(void *ctx, const struct err *err)
 		return;
 	}
 	job_enter(j, LIFE_PREPARING);
+	j->times.decided_ns = clock_monotonic_ns();
+	if (!templates_ask(j->agent->templates, j->order, &j->template))
+		j->template.name[0] = '\0';
 	j->busy = chores_give(j->agent->chores, prepare, on_prepared, j);
 	if (!j->busy)
 		job_end_lost(j, "this host has too much to do");
