@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,7 +17,7 @@
 
 #define ROOTFS_SUFFIX ".squashfs"
 
-enum { MANIFEST_MAX = 64 * 1024, DIGEST_LEN = ASSETS_DIGEST_SIZE - 1 };
+enum { LINKED_SIZE_MIN = 32 << 20, MANIFEST_MAX = 64 * 1024, DIGEST_LEN = ASSETS_DIGEST_SIZE - 1 };
 
 int assets_find_share(char **ret_path, struct err *err)
 {
@@ -71,6 +72,26 @@ static int copy_file(int share_fd, const char *name, int assets_fd, const char *
 	return rc;
 }
 
+/*
+ * A large image becomes another name of the file itself: copying it takes seconds and its size of disk. That is as good
+ * as a copy where only root, or who we are, can change the file; what it holds is proved when a job uses it, as always
+ * (agent/image.h). False: it cannot be, so it is copied.
+ */
+static bool link_image(int share_fd, const char *name, int assets_fd, const char *temp)
+{
+	char path[64];
+	struct stat st;
+	autoclose fd = openat(share_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (!str_ends_with(str_c(name), STR(ROOTFS_SUFFIX)) || fd < 0 || fstat(fd, &st) != 0)
+		return false;
+	if (!S_ISREG(st.st_mode) || st.st_size < LINKED_SIZE_MIN || (st.st_mode & 022) != 0 ||
+	    (st.st_uid != 0 && st.st_uid != geteuid()))
+		return false;
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return linkat(AT_FDCWD, path, assets_fd, temp, AT_SYMLINK_FOLLOW) == 0;
+}
+
 static int install_file(int share_fd, const char *name, int assets_fd, struct str digest, struct err *err)
 {
 	autofree char *blob = xasprintf("%.*s", STR_ARG(digest));
@@ -78,7 +99,8 @@ static int install_file(int share_fd, const char *name, int assets_fd, struct st
 
 	if (faccessat(assets_fd, blob, F_OK, 0) == 0)
 		return 0;
-	int rc = copy_file(share_fd, name, assets_fd, temp, digest, err);
+	bool linked = link_image(share_fd, name, assets_fd, temp);
+	int rc = linked ? 0 : copy_file(share_fd, name, assets_fd, temp, digest, err);
 	if (rc == 0 && renameat(assets_fd, temp, assets_fd, blob) != 0)
 		rc = err_sys(err, "rename");
 	if (rc < 0)

@@ -1,8 +1,8 @@
 /*
  * What a VM is made of, as files: the kernel (`vmlinux`), the initial RAM disk (`initrd`) and rootfs images
  * (`NAME.squashfs`). A build or a package brings a *share* folder with a `manifest` (as of sha256sum); installing
- * copies what is new into an *assets* folder, one file per digest, with the names as links to them. So a change never
- * touches a file that a running VM has open, and installing again costs a few stat() calls.
+ * copies what is new (or links, a large image) into an *assets* folder, one file per digest, with the names as links to
+ * them. So a change never touches a file that a running VM has open, and installing again costs a few stat() calls.
  */
 #pragma once
 

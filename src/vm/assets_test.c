@@ -151,6 +151,34 @@ static int tear_down(void **state)
 	return dir_remove(AT_FDCWD, f.dir, &err);
 }
 
+/* A digest that is not the file's shows whether it was read. */
+static void a_large_image_is_linked_where_nobody_else_can_change_it(void **state)
+{
+	autovar(buf) manifest = {0};
+	autoclose assets_fd = -1;
+	struct stat share, installed;
+
+	(void)state;
+	autoclose big = openat(f.share_fd, "big.squashfs", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	assert_int_equal(ftruncate(big, 33 << 20), 0);
+	digest_of("something else", &manifest);
+	autofree char *digest = xstrdup(manifest.data);
+	buf_puts(&manifest, "  big.squashfs\n");
+	put("manifest", manifest.data);
+	assert_int_equal(fchmod(big, 0664), 0);
+	assert_int_equal(assets_install(f.share, f.assets, &err), -ERR_INVALID);
+	assert_non_null(strstr(err.msg, "digest"));
+	assert_int_equal(fchmod(big, 0644), 0);
+	assert_int_equal(assets_install(f.share, f.assets, &err), 0);
+	assert_int_equal(dir_open(f.assets, &assets_fd, &err), 0);
+	assert_int_equal(fstat(big, &share), 0);
+	assert_int_equal(fstatat(assets_fd, digest, &installed, 0), 0);
+	assert_true(share.st_ino == installed.st_ino);
+	assert_int_equal(unlinkat(assets_fd, "big.squashfs", 0), 0);
+	assert_int_equal(unlinkat(assets_fd, digest, 0), 0);
+	assert_int_equal(unlinkat(f.share_fd, "big.squashfs", 0), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -158,6 +186,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_file_that_is_not_the_manifests_is_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(names_are_found_or_explained, set_up, tear_down),
 		cmocka_unit_test(rootfs_names_are_plain),
+		cmocka_unit_test_setup_teardown(a_large_image_is_linked_where_nobody_else_can_change_it, set_up,
+						tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,7 +15,7 @@ import threading
 
 import pytest
 
-from system import NIMBUS
+from system import NIMBUS, wait_until
 
 pytestmark = [
     pytest.mark.once,
@@ -242,6 +242,25 @@ def test_downloads_that_cannot_be(tmp_path, web):
     done = rootfs(tmp_path, "build", status=7)
     assert "base_url" in done.stderr and "nothing listens at http://127.0.0.1:1" in done.stderr
     assert not list((tmp_path / "out").glob("*.squashfs"))
+
+
+def test_a_killed_build_leaves_nothing_that_counts(tmp_path, web):
+    """Killed while it downloads, again and again further on: the next one goes on, and is whole."""
+    web.cut = 20000
+    configure(tmp_path, {"name": "a", "base_url": web.url, "sha256": web.digest}, default="a")
+    for _ in range(3):
+        before = len(web.ranges)
+        build = subprocess.Popen([NIMBUS, "rootfs", "build"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+        wait_until(lambda before=before: len(web.ranges) > before, "a request")
+        build.kill()
+        build.wait()
+        assert not list((tmp_path / "out").glob("*.squashfs"))
+    web.cut = 0
+    built, = rows(tmp_path, "build")
+    assert built["base"]["sha256"] == web.digest and rows(tmp_path, "verify")[0]["ok"]
+    remains = {r["name"] for r in rows(tmp_path, "gc") if r["name"]}
+    assert ".downloads" in remains and any(name.startswith(".work-") for name in remains)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir() if p.name.startswith(".")) == [".build.lock"]
 
 
 def test_activation_rollback_and_what_is_kept(tmp_path):
