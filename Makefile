@@ -87,10 +87,8 @@ lint: ## clang-format, clang-tidy, cppcheck, the include table
 docs: build ## regenerate docs/reference from the program's own tables
 	@for page in cli configuration errors; do $(BUILD)/nimbus reference $$page >docs/reference/$$page.md; done
 
-man: build ## manual pages into build/man
-	@mkdir -p $(BUILD)/man
-	@for page in $$($(BUILD)/nimbus reference manual); do \
-		$(BUILD)/nimbus reference manual $$page >$(BUILD)/man/$$page || exit 1; done
+man: build ## manual pages and completions into build/pages, as a package lays them out
+	@scripts/pages.sh $(BUILD)/nimbus $(BUILD)/pages
 
 format: ## clang-format in place
 	@scripts/deps.sh lint

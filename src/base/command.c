@@ -501,7 +501,11 @@ static int parse_other(const struct command_program *program, const char *const 
 		call->hint = arena_printf(call->arena, "'%s --help' lists the commands", program->name);
 		return err_set(err, ERR_INVALID, "flags come after the command: '%s'", flag);
 	}
-	return unknown_command(program, words + skip, count - skip, call, err);
+	const char *topic = explain ? nearest_path(program, join(words, count, call->arena), false, call->arena) : NULL;
+	int rc = unknown_command(program, words + skip, count - skip, call, err);
+	if (topic != NULL && strncmp(topic, "help ", strlen("help ")) == 0)
+		call->hint = arena_printf(call->arena, "did you mean '%s %s'?", program->name, topic);
+	return rc;
 }
 
 static void set_defaults(const struct command *c, void *options)

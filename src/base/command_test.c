@@ -58,9 +58,11 @@ static const struct command rows[] = {
 	{"up", NULL, "Start all", NULL, NULL, OPTIONS},
 	{"version", NULL, "Say the version", NULL, NULL, OPTIONS},
 	{"admin tokens list", NULL, "List tokens", NULL, NULL, OPTIONS},
+	{"help colours", NULL, "A topic", NULL, NULL, OPTIONS},
 	{.path = "report", .hidden = true, .absent = "it comes later"},
 };
-static const struct command *const commands[] = {&rows[0], &rows[1], &rows[2], &rows[3], &rows[4], &rows[5], &rows[6]};
+static const struct command *const commands[] = {&rows[0], &rows[1], &rows[2], &rows[3],
+						 &rows[4], &rows[5], &rows[6], &rows[7]};
 static const struct command_table table = {"Commands", commands, ARRAY_LEN(commands)};
 static const struct command_table *const tables[] = {&table};
 static const struct command_program program = {"nimbus", "Runs jobs.", tables, 1};
@@ -199,6 +201,8 @@ static void mistakes_say_what_was_meant(void **state)
 		{"nimbus job", "no command 'job'", "did you mean 'nimbus jobs'?"},
 		{"nimbus upp", "no command 'upp'", "did you mean 'nimbus up'?"},
 		{"nimbus zzzzzz", "no command 'zzzzzz'", "'nimbus --help' lists the commands"},
+		{"nimbus help colour", "no command 'colour'", "did you mean 'nimbus help colours'?"},
+		{"nimbus help admin tokens lsit", "no command", "did you mean 'nimbus admin tokens list'?"},
 		{"nimbus admin", "'admin' alone does nothing", "one of: admin tokens list"},
 		{"nimbus admin --image demo tokens lsit", "no command 'admin",
 		 "did you mean 'nimbus admin tokens list'?"},

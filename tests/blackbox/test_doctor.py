@@ -151,7 +151,8 @@ def test_a_server_is_looked_at_from_outside(doctor, tmp_path):
 
 def test_a_running_system_is_well():
     with System() as system:
-        found = {check["name"]: check for check in system.cli_json("doctor", "--server")}
+        done = system.cli("doctor", "--server", "--json", check=False)  # what it says of the machine does not matter here
+        found = {check["name"]: check for check in json.loads(done.stdout)}
         for name in ("configuration", "control plane", "logging pipeline", "token", "version", "clock", "databases", "ports",
                      "secrets", "data directory"):
             assert found[name]["status"] == "ok", found[name]

@@ -81,6 +81,15 @@ def test_every_manual_page_is_good_mdoc(tmp_path):
     assert "NIMBUS_LISTEN" in (tmp_path / "nimbus.env.5").read_text()
 
 
+def test_pages_lie_where_packages_have_them(tmp_path):
+    subprocess.run([ROOT / "scripts" / "pages.sh", NIMBUS, tmp_path], check=True, timeout=PATIENCE)
+    pages = nimbus("reference", "manual").stdout.split()
+    assert {path.name for path in (tmp_path / "man").rglob("*.*")} == set(pages)
+    assert (tmp_path / "man" / "man8" / "nimbus-control-plane.8").exists()
+    for path in ("bash-completion/completions/nimbus", "zsh/vendor-completions/_nimbus", "fish/vendor_completions.d/nimbus.fish"):
+        assert "__complete" in (tmp_path / path).read_text()
+
+
 def test_manual_pages_have_the_date_of_the_source():
     env = dict(os.environ, SOURCE_DATE_EPOCH="1700000000")
     page = subprocess.run([NIMBUS, "reference", "manual", "nimbus.1"], env=env, capture_output=True, text=True,
