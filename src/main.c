@@ -14,9 +14,9 @@ static const struct command *const services[] = {
 };
 static const struct command_table service_table = {"Services", services, ARRAY_LEN(services)};
 
-static const struct command_table *const tables[] = {&jobs_commands,  &agents_commands, &service_table,
-						     &image_commands, &admin_commands,	&tool_commands,
-						     &topic_commands, &absent_commands};
+static const struct command_table *const tables[] = {&jobs_commands, &agents_commands, &report_commands,
+						     &service_table, &image_commands,  &admin_commands,
+						     &tool_commands, &topic_commands,  &absent_commands};
 
 /* nimbus-cli, a link to us, is what some call it; every other name is a file's. */
 static const char *name_of(const char *argv0)

@@ -6,9 +6,14 @@
 #define ABSENT(name, path_, sentence) \
 	const struct command name = {.path = (path_), .summary = "not there", .hidden = true, .absent = (sentence)}
 
-ABSENT(report_command, "report",
-       "summaries come with the dashboard; 'nimbus jobs status --json' and 'nimbus jobs recent --json' have the "
-       "figures");
+ABSENT(report_orgs_command, "report orgs",
+       "sums by organisation come with the dashboard; 'nimbus report jobs' has those of all");
+ABSENT(report_metadata_command, "report metadata",
+       "figures over metadata come with the dashboard; 'nimbus report jobs --metadata-key KEY' has the jobs");
+ABSENT(report_presets_command, "report metadata-presets", "figures over metadata come with the dashboard");
+ABSENT(report_cache_command, "report cache", "the cache comes in a later version");
+ABSENT(report_tokens_command, "report tokens",
+       "GET /api/agents lists agents and their tokens' versions, GET /api/agents/audit what was minted");
 ABSENT(admin_tokens_list_command, "admin tokens list",
        "GET /api/agents lists agents and their tokens' versions, GET /api/agents/audit what was minted");
 ABSENT(admin_tokens_rotate_command, "admin tokens rotate",

@@ -13,6 +13,13 @@ static const struct command *const agents[] = {
 };
 const struct command_table agents_commands = {"Agents", agents, ARRAY_LEN(agents)};
 
+static const struct command *const reports[] = {
+	&report_jobs_command,
+	&report_logs_command,
+	&report_overview_command,
+};
+const struct command_table report_commands = {"Reports", reports, ARRAY_LEN(reports)};
+
 static const struct command *const tools[] = {
 	&db_status_command,   &db_migrate_command,     &cache_command,	    &bootstrap_command,
 	&doctor_command,      &support_bundle_command, &auth_command,	    &github_simulate_command,
@@ -35,7 +42,8 @@ static const struct command *const topics[] = {
 const struct command_table topic_commands = {"Topics", topics, ARRAY_LEN(topics)};
 
 static const struct command *const others[] = {
-	&report_command,      &admin_tokens_list_command, &admin_tokens_rotate_command,
-	&cache_proxy_command, &docker_cache_command,
+	&report_orgs_command,	      &report_metadata_command, &report_presets_command,
+	&report_cache_command,	      &report_tokens_command,	&admin_tokens_list_command,
+	&admin_tokens_rotate_command, &cache_proxy_command,	&docker_cache_command,
 };
 const struct command_table absent_commands = {"Elsewhere", others, ARRAY_LEN(others)};

@@ -8,6 +8,7 @@
 
 extern const struct command_table jobs_commands;
 extern const struct command_table agents_commands;
+extern const struct command_table report_commands;
 extern const struct command_table tool_commands;
 extern const struct command_table image_commands;
 extern const struct command_table topic_commands;

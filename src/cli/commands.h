@@ -19,6 +19,9 @@ extern const struct command jobs_cancel_command;     /* jobs.c */
 extern const struct command jobs_list_command;	     /* list.c */
 extern const struct command jobs_retry_command;	     /* retry.c */
 extern const struct command demo_chaos_command;	     /* chaos.c */
+extern const struct command report_jobs_command;     /* report.c */
+extern const struct command report_logs_command;     /* report.c */
+extern const struct command report_overview_command; /* report.c */
 extern const struct command top_command;	     /* top.c */
 extern const struct command agents_list_command;     /* agents.c */
 extern const struct command agents_show_command;     /* agents.c */
@@ -42,7 +45,11 @@ extern const struct command completion_command;	     /* completion.c */
 extern const struct command complete_command;	     /* completion.c */
 
 /* absent.c */
-extern const struct command report_command;
+extern const struct command report_orgs_command;
+extern const struct command report_metadata_command;
+extern const struct command report_presets_command;
+extern const struct command report_cache_command;
+extern const struct command report_tokens_command;
 extern const struct command admin_tokens_list_command;
 extern const struct command admin_tokens_rotate_command;
 extern const struct command cache_proxy_command;

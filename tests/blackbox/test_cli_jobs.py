@@ -151,3 +151,26 @@ def test_agents_that_nobody_knows(system):
         done = system.cli("agents", verb, "nobody", check=False)
         assert done.returncode == 3 and b"no agent called 'nobody'" in done.stderr
     assert system.cli("agents", "drain", check=False).returncode == 2
+
+
+def test_reports_sum_up_jobs_and_logs(system):
+    done = submit(system, "reported")
+    agent = PythonAgent(system, "reporter")
+    lease = agent.lease(labels=["reported"])
+    assert agent.log(lease, 1, ["one", "an error"]).status_code == 202
+    finish(agent, lease, exit_code=1)
+    report = json.loads(system.cli("report", "jobs", "--since", "1h", "--json").stdout)
+    assert report["jobs_by_status"]["failed"] >= 1 and ["reporter", 1] in report["top_agents"]
+    assert done in [job["job_id"] for job in report["recent_timeline"]]
+    assert set(json.loads(system.cli("report", "jobs", "--json").stdout)) >= {
+        "queue_length", "jobs_by_status", "control_plane_counts", "top_repositories", "top_agents", "top_metadata",
+        "recent_timeline"}
+    logs = json.loads(system.cli("report", "logs", "--job-id", str(done), "--json").stdout)
+    assert (logs["entry_count"], logs["levels"], logs["jobs"]) == (2, {"info": 2}, {str(done): 2})
+    whole = json.loads(system.cli("report", "overview", "--json").stdout)
+    assert set(whole) == {"jobs", "cache", "logs", "metadata", "metadata_outcomes", "metadata_trend",
+                          "metadata_presets"}
+    assert "## Jobs" in system.cli("report", "overview", "--format", "md").stdout.decode()
+    assert "reporter" in system.cli("report", "jobs").stdout.decode()
+    absent = system.cli("report", "tokens", check=False)
+    assert absent.returncode == 1 and b"/api/agents" in absent.stderr
