@@ -1,6 +1,7 @@
 #include "shim/network.h"
 
 #include <signal.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -9,12 +10,16 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/process.h"
+#include "shim/frames.h"
 #include "vm/passt.h"
 
 enum { READY_S = 10, REAP_S = 10, WORDS_KEPT = 4096 };
 
 struct network {
+	struct loop *loop;
 	struct passt passt;
+	struct frames *frames;
+	int vm_fd; /* the VM's side of what frames.h passes on; -1: given */
 	const struct network_ops *ops;
 	void *ctx;
 	struct process process;
@@ -100,9 +105,24 @@ static void on_late(void *ctx)
 	fail(ctx, "passt did not answer in time");
 }
 
+static int place_between(struct network *n, struct err *err)
+{
+	int ends[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+		return err_sys(err, "make the VM's network stream");
+	n->vm_fd = ends[0];
+	return frames_new(&(struct frames_opts){.loop = n->loop,
+						.vm_fd = ends[1],
+						.carrier_fd = fd_take(&n->passt.vm_fd),
+						.address = n->passt.network.address},
+			  &n->frames, err);
+}
+
 static void on_stream(void *ctx, unsigned events)
 {
 	struct network *n = ctx;
+	struct err err = {0};
 
 	(void)events;
 	int rc = passt_answered(&n->passt, NULL);
@@ -112,6 +132,10 @@ static void on_stream(void *ctx, unsigned events)
 	/* Else it is about to end, and then says why. */
 	if (rc < 0)
 		return;
+	if (place_between(n, &err) < 0) {
+		fail(n, err.msg);
+		return;
+	}
 	loop_source_free(TAKE(n->timer));
 	n->ready = true;
 	n->ops->ready(n->ctx);
@@ -135,8 +159,10 @@ int network_start(struct loop *loop, const struct network_ops *ops, void *ctx, s
 {
 	autoptr(network) n = xcalloc(1, sizeof(*n));
 
+	n->loop = loop;
 	n->ops = ops;
 	n->ctx = ctx;
+	n->vm_fd = -1;
 	n->process.pidfd = n->passt.vm_fd = n->passt.words_fd = -1;
 	int rc = passt_prepare(&n->passt, err);
 	if (rc == 0)
@@ -160,12 +186,12 @@ const struct guest_network *network_address(const struct network *n)
 
 int network_vm_fd(const struct network *n)
 {
-	return n->passt.vm_fd;
+	return n->vm_fd;
 }
 
 void network_given(struct network *n)
 {
-	fd_close(&n->passt.vm_fd);
+	fd_close(&n->vm_fd);
 }
 
 void network_let_go(struct network *n)
@@ -183,6 +209,8 @@ void network_free(struct network *n)
 	loop_source_free(n->words_source);
 	loop_source_free(n->pidfd);
 	loop_source_free(n->timer);
+	frames_free(n->frames);
+	fd_close(&n->vm_fd);
 	passt_fini(&n->passt);
 	buf_fini(&n->words);
 	fd_close(&n->process.pidfd);

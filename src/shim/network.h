@@ -1,6 +1,7 @@
 /*
  * The network of one job on a loop: a passt (vm/passt.h) that was found to work before the VM is started with it, and
- * whose end is noticed. It ends with its VM; what is left of it is killed.
+ * whose end is noticed. What the VM sends goes through frames.h first: passt alone would connect to the host's loopback
+ * for a guest whose root sends packets to 127.0.0.1. It ends with its VM; what is left of it is killed.
  */
 #pragma once
 

@@ -1,0 +1,27 @@
+/*
+ * What a VM may send into its network: Ethernet frames, each with its length before it, as QEMU's streams carry them
+ * (u32, big-endian). Any bytes may come.
+ *
+ * Who carries them opens the host's own sockets, so an address that means the host itself would reach it: a guest's
+ * kernel sends nothing to 127.0.0.1 over a device, but its root can make it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/err.h"
+#include "base/str.h"
+
+enum {
+	ETHERNET_LENGTH_SIZE = 4,
+	ETHERNET_FRAME_MAX = 65536 + 4096, /* QEMU's own limit */
+};
+
+/* 1: *ret is the first frame of `bytes`, without its length. 0: it is not whole. Negative: it never will be. */
+int ethernet_next(struct str bytes, struct str *ret, struct err *err) must_check;
+/* ARP, and IPv4 from this address to one that is another machine's for certain: not loopback, not "this host", no
+ * group. */
+bool ethernet_allowed(struct str frame, uint32_t address);
