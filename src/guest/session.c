@@ -14,6 +14,7 @@
 enum {
 	OUT_MAX = 64 * 1024, /* output waits in its pipe while this much is unsent */
 	OUTPUTS = 2,
+	READS_MAX = 32, /* of the channel in one turn */
 	NS_PER_MS_INT = 1000000,
 	LAST_KILL_NS = 1000000000, /* for processes that do not die at once of SIGKILL: the exit is told without them */
 };
@@ -231,8 +232,9 @@ static void take_input(struct session *s, struct str input)
 
 /* --- bytes --- */
 
-/* A host that is not there (yet) reads as the end of the stream; poll() says whether it will not come back. */
-static void receive(struct session *s)
+/* A host that is not there (yet) reads as the end of the stream; poll() says whether it will not come back. False when
+ * there is no more for now. */
+static bool receive_some(struct session *s)
 {
 	static char bytes[GUEST_PAYLOAD_MAX];
 	ssize_t got = read(s->opts->channel_fd, bytes, sizeof(bytes));
@@ -241,6 +243,14 @@ static void receive(struct session *s)
 		take_input(s, (struct str){bytes, (size_t)got});
 	else if (got == 0 || (errno != EAGAIN && errno != EINTR))
 		s->over = true;
+	return got > 0 && !s->over;
+}
+
+/* A port gives a page at a time, and a turn of the loop for each would cost more than the page. */
+static void receive(struct session *s)
+{
+	for (int i = 0; i < READS_MAX && receive_some(s); i++)
+		;
 }
 
 static void transmit(struct session *s)
