@@ -355,6 +355,17 @@ def measure_shim_memory(report, system):
     system.wait_final(job)
 
 
+def measure_streams(report, build):
+    found = json.loads(subprocess.run([build / "bench" / "bench_streams", build / "share"],
+                                      capture_output=True, check=True, timeout=600).stdout)
+    for name, what in (("in", "into a process of a VM"), ("out", "out of one"), ("unpack", "a tar into a VM's disk"),
+                       ("pack", "a tar out of it")):
+        report.add(f"stream, {what}", found[name], "MB/s", found["pipe_in_vm"],
+                   "the same bytes through a pipe in the VM", socket_pair_of_this_host=found["socket_pair"])
+    report.add("a process in a running job, begun to ended", found["process_ms"], "ms", found["process_here_ms"],
+               "one on this host")
+
+
 def measure_logs(report, build, folder):
     found = json.loads(subprocess.run([build / "bench" / "bench_log_ingest", pathlib.Path(folder) / "logs"],
                                       capture_output=True, check=True, timeout=300).stdout)
@@ -569,14 +580,16 @@ def attempt(report, what, function, *args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default="build", help="the build folder")
-    parser.add_argument("--only", help="the one part to run: start, memory, webhooks, lease, hostile, boot, logs, pg")
+    parser.add_argument("--only", help="the one part to run: start, memory, webhooks, lease, hostile, boot, streams, "
+                                       "logs, pg")
     args = parser.parse_args()
     build = ROOT / args.build
     os.environ["NIMBUS_BUILD"] = args.build
     import system as harness  # after the environment says which build
 
     subprocess.run(["ninja", "-C", build, "--quiet", "bench/bench_webhook_load", "bench/bench_insert_floor",
-                    "bench/bench_log_ingest", "bench/bench_log_search", "bench/bench_pg_store"],
+                    "bench/bench_log_ingest", "bench/bench_log_search", "bench/bench_pg_store",
+                    "bench/bench_streams"],
                    check=True)
     report = Report()
 
@@ -604,6 +617,8 @@ def main():
                     attempt(report, "memory of a shim", measure_shim_memory, system)
                 if wanted("webhooks"):
                     attempt(report, "webhooks", measure_webhooks, build, system, folder)
+        if wanted("streams"):
+            attempt(report, "streams", measure_streams, build)
         if wanted("pg"):
             attempt(report, "PostgreSQL", measure_postgresql, harness, build, folder)
         if wanted("logs"):
