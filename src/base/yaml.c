@@ -1,5 +1,6 @@
 #include "base/yaml.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include <yaml.h>
@@ -135,6 +136,7 @@ static int read_children(struct reader *r, size_t depth, struct yaml *parent, st
 			rc = read_node(r, depth, &child, err);
 		if (rc < 0)
 			return rc;
+		assert(child != NULL);
 		struct yaml *linked = arena_alloc(r->arena, sizeof(*linked));
 		*linked = *child;
 		linked->key = key;

@@ -1,5 +1,6 @@
 #include "vm/verity.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -70,7 +71,7 @@ static void fill_block(struct buf *level)
 
 static int hash_data(int fd, uint64_t blocks, struct buf *level, struct err *err)
 {
-	autofree char *chunk = xmalloc(READ_BLOCKS * VERITY_BLOCK);
+	autofree char *chunk = xmalloc((size_t)READ_BLOCKS * VERITY_BLOCK);
 
 	for (uint64_t at = 0; at < blocks; at += READ_BLOCKS) {
 		size_t count = blocks - at < READ_BLOCKS ? (size_t)(blocks - at) : READ_BLOCKS;
@@ -98,6 +99,7 @@ static int tree_build(int fd, uint64_t blocks, struct tree *t, struct err *err)
 		for (size_t at = 0; at < level->len; at += VERITY_BLOCK)
 			add_hash(&hashes, (struct str){level->data + at, VERITY_BLOCK});
 	}
+	assert(hashes.data != NULL); /* there is data, so there is a hash */
 	memcpy(t->root.bytes, hashes.data, SHA256_SIZE);
 	return 0;
 }
