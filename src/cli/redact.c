@@ -4,21 +4,22 @@
 #include <string.h>
 #include <strings.h>
 
-/* A JWT has more; so short a word is none. */
-enum { TOKEN_MIN = 20, GITHUB_MIN = 10 };
+/* A JWT has more; so short a word is none. LOOK_MAX bounds what is looked at in vain, and so the time for text that is
+ * made to take long. */
+enum { TOKEN_MIN = 20, GITHUB_MIN = 10, LOOK_MAX = 512, LINE_MAX = 128 };
 
-static size_t span(struct str s, bool (*belongs)(char c))
+static size_t span(struct str s, bool (*belongs)(char c), size_t max)
 {
 	size_t len = 0;
 
-	while (len < s.len && belongs(s.data[len]))
+	while (len < s.len && len < max && belongs(s.data[len]))
 		len++;
 	return len;
 }
 
 static bool is_token(char c)
 {
-	return isalnum((unsigned char)c) || strchr("-_.~+/=", c) != NULL;
+	return isalnum((unsigned char)c) || (c != '\0' && strchr("-_.~+/=", c) != NULL);
 }
 
 static bool is_word(char c)
@@ -42,12 +43,12 @@ static bool begins(struct str s, const char *with)
 
 static size_t take_jwt(struct str s, struct buf *out)
 {
-	size_t len = span(s, is_token);
+	size_t len = begins(s, "eyJ") ? span(s, is_token, LOOK_MAX) : 0;
 
-	if (!begins(s, "eyJ") || len < TOKEN_MIN || str_find((struct str){s.data, len}, '.') < 0)
+	if (len < TOKEN_MIN || str_find((struct str){s.data, len}, '.') < 0)
 		return 0;
 	buf_puts(out, "***");
-	return len;
+	return span(s, is_token, s.len);
 }
 
 static size_t take_bearer(struct str s, struct buf *out)
@@ -57,7 +58,7 @@ static size_t take_bearer(struct str s, struct buf *out)
 
 	if (!begins(s, word))
 		return 0;
-	size_t len = span((struct str){s.data + head, s.len - head}, is_token);
+	size_t len = span((struct str){s.data + head, s.len - head}, is_token, s.len);
 	buf_append(out, s.data, head);
 	buf_puts(out, len > 0 ? "***" : "");
 	return head + len;
@@ -68,8 +69,8 @@ static size_t take_github(struct str s, struct buf *out)
 	static const char *const heads[] = {"ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_"};
 
 	for (size_t i = 0; i < ARRAY_LEN(heads); i++) {
-		size_t len = span(s, is_word);
-		if (begins(s, heads[i]) && len >= strlen(heads[i]) + GITHUB_MIN) {
+		size_t len = begins(s, heads[i]) ? span(s, is_word, s.len) : 0;
+		if (len >= strlen(heads[i]) + GITHUB_MIN) {
 			buf_puts(out, "***");
 			return len;
 		}
@@ -84,7 +85,7 @@ static size_t take_private_key(struct str s, struct buf *out)
 
 	if (!begins(s, "-----BEGIN "))
 		return 0;
-	struct str rest = s;
+	struct str rest = {s.data, s.len < LINE_MAX ? s.len : LINE_MAX};
 	struct str line = str_cut(&rest, '\n');
 	if (memmem(line.data, line.len, "PRIVATE KEY", strlen("PRIVATE KEY")) == NULL)
 		return 0;
@@ -102,7 +103,7 @@ static size_t take_password(struct str s, struct buf *out)
 {
 	if (!begins(s, "://"))
 		return 0;
-	size_t len = span((struct str){s.data + 3, s.len - 3}, is_address);
+	size_t len = span((struct str){s.data + 3, s.len - 3}, is_address, LOOK_MAX);
 	const char *at = len > 0 ? memrchr(s.data + 3, '@', len) : NULL;
 	if (at == NULL)
 		return 0;
