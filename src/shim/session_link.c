@@ -19,6 +19,7 @@ struct session_link {
 	char *url;
 	struct upgrade *upgrade;
 	bool open;
+	bool unread;  /* bytes may have come that wake nobody: behind the answer's head, or within TLS */
 	bool leaving; /* the last word stands in `out` */
 	bool over;
 	unsigned tries;
@@ -136,7 +137,7 @@ static void flush(struct session_link *l)
 	else if (l->leaving && waiting(l) == 0)
 		end_soon(l, NULL);
 	else
-		loop_fd_set_events(l->io, LOOP_READ | (waiting(l) > 0 ? LOOP_WRITE : 0U));
+		loop_fd_set_events(l->io, LOOP_READ | (waiting(l) > 0 || l->unread ? LOOP_WRITE : 0U));
 }
 
 /* --- coming in --- */
@@ -234,9 +235,9 @@ static void on_io(void *ctx, unsigned events)
 		flush(l);
 	if (full && !l->over && waiting(l) < SESSION_LINK_OUT)
 		l->opts.ops->room(l->opts.ctx);
-	/* What TLS has read already wakes nobody. */
-	if (rc == 0 && !l->over && l->io != NULL)
-		loop_fd_set_events(l->io, LOOP_READ | LOOP_WRITE);
+	l->unread = rc == 0;
+	if (!l->over && l->io != NULL)
+		loop_fd_set_events(l->io, LOOP_READ | (waiting(l) > 0 || l->unread ? LOOP_WRITE : 0U));
 }
 
 /* --- connecting --- */
@@ -264,7 +265,7 @@ static void on_open(void *ctx, const struct err *err)
 			end_soon(l, &failed);
 		return;
 	}
-	l->open = true;
+	l->open = l->unread = true;
 	if (loop_add_fd(l->opts.loop, upgrade_fd(l->upgrade), LOOP_READ | LOOP_WRITE, LOOP_NORMAL, on_io, l, &l->io,
 			&failed) < 0) {
 		end_soon(l, &failed);

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/secret.h"
 #include "shim/session_link.h"
 
 enum {
@@ -114,12 +115,15 @@ static void pass_input(struct speaker *p)
 	size_t room = stream_room(p->stream);
 	size_t len = p->input.len < room ? p->input.len : room;
 	if (len > 0) {
-		stream_send(p->stream, (struct str){p->input.data, len});
+		/* Taken out before: sending may make room, and call us again. */
+		autofree char *bytes = xmemdup0(p->input.data, len);
 		buf_consume(&p->input, len);
+		stream_send(p->stream, (struct str){bytes, len});
+		secret_wipe(bytes, len);
 		if (p->link != NULL)
 			session_link_consumed(p->link, len);
 	}
-	if (p->input_ended && p->input.len == 0) {
+	if (p->input_ended && p->input.len == 0 && p->stream != NULL) {
 		p->input_ended = false;
 		stream_end(p->stream);
 	}
