@@ -231,6 +231,23 @@ static const struct mount_point root_mounts[] = {
 	{"tmpfs", "/root/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755"},
 };
 
+/* What devtmpfs lacks, and shells and scripts count on. */
+static int make_dev_links(struct err *err)
+{
+	static const char *const links[][2] = {
+		{"/proc/self/fd", "/root/dev/fd"},
+		{"/proc/self/fd/0", "/root/dev/stdin"},
+		{"/proc/self/fd/1", "/root/dev/stdout"},
+		{"/proc/self/fd/2", "/root/dev/stderr"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(links); i++) {
+		if (symlink(links[i][0], links[i][1]) != 0 && errno != EEXIST)
+			return err_sys(err, "make %s", links[i][1]);
+	}
+	return 0;
+}
+
 static int mount_root(struct err *err)
 {
 	const struct mount_point overlay = {"overlay", "/root", "overlay", 0,
@@ -243,7 +260,7 @@ static int mount_root(struct err *err)
 		rc = do_mount(&overlay, err);
 	if (rc == 0)
 		rc = mount_all(root_mounts, ARRAY_LEN(root_mounts), err);
-	return rc;
+	return rc == 0 ? make_dev_links(err) : rc;
 }
 
 /* The job's root becomes ours too; the first mounts stay beneath, out of sight. */
