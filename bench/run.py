@@ -45,6 +45,7 @@ BUDGETS = {
     "memory of a role": 10.0,
     "memory of a shim": 4.0,
     "start-up": 300.0,
+    "nimbus run": 150.0,
 }
 
 
@@ -570,6 +571,57 @@ def measure_postgresql(report, harness, build, folder):
                        private_dirty_mb(system.role_pid("control-plane")), "MB")
 
 
+def run_true(system, harness, *words, cwd=None):
+    begun = time.monotonic()
+    subprocess.run([harness.NIMBUS, "run", *words, "--", "true"], env=system.env, stdin=subprocess.DEVNULL, check=True,
+                   capture_output=True, cwd=cwd)
+    return (time.monotonic() - begun) * 1000
+
+
+def measure_run(report, system, harness, rounds=20):
+    """`nimbus run -- true` as somebody at a prompt waits for it; beside it what the program alone takes to start and
+    end, and what the server says that the microVM took."""
+    run_true(system, harness, "--no-workspace")  # the first finds nothing warm
+    whole, alone = [], []
+    for _ in range(rounds):
+        whole.append(run_true(system, harness, "--no-workspace"))
+        begun = time.monotonic()
+        subprocess.run([harness.NIMBUS, "version"], check=True, capture_output=True)
+        alone.append((time.monotonic() - begun) * 1000)
+    report.add("nimbus run -- true", statistics.median(whole), "ms", floor=statistics.median(alone),
+               floor_is="nimbus version: the program alone", budget=BUDGETS["nimbus run"])
+
+
+def measure_run_folder(report, system, harness, folder, size=1 << 30):
+    """A folder of that size to a job, beside tar through a pipe into another folder of the same disk; and the memory
+    that the sender takes for it."""
+    source = pathlib.Path(folder) / "source"
+    source.mkdir()
+    block = os.urandom(1 << 20)
+    for i in range(size >> 20):
+        path = source / f"d{i // 64}" / f"f{i}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(block)
+    (pathlib.Path(folder) / "copy").mkdir()
+    begun = time.monotonic()
+    subprocess.run(f"tar cf - -C {source} . | tar xf - -C {folder}/copy", shell=True, check=True)
+    floor = (time.monotonic() - begun) * 1000
+    shutil.rmtree(pathlib.Path(folder) / "copy")
+    begun = time.monotonic()
+    child = subprocess.Popen([harness.NIMBUS, "run", "--all", "--max-upload", "4096", "--disk", "4096", "--", "true"],
+                             env=system.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, cwd=source)
+    said = child.stderr.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        raise RuntimeError(said.decode(errors="replace"))
+    report.add(f"nimbus run, a folder of {size >> 20} MiB", (time.monotonic() - begun) * 1000, "ms", floor=floor,
+               floor_is="tar c | tar x")
+    report.add("memory of nimbus run meanwhile", usage.ru_maxrss / 1024, "MB")
+    shutil.rmtree(source)
+
+
 def attempt(report, what, function, *args):
     try:
         function(report, *args)
@@ -580,7 +632,7 @@ def attempt(report, what, function, *args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default="build", help="the build folder")
-    parser.add_argument("--only", help="the one part to run: start, memory, webhooks, lease, hostile, boot, streams, "
+    parser.add_argument("--only", help="the one part to run: start, memory, webhooks, lease, hostile, boot, streams, run, "
                                        "logs, pg")
     args = parser.parse_args()
     build = ROOT / args.build
@@ -602,7 +654,7 @@ def main():
             attempt(report, "start-up", measure_start, harness)
         data = pathlib.Path(folder) / "data"
         data.mkdir(mode=0o755)
-        if any(map(wanted, ("memory", "lease", "boot", "webhooks", "hostile"))):
+        if any(map(wanted, ("memory", "lease", "boot", "run", "webhooks", "hostile"))):
             with harness.System(data=data, env={"NIMBUS_GITHUB_WEBHOOK_SECRET": WEBHOOK_SECRET}) as system:
                 if wanted("memory"):
                     attempt(report, "idle memory", measure_idle_memory, system)
@@ -613,6 +665,9 @@ def main():
                     attempt(report, "slow peers", measure_hostile, system)
                 if wanted("boot"):
                     attempt(report, "cold boot", measure_boot, system)
+                if wanted("run"):
+                    attempt(report, "nimbus run", measure_run, system, harness)
+                    attempt(report, "nimbus run of a folder", measure_run_folder, system, harness, folder)
                 if wanted("memory"):
                     attempt(report, "memory of a shim", measure_shim_memory, system)
                 if wanted("webhooks"):

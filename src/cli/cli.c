@@ -3,8 +3,9 @@
 #include "cli/commands.h"
 
 static const struct command *const jobs[] = {
-	&jobs_submit_command, &jobs_list_command,   &jobs_recent_command, &jobs_show_command, &jobs_why_command,
-	&jobs_retry_command,  &jobs_cancel_command, &jobs_status_command, &job_logs_command,
+	&run_command,	      &shell_command,	    &jobs_submit_command, &jobs_list_command,
+	&jobs_recent_command, &jobs_show_command,   &jobs_why_command,	  &jobs_retry_command,
+	&jobs_cancel_command, &jobs_status_command, &job_logs_command,
 };
 const struct command_table jobs_commands = {"Jobs", jobs, ARRAY_LEN(jobs)};
 
