@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "guest/archive.h"
+#include "guest/archiver.h"
 #include "guest/task.h"
 
 enum {
@@ -447,7 +447,7 @@ static int start_exec(struct conduits *c, struct conduit *p, const struct guest_
 	return 0;
 }
 
-static void keep_archive(struct conduit *p, const struct archive *archive)
+static void keep_archive(struct conduit *p, const struct archiver *archive)
 {
 	p->pid = archive->pid;
 	p->ran = true;
@@ -456,10 +456,10 @@ static void keep_archive(struct conduit *p, const struct archive *archive)
 
 static int start_unpack(struct conduits *c, struct conduit *p, const struct guest_open *open, struct err *err)
 {
-	struct archive archive;
+	struct archiver archive;
 
 	(void)c;
-	int rc = archive_unpack(open->name, &archive, err);
+	int rc = archiver_unpack(open->name, &archive, err);
 	if (rc < 0)
 		return rc;
 	keep_archive(p, &archive);
@@ -469,10 +469,10 @@ static int start_unpack(struct conduits *c, struct conduit *p, const struct gues
 
 static int start_pack(struct conduits *c, struct conduit *p, const struct guest_open *open, struct err *err)
 {
-	struct archive archive;
+	struct archiver archive;
 
 	(void)c;
-	int rc = archive_pack(&open->pack, &archive, err);
+	int rc = archiver_pack(&open->pack, &archive, err);
 	if (rc < 0)
 		return rc;
 	keep_archive(p, &archive);

@@ -9,11 +9,11 @@
 #include "base/err.h"
 #include "proto/guest_stream.h"
 
-struct archive {
+struct archiver {
 	pid_t pid;     /* ends with 0, or otherwise with a sentence in report_fd */
 	int bytes_fd;  /* ours, non-blocking: the tar goes in or comes out */
 	int report_fd; /* ours, non-blocking */
 };
 
-int archive_unpack(const char *folder, struct archive *ret, struct err *err) must_check;
-int archive_pack(const struct guest_pack *pack, struct archive *ret, struct err *err) must_check;
+int archiver_unpack(const char *folder, struct archiver *ret, struct err *err) must_check;
+int archiver_pack(const struct guest_pack *pack, struct archiver *ret, struct err *err) must_check;

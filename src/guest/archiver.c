@@ -1,4 +1,4 @@
-#include "guest/archive.h"
+#include "guest/archiver.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -49,7 +49,7 @@ noreturn_fn static void leave_child(int rc, const struct err *err)
 	_exit(rc < 0 ? 1 : 0);
 }
 
-static int keep_ours(const struct ends *e, int bytes_at, pid_t pid, struct archive *ret, struct err *err)
+static int keep_ours(const struct ends *e, int bytes_at, pid_t pid, struct archiver *ret, struct err *err)
 {
 	int ours = e->bytes[1 - bytes_at], report = e->report[0];
 
@@ -57,11 +57,11 @@ static int keep_ours(const struct ends *e, int bytes_at, pid_t pid, struct archi
 		return err_sys(err, "set up a pipe");
 	(void)close(e->bytes[bytes_at]);
 	(void)close(e->report[1]);
-	*ret = (struct archive){.pid = pid, .bytes_fd = ours, .report_fd = report};
+	*ret = (struct archiver){.pid = pid, .bytes_fd = ours, .report_fd = report};
 	return 0;
 }
 
-int archive_unpack(const char *folder, struct archive *ret, struct err *err)
+int archiver_unpack(const char *folder, struct archiver *ret, struct err *err)
 {
 	struct ends e;
 
@@ -82,7 +82,7 @@ int archive_unpack(const char *folder, struct archive *ret, struct err *err)
 	return rc;
 }
 
-int archive_pack(const struct guest_pack *pack, struct archive *ret, struct err *err)
+int archiver_pack(const struct guest_pack *pack, struct archiver *ret, struct err *err)
 {
 	struct ends e;
 
