@@ -152,7 +152,7 @@ static bool stopping(struct retention *r)
 int retention_sweep(struct retention *r, int64_t org_id, struct retention_dropped *ret, struct err *err)
 {
 	struct retention_limits limits = retention_get(r, org_id, &(bool){false});
-	int64_t now_at = clock_unix_ns();
+	int64_t now_at = r->opts.now != NULL ? r->opts.now() : clock_unix_ns();
 	int64_t old_at = limits.days > 0 ? now_at - limits.days * DAY_NS : INT64_MIN;
 	autovar(log_list) list = {0};
 	uint64_t left = 0;

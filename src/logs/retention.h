@@ -31,6 +31,7 @@ struct retention_opts {
 	const char *path;	 /* of the file with the exceptions; copied */
 	struct retention_limits fallback;
 	int64_t interval_ns;
+	int64_t (*now)(void); /* NULL: clock_unix_ns() */
 	/* What a sweep dropped of one organisation; from the thread. May be NULL. */
 	void (*dropped)(void *ctx, int64_t org_id, const struct retention_dropped *dropped);
 	void *ctx;
