@@ -2,6 +2,7 @@
 takes, and says what a test wants it to."""
 
 import socket
+import ssl
 import struct
 import urllib.parse
 
@@ -22,9 +23,11 @@ class Refused(Exception):
 class End:
     """One end, upgraded. Frames are (type, payload)."""
 
-    def __init__(self, url, token, headers=None):
+    def __init__(self, url, token, headers=None, ca=None):
         parts = urllib.parse.urlsplit(url)
         self.socket = socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE)
+        if parts.scheme == "https":
+            self.socket = ssl.create_default_context(cafile=ca).wrap_socket(self.socket, server_hostname=parts.hostname)
         lines = {"Host": parts.netloc, "Connection": "Upgrade", "Upgrade": "nimbus-session",
                  "Authorization": f"Bearer {token}", **(headers or {})}
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value is not None)
@@ -89,12 +92,13 @@ def read_exit(payload):
 class Control:
     """The control plane, as its admin."""
 
-    def __init__(self, system):
+    def __init__(self, system, ca=None):
+        self.ca = ca
         self.url = system.endpoints["control_plane"]
         self.token = (system.data / "secrets" / "admin-token").read_text().strip()
 
     def call(self, method, path, token=None, **rest):
-        return requests.request(method, self.url + path, timeout=PATIENCE,
+        return requests.request(method, self.url + path, timeout=PATIENCE, verify=self.ca or True,
                                 headers={"Authorization": f"Bearer {token or self.token}"}, **rest)
 
     def submit(self, **job):
@@ -106,7 +110,7 @@ class Control:
         return self.call("GET", f"/api/jobs/{job_id}").json()
 
     def end(self, path, token=None, headers=None):
-        return End(self.url + path, token or self.token, headers)
+        return End(self.url + path, token or self.token, headers, self.ca)
 
 
 class Agent:

@@ -9,7 +9,8 @@ import tarfile
 import pytest
 
 from sessions import (CREDIT, EXIT, NOTICE, SIGNAL, STARTED, STDERR, STDIN, STDOUT, WINSIZE, Control, read_exit)
-from system import System, wait_until
+from system import System, open_folder, wait_until
+from test_hostile import Certificates, port_of
 
 pytestmark = [pytest.mark.once,
               pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no qemu-system-x86_64")]
@@ -185,6 +186,26 @@ def test_a_bad_tar_ends_the_job_with_a_reason(control, name):
         _, _, how, _ = talk(end)
     assert how["code"] == -1 and how["reason"] == "start_failed", (name, how)
     assert "/workspace" in how["text"]
+
+
+def test_all_of_it_over_tls():
+    with open_folder() as folder:
+        certificates = Certificates(folder)
+        certificates.make("control")
+        ca = certificates.files[0]
+        with System(env={**certificates.env, "NIMBUS_CA_BUNDLE": ca, "NIMBUS_REQUIRE_HTTPS": "true"}) as system:
+            control = Control(system, ca)
+            control.url = f"https://127.0.0.1:{port_of(system)}"
+            job_id = control.submit(command="cat /w/file; cat; head -c 2000000 /dev/zero | tr '\\0' y",
+                                    inputs=[{"path": "/w"}], session={"stdin": True})["id"]
+            with attach(control, job_id) as end:
+                end.send(STDIN, b"said")
+                end.send(STDIN)
+                sent = control.call("PUT", f"/api/jobs/{job_id}/workspace", data=tar_of({"file": b"sent "}))
+                assert sent.status_code == 200, sent.text
+                out, _, how, _ = talk(end)
+    assert how["code"] == 0, how
+    assert out == b"sent said" + b"y" * 2000000
 
 
 def test_commands_in_a_running_job(system, control):
