@@ -173,7 +173,7 @@ static void close_end(const struct sessions *s, struct end *e)
 /* The rest of what it was told is on its way; a socket closed with bytes unread would take it back. */
 static void let_linger(const struct sessions *s, struct end *e)
 {
-	(void)shutdown(e->fd, SHUT_WR);
+	http_upgraded_end(e->upgraded);
 	e->state = END_LINGERS;
 	e->linger_ns = clock_monotonic_ns() + LINGER_NS;
 	watch(s, e, EPOLLIN);
@@ -214,7 +214,7 @@ static void lose_end(const struct sessions *s, struct end *e)
 static bool flush(struct sessions *s, struct end *e)
 {
 	while (e->out.len > 0) {
-		ssize_t done = send(e->fd, e->out.data, e->out.len, MSG_NOSIGNAL);
+		ssize_t done = http_upgraded_send(e->upgraded, e->out.data, e->out.len);
 		if (done < 0 && errno == EINTR)
 			continue;
 		if (done < 0 && errno == EAGAIN)
@@ -233,7 +233,7 @@ static int receive(struct end *from, struct end *to)
 {
 	struct err err = {0};
 	char *room = buf_reserve(&to->out, BUFFER_SIZE);
-	ssize_t got = recv(from->fd, room, BUFFER_SIZE, 0);
+	ssize_t got = http_upgraded_recv(from->upgraded, room, BUFFER_SIZE);
 
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return MOVED_NOTHING;
@@ -268,8 +268,8 @@ static void move(struct sessions *s, struct end *from, struct end *to)
 
 static void drop_rest(const struct sessions *s, struct end *e)
 {
-	char bytes[4096];
-	ssize_t got = recv(e->fd, bytes, sizeof(bytes), 0);
+	char bytes[16 * 1024];
+	ssize_t got = http_upgraded_recv(e->upgraded, bytes, sizeof(bytes));
 
 	if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR))
 		close_end(s, e);
@@ -426,14 +426,13 @@ static void *splice_all(void *arg)
 
 /* --- coming in --- */
 
-static void start_end(void *state, struct http_upgraded *u, int fd, struct str early)
+static void start_end(void *state, struct http_upgraded *u, int fd)
 {
 	struct claim *c = state;
 	struct sessions *s = c->sessions;
 	struct end *e = c->end;
 	struct end *to = other_end(e);
 	struct epoll_event event = {.events = is_client(e) ? EPOLLRDHUP : 0, .data.ptr = e};
-	struct err err = {0};
 
 	free(c);
 	pthread_mutex_lock(&s->lock);
@@ -441,9 +440,7 @@ static void start_end(void *state, struct http_upgraded *u, int fd, struct str e
 	e->upgraded = u;
 	e->fd = fd;
 	e->watched = event.events;
-	buf_append_str(&to->out, early);
-	bool good =
-		session_track(&to->written, early, &err) == 0 && epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
+	bool good = epoll_ctl(s->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0;
 	if (!good || to->state == END_GONE || to->state == END_LINGERS)
 		lose_end(s, e);
 	pthread_mutex_unlock(&s->lock);

@@ -157,9 +157,7 @@ static struct MHD_Response *make_response(struct http_request *req)
 	struct http_answer *answer = &req->answer;
 	struct MHD_Response *response = NULL;
 
-	if (answer->upgraded)
-		response = http_upgrades_response(req);
-	else if (answer->has_fd)
+	if (answer->has_fd)
 		response = response_from_fd(answer);
 	else if (answer->streamed)
 		response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, req, NULL);
@@ -171,8 +169,6 @@ static struct MHD_Response *make_response(struct http_request *req)
 		(void)MHD_add_response_header(response, "Content-Type", answer->content_type);
 	for (size_t i = 0; i < answer->header_count; i++)
 		(void)MHD_add_response_header(response, answer->headers[i].name, answer->headers[i].value);
-	if (answer->upgraded)
-		return response;
 	if (req->close || atomic_load(&s->stopping) || http_connections_counts(s->connections).current > KEEP_ALIVE_MAX)
 		(void)MHD_add_response_header(response, "Connection", "close");
 	return response;
@@ -185,6 +181,24 @@ static bool hung_up(int fd)
 	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
+/* From here on nobody but the upgrade's owner looks at the connection, until http_server_cut(). */
+static enum MHD_Result hand_over(struct http_request *req)
+{
+	if (!http_connection_use(req->link, HTTP_USE_AWAY))
+		return MHD_NO;
+	set_phase(req, HTTP_PHASE_AWAY);
+	MHD_suspend_connection(req->connection);
+	if (!http_upgrades_begin(req))
+		http_server_cut(req);
+	return MHD_YES;
+}
+
+void http_server_cut(struct http_request *req)
+{
+	req->gone = true;
+	resume(req);
+}
+
 static enum MHD_Result send_answer(struct http_request *req)
 {
 	struct MHD_Connection *connection = req->connection;
@@ -192,6 +206,8 @@ static enum MHD_Result send_answer(struct http_request *req)
 	/* Whoever asked to be told would be told wrongly: the kernel takes bytes for a peer that has closed. */
 	if (req->gone || (req->done != NULL && hung_up(req->fd)))
 		return MHD_NO;
+	if (req->answer.upgraded)
+		return hand_over(req);
 	if (!http_connection_use(req->link, HTTP_USE_SENDING))
 		return MHD_NO;
 	struct MHD_Response *response = make_response(req);
@@ -696,8 +712,8 @@ static int start_daemon(struct http_server *s, unsigned flags, struct MHD_Daemon
 		{MHD_OPTION_END, 0, NULL},
 	};
 
-	*ret = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE |
-					MHD_USE_NO_LISTEN_SOCKET | flags,
+	*ret = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_NO_LISTEN_SOCKET |
+					flags,
 				0, NULL, NULL, on_request, s, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
 	return *ret != NULL ? 0 : err_set(err, ERR_UNAVAILABLE, "the HTTP server's threads would not start");
 }

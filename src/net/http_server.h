@@ -19,6 +19,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/arena.h"
 #include "base/buf.h"
@@ -248,11 +249,11 @@ struct http_upgraded;
 struct http_upgrade {
 	const char *protocol; /* what the client must name in Upgrade */
 	/*
-	 * The answer was sent, and the connection is the callee's: `fd` is non-blocking, not to be closed, and behind
-	 * TLS where there is TLS; `early` came already. In the thread that moves bytes: it may not wait. The peer's
-	 * death is seen after a minute; else nothing ends the connection but its owner.
+	 * The answer was sent, and the connection is the callee's. `fd` is for waiting only: bytes go by
+	 * http_upgraded_recv() and _send(). In the thread that moves bytes: it may not wait. The peer's death is seen
+	 * after a minute; else nothing ends the connection but its owner.
 	 */
-	void (*start)(void *state, struct http_upgraded *u, int fd, struct str early);
+	void (*start)(void *state, struct http_upgraded *u, int fd);
 	/* In place of start, where the client was gone before it. */
 	void (*cancel)(void *state);
 	void *state;
@@ -260,5 +261,11 @@ struct http_upgrade {
 /* ERR_INVALID where the client did not ask for this protocol (426 would be another's word for it), ERR_UNAVAILABLE
  * where there are too many. For inline and worker routes, whose requests have no body. */
 int http_reply_upgrade(struct http_request *req, const struct http_upgrade *upgrade, struct err *err) must_check;
+/* As recv() and send() without blocking: -1 with errno EAGAIN, or another where it broke. At least 16 KiB of room to
+ * receive, or TLS may keep bytes back of which the descriptor says nothing. */
+ssize_t http_upgraded_recv(struct http_upgraded *u, void *to, size_t cap);
+ssize_t http_upgraded_send(struct http_upgraded *u, const void *from, size_t len);
+/* The peer sees that nothing more comes. */
+void http_upgraded_end(struct http_upgraded *u);
 /* Once; from any thread. The descriptor is not the caller's any more. */
 void http_upgraded_close(struct http_upgraded *u);

@@ -1,7 +1,13 @@
+/*
+ * The library suspends the connection, and so does not look at it; its descriptor, and the TLS session that it made,
+ * are used here until they are given back to be closed. (Its own way of upgrading carries TLS through a pair of
+ * sockets, and stalls: seen with 0.9.75.)
+ */
 #include "net/http_upgrade.h"
 
 #include <assert.h>
-#include <fcntl.h>
+#include <errno.h>
+#include <gnutls/gnutls.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -13,8 +19,9 @@
 
 struct http_upgraded {
 	struct http_upgrades *all;
-	struct MHD_UpgradeResponseHandle *handle;
+	struct http_request *req;
 	int fd;
+	gnutls_session_t tls; /* NULL: plain */
 	struct http_upgraded *prev;
 	struct http_upgraded *next;
 };
@@ -89,33 +96,71 @@ static void tune(int fd)
 		(void)setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
 }
 
-static void on_upgrade(void *cls, struct MHD_Connection *connection, void *context, const char *early, size_t early_len,
-		       MHD_socket fd, struct MHD_UpgradeResponseHandle *handle)
+/* As the library would have written it. False: it did not go out whole at once, which a fresh connection never does. */
+static bool send_head(struct http_upgraded *u, const struct http_request *req)
 {
-	struct http_request *req = cls;
+	autovar(buf) head = {0};
+
+	buf_printf(&head,
+		   "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\nX-Request-Id: %s\r\n\r\n",
+		   req->answer.upgrade.protocol, req->id);
+	return http_upgraded_send(u, head.data, head.len) == (ssize_t)head.len;
+}
+
+static gnutls_session_t session_of(const struct http_request *req)
+{
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(req->connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+
+	return info != NULL ? info->tls_session : NULL;
+}
+
+bool http_upgrades_begin(struct http_request *req)
+{
 	const struct http_upgrade upgrade = req->answer.upgrade;
 	struct http_upgraded *u = xcalloc(1, sizeof(*u));
 
-	(void)connection;
-	(void)context;
 	u->all = http_server_upgrades(req->server);
-	u->handle = handle;
-	u->fd = fd;
-	tune(req->fd);
-	(void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+	u->req = req;
+	u->fd = req->fd;
+	u->tls = session_of(req);
+	tune(u->fd);
+	if (!send_head(u, req)) {
+		free(u);
+		return false;
+	}
 	req->answer.upgraded = false; /* no cancel any more */
 	add(u->all, u);
-	if (!http_connection_use(req->link, HTTP_USE_AWAY))
-		(void)shutdown(fd, SHUT_RDWR);
-	upgrade.start(upgrade.state, u, fd, (struct str){early, early_len});
+	upgrade.start(upgrade.state, u, u->fd);
+	return true;
 }
 
-struct MHD_Response *http_upgrades_response(struct http_request *req)
-{
-	struct MHD_Response *response = xcheck(MHD_create_response_for_upgrade(on_upgrade, req));
+/* --- its bytes --- */
 
-	(void)MHD_add_response_header(response, "Upgrade", req->answer.upgrade.protocol);
-	return response;
+static ssize_t of_tls(ssize_t rc)
+{
+	if (rc >= 0)
+		return rc;
+	errno = rc == GNUTLS_E_AGAIN ? EAGAIN : rc == GNUTLS_E_INTERRUPTED ? EINTR : EIO;
+	return -1;
+}
+
+ssize_t http_upgraded_recv(struct http_upgraded *u, void *to, size_t cap)
+{
+	return u->tls != NULL ? of_tls(gnutls_record_recv(u->tls, to, cap)) : recv(u->fd, to, cap, MSG_DONTWAIT);
+}
+
+ssize_t http_upgraded_send(struct http_upgraded *u, const void *from, size_t len)
+{
+	return u->tls != NULL ? of_tls(gnutls_record_send(u->tls, from, len))
+			      : send(u->fd, from, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void http_upgraded_end(struct http_upgraded *u)
+{
+	if (u->tls != NULL)
+		(void)gnutls_bye(u->tls, GNUTLS_SHUT_WR);
+	(void)shutdown(u->fd, SHUT_WR);
 }
 
 void http_upgraded_close(struct http_upgraded *u)
@@ -129,8 +174,8 @@ void http_upgraded_close(struct http_upgraded *u)
 		all->first = u->next;
 	if (u->next != NULL)
 		u->next->prev = u->prev;
-	/* Still with the lock: when the last one is gone, the library may be. */
-	(void)MHD_upgrade_action(u->handle, MHD_UPGRADE_ACTION_CLOSE);
+	/* Still with the lock: when the last one is gone, the server may be. */
+	http_server_cut(u->req);
 	all->count--;
 	if (all->count == 0)
 		pthread_cond_broadcast(&all->empty);

@@ -1,6 +1,6 @@
 /*
- * The connections of a server that are no more HTTP's: handed over by libmicrohttpd, kept count of, cut when the server
- * stops. The role's face is in net/http_server.h.
+ * The connections of a server that are no more HTTP's: taken out of libmicrohttpd's hands, kept count of, cut when the
+ * server stops. The role's face is in net/http_server.h.
  */
 #pragma once
 
@@ -11,7 +11,6 @@
 #include "net/http_request.h"
 
 struct http_upgrades;
-struct MHD_Response;
 
 struct http_upgrades *http_upgrades_new(size_t max) must_check;
 void http_upgrades_free(struct http_upgrades *all);
@@ -19,7 +18,9 @@ void http_upgrades_free(struct http_upgrades *all);
 void http_upgrades_stop(struct http_upgrades *all);
 size_t http_upgrades_count(struct http_upgrades *all);
 size_t http_upgrades_max(const struct http_upgrades *all);
-/* The answer that ends HTTP; the library's. */
-struct MHD_Response *http_upgrades_response(struct http_request *req) must_check;
-/* Who keeps count of the upgrades of this request's server. */
+/* Sends the 101 and hands the connection over, which the library has suspended. False: it is broken, and still the
+ * library's. */
+bool http_upgrades_begin(struct http_request *req) must_check;
+/* Of http_server.c: who keeps count of the upgrades of this request's server; and the end of a suspended connection. */
 struct http_upgrades *http_server_upgrades(struct http_server *s) must_check;
+void http_server_cut(struct http_request *req);

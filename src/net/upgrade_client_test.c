@@ -28,13 +28,12 @@ static atomic_int started, cancelled;
 struct echo {
 	struct http_upgraded *u;
 	int fd;
-	struct buf early;
 };
 
-static void send_all(int fd, const char *data, size_t len)
+static void send_all(struct http_upgraded *u, int fd, const char *data, size_t len)
 {
 	while (len > 0) {
-		ssize_t done = send(fd, data, len, MSG_NOSIGNAL);
+		ssize_t done = http_upgraded_send(u, data, len);
 		if (done < 0 && errno != EAGAIN)
 			return;
 		if (done < 0)
@@ -47,23 +46,21 @@ static void send_all(int fd, const char *data, size_t len)
 static void *echo_all(void *arg)
 {
 	struct echo *e = arg;
-	char bytes[4096];
+	char bytes[16384];
 
-	send_all(e->fd, e->early.data, e->early.len);
 	for (;;) {
 		(void)poll(&(struct pollfd){.fd = e->fd, .events = POLLIN}, 1, -1);
-		ssize_t got = recv(e->fd, bytes, sizeof(bytes), 0);
+		ssize_t got = http_upgraded_recv(e->u, bytes, sizeof(bytes));
 		if (got == 0 || (got < 0 && errno != EAGAIN))
 			break;
-		send_all(e->fd, bytes, got > 0 ? (size_t)got : 0);
+		send_all(e->u, e->fd, bytes, got > 0 ? (size_t)got : 0);
 	}
 	http_upgraded_close(e->u);
-	buf_fini(&e->early);
 	free(e);
 	return NULL;
 }
 
-static void start_echo(void *state, struct http_upgraded *u, int fd, struct str early)
+static void start_echo(void *state, struct http_upgraded *u, int fd)
 {
 	struct echo *e = xcalloc(1, sizeof(*e));
 	pthread_t thread;
@@ -71,7 +68,6 @@ static void start_echo(void *state, struct http_upgraded *u, int fd, struct str 
 
 	(void)state;
 	*e = (struct echo){.u = u, .fd = fd};
-	buf_append_str(&e->early, early);
 	atomic_fetch_add(&started, 1);
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);

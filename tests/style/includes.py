@@ -32,7 +32,7 @@ WRAPPERS = {
     r"openssl/": {"base/crypto.c"},
     r"jansson\.h": {"base/js.c"},
     # The server hands its library what net/tls.c has, in GnuTLS's types.
-    r"gnutls/": {"net/tls.c", "net/http_server.c"},
+    r"gnutls/": {"net/tls.c", "net/http_server.c", "net/http_upgrade.c"},
     r"microhttpd\.h": {"net/http_server.c", "net/http_upgrade.c"},
     r"curl/": {"net/http_client.c"},
     r"systemd/": {"net/loop.c"},
