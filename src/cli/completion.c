@@ -97,6 +97,12 @@ static void offer_roles(struct completion *to)
 	}
 }
 
+/* Some leave the first of the rows out. */
+static bool speaks_to_server(const struct command *c)
+{
+	return c != NULL && c->shared >= cli_options && c->shared < cli_options + CLI_OPTION_COUNT;
+}
+
 /* By the line's own flags, where its command speaks to a server at all. */
 static void offer_known(struct command_call *line, struct completion *to)
 {
@@ -115,7 +121,7 @@ static void offer_known(struct command_call *line, struct completion *to)
 	for (size_t i = 0; i < ARRAY_LEN(sources); i++) {
 		if (strcmp(sources[i].placeholder, to->placeholder) != 0)
 			continue;
-		if (line->command != NULL && line->command->shared == cli_options && session_open(line, &s, &err) == 0)
+		if (speaks_to_server(line->command) && session_open(line, &s, &err) == 0)
 			sources[i].offer(&s, to, &err);
 		return;
 	}

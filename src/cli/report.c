@@ -239,7 +239,9 @@ static const struct command_option logs_options[] = {
 const struct command report_logs_command = {
 	.path = "report logs",
 	.summary = "Sum up log lines: levels, jobs, samples",
-	.examples = "  nimbus report logs\n  nimbus report logs --job-id 7 --contains error --json\n",
+	.examples = "  nimbus report logs\n"
+		    "  nimbus report logs --job-id 7\n"
+		    "  nimbus report logs --contains error --json\n",
 	.options = logs_options,
 	.option_count = ARRAY_LEN(logs_options),
 	SHARED,
@@ -267,7 +269,9 @@ static const struct command_option overview_options[] = {
 const struct command report_overview_command = {
 	.path = "report overview",
 	.summary = "Sum up jobs and logs",
-	.examples = "  nimbus report overview\n  nimbus report overview --since 1d --format md > report.md\n",
+	.examples = "  nimbus report overview\n"
+		    "  nimbus report overview --since 7d --json\n"
+		    "  nimbus report overview --since 1d --format md > report.md\n",
 	.options = overview_options,
 	.option_count = ARRAY_LEN(overview_options),
 	SHARED,
