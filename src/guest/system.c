@@ -276,15 +276,24 @@ static int enter_root(struct err *err)
 	return rc;
 }
 
-/* What the hello writes: here so that it finds files to write to, and mounts in their place. Each clone of a template
- * gets its own names then; until then these say nothing. */
+/* What the hello writes lies in memory, with links and a mount in its place: the first write to a disk's file system
+ * costs an emulated CPU more than all else that makes a clone a machine of its own. Until the hello these say nothing.
+ */
+#define HOSTS "/run/nimbus-hosts"
+#define MACHINE_ID "/run/nimbus-machine-id"
 #define BOOT_ID "/run/nimbus-boot-id"
+
+static bool put_link(const char *to, const char *at)
+{
+	return (unlink(at) == 0 || errno == ENOENT) && symlink(to, at) == 0;
+}
 
 static bool put_names(void)
 {
-	return write_text("/etc/hosts", O_CREAT | O_TRUNC, "127.0.0.1 localhost\n::1 localhost\n") &&
-	       write_text("/etc/machine-id", O_CREAT | O_TRUNC, "uninitialized\n") &&
-	       write_text(BOOT_ID, O_CREAT | O_TRUNC, "\n") &&
+	return write_text(HOSTS, O_CREAT | O_TRUNC, "127.0.0.1 localhost\n::1 localhost\n") &&
+	       write_text(MACHINE_ID, O_CREAT | O_TRUNC, "uninitialized\n") &&
+	       write_text(BOOT_ID, O_CREAT | O_TRUNC, "\n") && put_link(HOSTS, "/etc/hosts") &&
+	       put_link(MACHINE_ID, "/etc/machine-id") &&
 	       mount(BOOT_ID, "/proc/sys/kernel/random/boot_id", NULL, MS_BIND, NULL) == 0;
 }
 
@@ -334,7 +343,7 @@ static bool set_hostname(const struct guest_hello *hello)
 	char hosts[200];
 
 	(void)snprintf(hosts, sizeof(hosts), "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n", hello->hostname);
-	(void)write_text("/etc/hosts", O_TRUNC, hosts);
+	(void)write_text(HOSTS, O_TRUNC, hosts);
 	return sethostname(hello->hostname, strlen(hello->hostname)) == 0;
 }
 
@@ -350,7 +359,7 @@ static bool set_machine_id(const struct guest_hello *hello)
 
 	hex(hello->machine_id, id);
 	(void)snprintf(text, sizeof(text), "%s\n", id);
-	return write_text("/etc/machine-id", O_TRUNC, text);
+	return write_text(MACHINE_ID, O_TRUNC, text);
 }
 
 /* The kernel's own is the same in every clone of a template: our file lies over it. */
