@@ -276,24 +276,36 @@ static int enter_root(struct err *err)
 	return rc;
 }
 
-/* What the hello writes lies in memory, with links and a mount in its place: the first write to a disk's file system
- * costs an emulated CPU more than all else that makes a clone a machine of its own. Until the hello these say nothing.
- */
+/* What the hello needs is open before it, and what it writes lies in memory, with links and a mount in its place: to an
+ * emulated CPU each path in the kernel that it goes for the first time costs more than all the rest. Until the hello
+ * these files say nothing. */
 #define HOSTS "/run/nimbus-hosts"
 #define MACHINE_ID "/run/nimbus-machine-id"
 #define BOOT_ID "/run/nimbus-boot-id"
+
+static struct {
+	int urandom, hosts, machine_id, boot_id;
+	size_t hosts_len;
+} names = {-1, -1, -1, -1, 0};
 
 static bool put_link(const char *to, const char *at)
 {
 	return (unlink(at) == 0 || errno == ENOENT) && symlink(to, at) == 0;
 }
 
+static int put_file(const char *path)
+{
+	return open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+}
+
 static bool put_names(void)
 {
-	return write_text(HOSTS, O_CREAT | O_TRUNC, "127.0.0.1 localhost\n::1 localhost\n") &&
-	       write_text(MACHINE_ID, O_CREAT | O_TRUNC, "uninitialized\n") &&
-	       write_text(BOOT_ID, O_CREAT | O_TRUNC, "\n") && put_link(HOSTS, "/etc/hosts") &&
-	       put_link(MACHINE_ID, "/etc/machine-id") &&
+	names.urandom = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+	names.hosts = put_file(HOSTS);
+	names.machine_id = put_file(MACHINE_ID);
+	names.boot_id = put_file(BOOT_ID);
+	return names.urandom >= 0 && names.hosts >= 0 && names.machine_id >= 0 && names.boot_id >= 0 &&
+	       put_link(HOSTS, "/etc/hosts") && put_link(MACHINE_ID, "/etc/machine-id") &&
 	       mount(BOOT_ID, "/proc/sys/kernel/random/boot_id", NULL, MS_BIND, NULL) == 0;
 }
 
@@ -322,13 +334,9 @@ static bool add_entropy(const struct guest_hello *hello)
 		struct rand_pool_info head;
 		unsigned char bytes[GUEST_ENTROPY_SIZE];
 	} pool = {.head = {.entropy_count = 8 * GUEST_ENTROPY_SIZE, .buf_size = GUEST_ENTROPY_SIZE}};
-	int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
 
 	memcpy(pool.bytes, hello->entropy, sizeof(pool.bytes));
-	bool done = fd >= 0 && ioctl(fd, RNDADDENTROPY, &pool) == 0 && ioctl(fd, RNDRESEEDCRNG) == 0;
-	if (fd >= 0)
-		(void)close(fd);
-	return done;
+	return ioctl(names.urandom, RNDADDENTROPY, &pool) == 0 && ioctl(names.urandom, RNDRESEEDCRNG) == 0;
 }
 
 static bool set_clock(const struct guest_hello *hello)
@@ -338,13 +346,24 @@ static bool set_clock(const struct guest_hello *hello)
 	return clock_settime(CLOCK_REALTIME, &now) == 0;
 }
 
+/* From its start; ids have one length. */
+static bool write_name(int fd, const char *text)
+{
+	size_t len = strlen(text);
+
+	return pwrite(fd, text, len, 0) == (ssize_t)len;
+}
+
 static bool set_hostname(const struct guest_hello *hello)
 {
 	char hosts[200];
+	size_t len = (size_t)snprintf(hosts, sizeof(hosts), "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n",
+				      hello->hostname);
 
-	(void)snprintf(hosts, sizeof(hosts), "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 %s\n", hello->hostname);
-	(void)write_text(HOSTS, O_TRUNC, hosts);
-	return sethostname(hello->hostname, strlen(hello->hostname)) == 0;
+	if (len < names.hosts_len && ftruncate(names.hosts, 0) != 0)
+		return false;
+	names.hosts_len = len;
+	return write_name(names.hosts, hosts) && sethostname(hello->hostname, strlen(hello->hostname)) == 0;
 }
 
 static void hex(const unsigned char id[static GUEST_ID_SIZE], char text[static 2 * GUEST_ID_SIZE + 1])
@@ -359,7 +378,7 @@ static bool set_machine_id(const struct guest_hello *hello)
 
 	hex(hello->machine_id, id);
 	(void)snprintf(text, sizeof(text), "%s\n", id);
-	return write_text(MACHINE_ID, O_TRUNC, text);
+	return write_name(names.machine_id, text);
 }
 
 /* The kernel's own is the same in every clone of a template: our file lies over it. */
@@ -369,7 +388,7 @@ static bool set_boot_id(const struct guest_hello *hello)
 
 	hex(hello->boot_id, id);
 	(void)snprintf(text, sizeof(text), "%.8s-%.4s-%.4s-%.4s-%.12s\n", id, id + 8, id + 12, id + 16, id + 20);
-	return write_text(BOOT_ID, O_TRUNC, text);
+	return write_name(names.boot_id, text);
 }
 
 uint32_t system_hello(const struct guest_hello *hello)
