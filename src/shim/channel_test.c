@@ -668,7 +668,7 @@ static void a_signal_overtakes_a_stream_without_credit(void **state)
 	static char bytes[STREAM_UNSENT_MAX];
 	struct fixture *f = *state;
 	struct guest_frame frame;
-	struct user user = {0};
+	static struct user user; /* told of the end in tear_down() */
 	struct stream *st;
 	size_t got = 0;
 
