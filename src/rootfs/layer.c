@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "rootfs/archive.h"
+#include "rootfs/owners.h"
 #include "rootfs/tool.h"
 
 enum { EXT4_MAGIC_AT = 1080, HEAD_SIZE = EXT4_MAGIC_AT + 2, LINK_MAX_SIZE = 4096 };
@@ -149,6 +150,24 @@ static int check_debugfs(const struct buf *said, struct err *err)
 	return 0;
 }
 
+static int own_ext4(struct stage *s, const char *path, struct err *err)
+{
+	autovar(buf) commands = {0};
+	autovar(buf) listing = {0};
+	autofree char *file = xasprintf("%s.commands", s->path);
+	const char *const argv[] = {"debugfs", "-f", file, path, NULL};
+
+	int rc = owners_ask_ext4(s, &commands, err);
+	if (rc == 0)
+		rc = file_write_atomic(AT_FDCWD, file, buf_str(&commands), 0600, err);
+	if (rc == 0)
+		rc = tool_run(&(struct tool_call){.argv = argv, .package = "e2fsprogs", .timeout_ns = tool_timeout_ns},
+			      &listing, err);
+	if (rc == 0)
+		owners_take_ext4(s, buf_str(&listing));
+	return rc;
+}
+
 /* debugfs reads the image itself: nothing is mounted. */
 static int put_ext4(struct stage *s, const char *path, struct err *err)
 {
@@ -162,15 +181,24 @@ static int put_ext4(struct stage *s, const char *path, struct err *err)
 		rc = check_debugfs(&said, err);
 	if (rc == 0)
 		(void)unlinkat(s->root_fd, "lost+found", AT_REMOVEDIR);
-	return rc;
+	return rc == 0 ? own_ext4(s, path, err) : rc;
 }
 
 static int put_squashfs(struct stage *s, const char *path, struct err *err)
 {
 	const char *const argv[] = {"unsquashfs", "-no-progress", "-no-xattrs", "-force", "-dest", s->path, path, NULL};
 
-	return tool_run(&(struct tool_call){.argv = argv, .package = "squashfs-tools", .timeout_ns = tool_timeout_ns},
-			NULL, err);
+	const char *const list_argv[] = {"unsquashfs", "-lln", path, NULL};
+	struct tool_call call = {.argv = argv, .package = "squashfs-tools", .timeout_ns = tool_timeout_ns};
+	autovar(buf) listing = {0};
+
+	int rc = tool_run(&call, NULL, err);
+	call.argv = list_argv;
+	if (rc == 0)
+		rc = tool_run(&call, &listing, err);
+	if (rc == 0)
+		owners_take_squashfs(s, buf_str(&listing));
+	return rc;
 }
 
 static const char *kind_of(const unsigned char head[static HEAD_SIZE])

@@ -273,6 +273,24 @@ int stage_put(struct stage *s, const struct stage_entry *e, int *ret_fd, struct 
 	return rc;
 }
 
+void stage_own(struct stage *s, const struct stage_entry *e)
+{
+	struct stat st;
+
+	if (stage_check_path(e->path, NULL) < 0)
+		return;
+	autofree char *path = normal_path(e->path);
+	if (path[0] == '\0') {
+		s->root_mode = e->mode & PERMISSIONS;
+		s->root_uid = e->uid;
+		s->root_gid = e->gid;
+		return;
+	}
+	autoclose fd = open_within(s->root_fd, path, O_PATH | O_NOFOLLOW);
+	if (fd >= 0 && fstat(fd, &st) == 0)
+		remember(s, &st, e);
+}
+
 /* --- what there is at the end --- */
 
 static int by_name(const FTSENT **a, const FTSENT **b)

@@ -49,6 +49,10 @@ int stage_check_path(const char *path, struct err *err) must_check;
  * socket is refused by name. */
 int stage_put(struct stage *s, const struct stage_entry *e, int *ret_fd, struct err *err) must_check;
 
+/* Owner and mode of an entry that another program laid out; the type in `mode` does not count. Nothing happens where
+ * there is no such entry. */
+void stage_own(struct stage *s, const struct stage_entry *e);
+
 /* What mksquashfs needs to know beside the files: a pseudo-file definition for each entry whose owner or mode is not
  * what the folder shows. Removes devices, FIFOs and sockets, which another program may have laid there. */
 int stage_describe(struct stage *s, struct buf *out, struct err *err) must_check;

@@ -13,7 +13,7 @@
 
 #define TOOL_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-enum { OUTPUT_MAX = 16 << 20, TAIL_MAX = 300 };
+enum { OUTPUT_MAX = 64 << 20, TAIL_MAX = 300 };
 
 static char *find(const char *name)
 {

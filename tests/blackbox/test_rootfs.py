@@ -113,7 +113,12 @@ def test_every_kind_of_base(tmp_path):
     # What packed the tar does not count: the same files, the same image.
     assert len({b["sha256"] for b in built[:3]}) == 1
     assert "-rwsr-xr-x 1000/5" in listing(tmp_path, "v0"), "owners of a tar are kept, whoever builds"
+    # An image of an image is the same image: nothing is lost on the way, root or not.
+    configure(tmp_path, {"name": "again", "base_path": "out/v0.squashfs"})
+    again, = rows(tmp_path, "build")
+    assert again["sha256"] == built[0]["sha256"]
     for n in range(5):
+        assert "-rwsr-xr-x " in listing(tmp_path, f"v{n}"), "modes are kept, setuid too"
         assert content(tmp_path, f"v{n}", "etc/motd") == "from the base\n"
 
 
