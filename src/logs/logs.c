@@ -1,12 +1,7 @@
 #include "logs/logs.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <poll.h>
-#include <signal.h>
 #include <sys/eventfd.h>
-#include <sys/signalfd.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -14,83 +9,21 @@
 #include "base/mem.h"
 #include "logs/app.h"
 #include "role/role.h"
+#include "role/role_signals.h"
 #include "role/serve.h"
 
-/* What ends the role: a signal, or a store that failed. */
-struct stop {
-	int signal_fd;
-	int failed_fd;
-};
-
-static void stop_fini(struct stop *s)
-{
-	fd_close(&s->signal_fd);
-	fd_close(&s->failed_fd);
-}
-AUTOVAR_DEFINE(stop)
-
-/* Before any thread starts, so that no thread but this one is interrupted. The second SIGTERM then finds the signal as
- * it was, and ends the process. */
-static int stop_init(struct stop *s, struct err *err)
-{
-	sigset_t signals;
-
-	(void)sigemptyset(&signals);
-	(void)sigaddset(&signals, SIGTERM);
-	(void)sigaddset(&signals, SIGINT);
-	(void)sigaddset(&signals, SIGHUP);
-	if (pthread_sigmask(SIG_BLOCK, &signals, NULL) != 0)
-		return err_set(err, ERR_INTERNAL, "block signals");
-	s->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC);
-	s->failed_fd = eventfd(0, EFD_CLOEXEC);
-	return s->signal_fd < 0 || s->failed_fd < 0 ? err_sys(err, "watch for signals") : 0;
-}
-
+/* The store failed: the role ends without taking more. */
 static void on_failed(void *ctx)
 {
-	const struct stop *s = ctx;
+	const int *failed_fd = ctx;
 
-	(void)eventfd_write(s->failed_fd, 1);
-}
-
-/* Takes the pending signal, so that unblocking does not act on it. */
-static int take_signal(const struct stop *s)
-{
-	struct signalfd_siginfo info = {0};
-
-	return read(s->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info) ? (int)info.ssi_signo : 0;
-}
-
-/* Gives whether it is time to end well. SIGHUP has the role read again what it may. */
-static bool wait_for_end(const struct stop *s, struct role *role)
-{
-	struct pollfd fds[] = {{s->signal_fd, POLLIN, 0}, {s->failed_fd, POLLIN, 0}};
-
-	for (;;) {
-		int ready = poll(fds, ARRAY_LEN(fds), -1);
-		if (ready < 0 && errno == EINTR)
-			continue;
-		if (ready < 0 || fds[1].revents != 0)
-			return fds[1].revents == 0;
-		if (take_signal(s) != SIGHUP)
-			return true;
-		role_reload(role);
-	}
-}
-
-static void let_signals_end_it(void)
-{
-	sigset_t signals;
-
-	(void)sigemptyset(&signals);
-	(void)sigaddset(&signals, SIGTERM);
-	(void)sigaddset(&signals, SIGINT);
-	(void)pthread_sigmask(SIG_UNBLOCK, &signals, NULL);
+	(void)eventfd_write(*failed_fd, 1);
 }
 
 static int serve(struct role *role, const struct logging_settings *settings, struct err *err)
 {
-	autovar(stop) stop = {-1, -1};
+	autovar(role_signals) signals = {-1};
+	autoclose failed_fd = eventfd(0, EFD_CLOEXEC);
 	autovar(role_serving) serving = {0};
 	struct app *app = NULL;
 	const struct app_opts opts = {
@@ -100,21 +33,23 @@ static int serve(struct role *role, const struct logging_settings *settings, str
 		.data_dir = role->data_dir,
 		.role = role,
 		.failed = on_failed,
-		.ctx = &stop,
+		.ctx = &failed_fd,
 	};
 
+	if (failed_fd < 0)
+		return err_sys(err, "make an event");
 	int rc = role_serving_init(role, "logging-pipeline", &serving, err);
 	if (rc == 0)
-		rc = stop_init(&stop, err);
+		rc = role_signals_init(&signals, err);
 	if (rc == 0)
 		rc = logs_app_start(&opts, &app, err);
 	if (rc < 0)
 		return rc;
 	assert(app != NULL);
 	log_info("ready", F("address", role->common.listen.items[0]), F("port", http_server_port(app->server)));
-	bool well = wait_for_end(&stop, role);
+	bool well = role_signals_wait(&signals, role, failed_fd);
 	if (well) {
-		let_signals_end_it();
+		role_signals_release(&signals);
 		log_info("stopping: a second signal ends at once");
 	}
 	rc = logs_app_stop(app, clock_monotonic_ns() + role->common.drain, err);
