@@ -77,6 +77,7 @@ static void put_job(const struct js *job, struct buf *out)
 		{"memory_mb", "memory"},
 		{"disk_mb", "disk"},
 		{"timeout_seconds", "timeout"},
+		{"network", "network"},
 		{"repo_full_name", "repo"},
 		{"github_job_id", "github"},
 		{"created_at", "created"},
