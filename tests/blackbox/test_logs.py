@@ -291,6 +291,23 @@ def test_an_organisation_is_alone(pipeline):
     assert seqs(pipeline.query(pipeline.issuer.reader_token(ORG), job_id=1)) == [3, 2, 1]
 
 
+def test_the_token_of_a_jobs_services_reads_that_job_and_writes_beside_it(pipeline):
+    for job in (1, 2):
+        assert pipeline.post(pipeline.issuer.job_token(ORG, job), lines(job, 1, 3)).status_code == 202
+    token = pipeline.issuer.token("job", org=ORG, job_id=1, scope=f"pull:org-{ORG},push:org-{ORG}")
+    assert {line["job_id"] for line in pipeline.query(token)} == {1}
+    assert seqs(pipeline.query(token, job_id=1)) == [3, 2, 1]
+    assert seqs(pipeline.tail_lines(token, follow="false", attempt=1, job_id=1)[:-1]) == [1, 2, 3]
+    for path in ("/logs/query", "/logs/tail"):
+        answer = pipeline.request("GET", path, token, params={"job_id": 2})
+        assert answer.status_code == 403
+        assert "the token is for job 1, not 2" in answer.json()["detail"]
+    assert pipeline.post(token, lines(1, 4, 4)).status_code == 403
+    assert pipeline.request("POST", "/logs", token, json={"entries": [{"job_id": 2, "message": "x"}]}).status_code == 403
+    assert pipeline.request("POST", "/logs", token, json={"entries": [{"job_id": 1, "message": "x"}]}).status_code == 202
+    assert pipeline.query(token, job_id=1, attempt=0)[0]["message"] == "x"
+
+
 def test_a_job_token_is_for_its_attempt(pipeline):
     token = pipeline.issuer.job_token(ORG, 1, attempt=2)
     for wrong in (lines(2, 1, 1, attempt=2), lines(1, 1, 1, attempt=1), lines(1, 1, 1, attempt=2) + lines(2, 1, 1)):
