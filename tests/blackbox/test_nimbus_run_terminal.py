@@ -20,9 +20,9 @@ class Terminal:
 
     def __init__(self, env, rows=24, columns=80):
         self.folder = tempfile.TemporaryDirectory(prefix="nimbus-tmux-")
-        env = env | {"PS1": "here> ", "TERM": "screen", "ENV": "", "HOME": self.folder.name}
+        env = env | {"ENV": "", "HOME": self.folder.name}
         self.socket = os.path.join(self.folder.name, "tmux")
-        self.tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), "exec sh", env=env)
+        self.tmux("new-session", "-d", "-c", self.folder.name, "-x", str(columns), "-y", str(rows), "exec sh", env=env)
 
     def tmux(self, *words, **more):
         return subprocess.run(["tmux", "-S", self.socket, "-f", "/dev/null", *words], check=True, capture_output=True,
@@ -70,11 +70,11 @@ def terminal(system):
 
 def test_a_shell_is_a_terminal_and_ours_comes_back(system, terminal):
     terminal.type("stty -a > before; cd /; clear")
-    terminal.type(f"{NIMBUS} shell; echo status=$?")
-    terminal.wait(lambda lines: lines[-1].endswith(("#", "$")), "the prompt of the guest")
+    terminal.type(f"TERM=vt100 {NIMBUS} shell; echo status=$?")
+    terminal.wait(lambda lines: lines[-1] == "/ #", "the prompt of the demo image")
     terminal.type("stty size; echo TERM=$TERM; tty")
     terminal.wait_line("24 80")
-    terminal.wait_line("TERM=screen")
+    terminal.wait_line("TERM=vt100")
     terminal.resize(30, 100)
     terminal.type("stty size")
     terminal.wait_line("30 100")
