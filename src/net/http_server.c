@@ -52,6 +52,9 @@ enum {
 	KEEP_ALIVE_MAX = 1000,
 };
 
+/* For the library to finish with connections that were cut. */
+#define CUT_WAIT_NS NS_PER_S
+
 struct http_server {
 	struct http_server_opts opts;
 	struct MHD_Daemon *plain;
@@ -843,8 +846,9 @@ void http_server_stop(struct http_server *s, int64_t deadline_ns)
 		http_connections_stop_accepting(s->connections);
 		http_waits_stop(s->waits);
 		http_connections_await_first(s->connections, first_ns < deadline_ns ? first_ns : deadline_ns);
-		http_upgrades_stop(s->upgrades);
 		await_requests(s, deadline_ns);
+		http_upgrades_stop(s->upgrades);
+		await_requests(s, clock_monotonic_ns() + CUT_WAIT_NS);
 	}
 	queue_close(s->queue);
 	for (unsigned i = 0; i < s->worker_count; i++)

@@ -103,9 +103,9 @@ struct http_server *http_server_new(const struct http_server_opts *opts) must_ch
 int http_server_start(struct http_server *s, struct err *err) must_check;
 uint16_t http_server_port(const struct http_server *s);
 /*
- * Takes no new connection; ends waits (as if their time were over) and streams (after what they have); shuts upgraded
- * connections down, and waits until whoever has them has closed them; lets requests finish until deadline_ns
- * (monotonic), then cuts them. When it returns no callback of the role runs any more.
+ * Takes no new connection; ends waits (as if their time were over) and streams (after what they have); lets requests
+ * finish, and upgraded connections be, until deadline_ns (monotonic), then cuts them, and waits until whoever has an
+ * upgraded one has closed it. When it returns no callback of the role runs any more.
  */
 void http_server_stop(struct http_server *s, int64_t deadline_ns);
 /* For /readyz: http_server_stop() was called. */

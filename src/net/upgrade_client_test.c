@@ -189,6 +189,29 @@ static void a_unix_socket_will_do(void **state)
 	assert_int_equal(dir_remove(AT_FDCWD, folder, &err), 0);
 }
 
+static void *stop_later(void *arg)
+{
+	http_server_stop(arg, clock_monotonic_ns() + 60 * NS_PER_S);
+	return NULL;
+}
+
+static void a_stop_lets_them_end_by_themselves(void **state)
+{
+	struct http_server *s = serve(NULL, 0, 0);
+	struct upgrade *u = open_at(s, "/worker");
+	pthread_t stopper;
+
+	(void)state;
+	say_and_hear(u, 10);
+	assert_int_equal(pthread_create(&stopper, NULL, stop_later, s), 0);
+	while (!http_server_stopping(s))
+		(void)poll(NULL, 0, 1);
+	say_and_hear(u, 100000);
+	upgrade_free(u);
+	assert_int_equal(pthread_join(stopper, NULL), 0);
+	http_server_free(s);
+}
+
 static void a_stop_cuts_what_is_open(void **state)
 {
 	struct http_server *s = serve(NULL, 0, 0);
@@ -199,7 +222,8 @@ static void a_stop_cuts_what_is_open(void **state)
 
 	(void)state;
 	say_and_hear(u, 10);
-	end(s);
+	http_server_stop(s, clock_monotonic_ns());
+	http_server_free(s);
 	assert_int_equal(poll(&(struct pollfd){.fd = upgrade_fd(u), .events = POLLIN}, 1, 60000), 1);
 	int rc = upgrade_recv(u, &byte, 1, &got, &err);
 	assert_true(rc == HTTP_CLOSED || rc < 0);
@@ -249,8 +273,11 @@ static void nobody_there_is_said(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(bytes_go_both_ways),	    cmocka_unit_test(a_unix_socket_will_do),
-		cmocka_unit_test(a_stop_cuts_what_is_open), cmocka_unit_test(a_refusal_is_the_servers_error),
+		cmocka_unit_test(bytes_go_both_ways),
+		cmocka_unit_test(a_unix_socket_will_do),
+		cmocka_unit_test(a_stop_lets_them_end_by_themselves),
+		cmocka_unit_test(a_stop_cuts_what_is_open),
+		cmocka_unit_test(a_refusal_is_the_servers_error),
 		cmocka_unit_test(nobody_there_is_said),
 	};
 
