@@ -35,8 +35,9 @@ struct fixture {
 	bool stopped;
 
 	int guest_fd;
-	int vmm_fd; /* the VMM's end of its control socket: each byte says that there is no room */
+	int vmm_fd; /* the VMM's end of its control socket: up, runs, no room, xrefused */
 	unsigned tries;
+	unsigned clones, boots; /* VMs that were prepared */
 	struct guest_decoder decoder;
 	struct buf said;
 	uint64_t epoch;
@@ -45,6 +46,7 @@ struct fixture {
 
 static struct fixture *the_fixture; /* a driver has no context */
 static const char *vmm_script = "exec sleep 1000";
+static const char *the_template;
 
 static int fake_prepare(const struct vm_spec *spec, struct vm **ret, struct err *err);
 
@@ -74,7 +76,12 @@ static int fake_hear(struct vm *vm, vm_news_fn fn, void *ctx, struct err *err)
 
 	if (read(vm->control_fd, &byte, 1) != 1)
 		return err_set(err, ERR_UNAVAILABLE, "gone");
-	fn(ctx, VM_NEWS_NO_SPACE, "");
+	fn(ctx,
+	   byte == 'n'	 ? VM_NEWS_NO_SPACE
+	   : byte == 'u' ? VM_NEWS_UP
+	   : byte == 'r' ? VM_NEWS_RUNS
+			 : VM_NEWS_REFUSED,
+	   "so it says");
 	return 0;
 }
 
@@ -101,7 +108,10 @@ static int fake_prepare(const struct vm_spec *spec, struct vm **ret, struct err 
 	struct vm *vm = xcalloc(1, sizeof(*vm));
 	int ends[2], control[2];
 
-	(void)spec;
+	if (spec->origin == VM_CLONE)
+		the_fixture->clones++;
+	else
+		the_fixture->boots++;
 	vm->driver = &fake_driver;
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
 		return err_sys(err, "pipe");
@@ -149,6 +159,7 @@ static int set_up(void **state)
 
 	the_fixture = f;
 	vmm_script = "exec sleep 1000";
+	the_template = NULL;
 	f->guest_fd = -1;
 	f->vmm_fd = -1;
 	f->agent_fd = -1;
@@ -225,7 +236,7 @@ static void start(struct fixture *f, int64_t timeout_ns, int64_t deadline_ns)
 	static const char *argv[] = {"make", "test"};
 	static struct js_pair env[] = {{"PLAIN", "1"}, {"TOKEN", "not this"}, {"HOME", "/here"}};
 	autoclose null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	int fds[] = {null, null, null, null};
+	int fds[] = {null, null, null, null, null, null};
 
 	assert_int_equal(hear(f, SHIM_HELLO).hello.job_id, 0);
 	tell(f,
@@ -241,8 +252,9 @@ static void start(struct fixture *f, int64_t timeout_ns, int64_t deadline_ns)
 					  .memory_mb = 128,
 					  .timeout_ns = timeout_ns,
 					  .grace_ns = NS_PER_S,
-					  .deadline_ns = deadline_ns}},
-	     fds, 4);
+					  .deadline_ns = deadline_ns,
+					  .template = the_template}},
+	     fds, the_template != NULL ? 6 : 4);
 }
 
 static void connect_again(struct fixture *f)
@@ -429,6 +441,73 @@ static void a_vm_without_room_stands_still_and_goes_on(void **state)
 	guest_says(f, &out);
 	(void)hear_exited(f, SHIM_REASON_EXIT);
 	assert_log(f, "1s|nimbus: the host's disk is full: the job stands still until there is room\n");
+}
+
+/* Greeted when it runs: its guest has said that it listens when it was saved. */
+static void a_clone_is_greeted_when_it_runs(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+	struct guest_hello hello;
+
+	the_template = "template-1";
+	start(f, 0, INT64_MAX);
+	while (f->guest_fd < 0)
+		step(f);
+	assert_false(guest_heard(f, &frame));
+	assert_int_equal(write(f->vmm_fd, "ur", 2), 2);
+	guest_decoder_for_guest(&f->decoder);
+	guest_hears(f, GUEST_HELLO, &frame);
+	assert_int_equal(guest_hello_decode(frame.payload, &hello, NULL), 0);
+	guest_ack_encode(
+		&(struct guest_ack){.version = GUEST_PROTOCOL_VERSION, .epoch = hello.epoch, .done = GUEST_DONE_NEEDED},
+		&out);
+	guest_says(f, &out);
+	struct shim_booted b = hear(f, SHIM_BOOTED).booted;
+	assert_string_equal(b.accel, "tcg clone");
+	assert_true(b.vmm_up_ns > 0 && b.restored_ns >= b.vmm_up_ns && b.guest_answered_ns >= b.restored_ns);
+	assert_null(b.template_error);
+	assert_int_equal(f->clones, 1);
+	assert_int_equal(f->boots, 0);
+	tell_bare(f, SHIM_DESTROY);
+	(void)hear_exited(f, SHIM_REASON_LEASE_LOST);
+}
+
+/* Whatever was wrong with it, the job's VM boots. */
+static void a_clone_that_is_refused_boots(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+	struct guest_hello hello;
+
+	the_template = "template-1";
+	start(f, 0, INT64_MAX);
+	while (f->vmm_fd < 0)
+		step(f);
+	assert_int_equal(write(f->vmm_fd, "x", 1), 1);
+	while (f->boots == 0)
+		step(f);
+	fd_close(&f->guest_fd);
+	while (f->guest_fd < 0)
+		step(f);
+	guest_decoder_for_guest(&f->decoder);
+	buf_append(&out, guest_beacon, sizeof(guest_beacon));
+	guest_says(f, &out);
+	guest_hears(f, GUEST_HELLO, &frame);
+	assert_int_equal(guest_hello_decode(frame.payload, &hello, NULL), 0);
+	guest_ack_encode(
+		&(struct guest_ack){.version = GUEST_PROTOCOL_VERSION, .epoch = hello.epoch, .done = GUEST_DONE_NEEDED},
+		&out);
+	guest_says(f, &out);
+	struct shim_booted b = hear(f, SHIM_BOOTED).booted;
+	assert_string_equal(b.accel, "tcg");
+	assert_string_equal(b.template_error, "so it says");
+	assert_int_equal(f->clones, 1);
+	assert_int_equal(f->boots, 1);
+	tell_bare(f, SHIM_DESTROY);
+	(void)hear_exited(f, SHIM_REASON_LEASE_LOST);
 }
 
 /* Whoever connects hears all that was reached; the exit is repeated until it is acknowledged. */
@@ -715,6 +794,8 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(a_job_succeeds),
 		TEST(a_vm_without_room_stands_still_and_goes_on),
+		TEST(a_clone_is_greeted_when_it_runs),
+		TEST(a_clone_that_is_refused_boots),
 		TEST(every_agent_is_told_everything),
 		TEST(ends_are_told_apart),
 		TEST(a_cancelled_job_has_its_grace),

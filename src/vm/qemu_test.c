@@ -118,6 +118,30 @@ static void descriptors_are_passed_not_paths(void **state)
 	assert_int_equal(vm_connect(vm, &fd, NULL), -ERR_INTERNAL);
 }
 
+/* The same machine but for where its memory and its beginning come from. */
+static void a_clone_is_told_no_kernel(void **state)
+{
+	autoptr(vm) template = NULL;
+	autoptr(vm) clone = NULL;
+	autoclose file = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct vm_spec spec = {.vcpus = 1, .memory_mb = 256, .memory_fd = file, .state_fd = file};
+
+	(void)state;
+	spec.origin = VM_TEMPLATE;
+	assert_int_equal(prepare(spec, &template, NULL), 0);
+	spec.origin = VM_CLONE;
+	assert_int_equal(prepare(spec, &clone, NULL), 0);
+	assert_true(has_argument(&template->launch, "size=256M,mem-path=/proc/self/fd/"));
+	assert_true(has_argument(&template->launch, "share=on"));
+	assert_true(has_argument(&clone->launch, "share=off"));
+	assert_string_equal(argument_after(&clone->launch, "-incoming"), "defer");
+	assert_false(has_argument(&clone->launch, "-kernel"));
+	assert_false(has_argument(&clone->launch, "-append"));
+	assert_false(has_argument(&template->launch, "-incoming"));
+	assert_string_equal(argument_after(&clone->launch, "-machine"), argument_after(&template->launch, "-machine"));
+	assert_string_equal(argument_after(&clone->launch, "-cpu"), argument_after(&template->launch, "-cpu"));
+}
+
 static void without_a_scratch_disk_there_is_none(void **state)
 {
 	autoptr(vm) vm = NULL;
@@ -200,6 +224,7 @@ int main(void)
 		cmocka_unit_test(tcg_gets_the_counters_rate),
 		cmocka_unit_test(kvm_keeps_its_mitigations),
 		cmocka_unit_test(descriptors_are_passed_not_paths),
+		cmocka_unit_test(a_clone_is_told_no_kernel),
 		cmocka_unit_test(without_a_scratch_disk_there_is_none),
 		cmocka_unit_test(limits_are_named),
 		cmocka_unit_test(a_missing_program_is_named),
