@@ -4,7 +4,7 @@ PYTHON ?= /usr/bin/python3
 # What the control planes of the black-box tests keep their state in: the whole suite, once for each.
 DATABASES ?= sqlite postgresql
 .DEFAULT_GOAL := help
-.PHONY: help deps build assets images bootstrap run test test-previous check test-asan test-previous test-tsan bench fuzz chaos lint docs man format clean
+.PHONY: help deps build assets images bootstrap run test test-previous check test-asan test-tsan test-workflows bench fuzz chaos lint docs man format clean
 # Two makes in one build folder would race.
 .NOTPARALLEL:
 
@@ -59,6 +59,10 @@ test-previous: assets ## the program of before (PREVIOUS=COMMIT) beside this one
 			$(PYTHON) -m pytest -q -p no:cacheprovider tests/blackbox/test_schema.py tests/blackbox/test_upgrade.py \
 			-k previous --database $$database || exit 1; \
 	done
+
+test-workflows: images ## real workflows in VMs of the Debian image; needs what the package registries have
+	@scripts/deps.sh build run test
+	@NIMBUS_BUILD=$(BUILD) $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/blackbox/test_workflow.py
 
 test-tsan: ## the threaded tests under ThreadSanitizer
 	@$(MAKE) --no-print-directory build BUILD=$(BUILD)-tsan MESON_FLAGS='-Db_sanitize=thread -Db_lundef=false'
