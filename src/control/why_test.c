@@ -75,6 +75,32 @@ static void parked_jobs_say_what_they_wait_for(void **state)
 	assert_null(why_waiting(&job, &nothing, a));
 }
 
+/* Each reason that a job can be parked for has a sentence of its own. */
+static void every_reason_has_its_sentence(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *reason;
+		const char *says;
+	} cases[] = {
+		{"github_app_not_configured", "GitHub App"},
+		{"files", "its files"},
+		{"github_in_progress", "another runner"},
+		{"org_rate_limit", "rate of new jobs"},
+		{"github_waiting", "approved"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		autoptr(arena) a = arena_new();
+		struct job job = {.state = JOB_PARKED, .reason = cases[i].reason};
+		const char *why = why_waiting(&job, &nothing, a);
+
+		assert_non_null(why);
+		if (strstr(why, cases[i].says) == NULL)
+			fail_msg("%s says: %s", cases[i].reason, why);
+	}
+}
+
 static void a_held_job_says_how_long(void **state)
 {
 	(void)state;
@@ -109,6 +135,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_reason_fits_the_agents),
 		cmocka_unit_test(parked_jobs_say_what_they_wait_for),
+		cmocka_unit_test(every_reason_has_its_sentence),
 		cmocka_unit_test(a_held_job_says_how_long),
 		cmocka_unit_test(others_do_not_wait),
 	};
