@@ -165,7 +165,7 @@ static void put_csv_cell(struct str text, struct buf *out)
 	bool quoted = false;
 
 	for (size_t i = 0; i < text.len; i++)
-		quoted = quoted || memchr("\",\r\n", text.data[i], 4) != NULL;
+		quoted = quoted || (text.data[i] != '\0' && strchr("\",\r\n", text.data[i]) != NULL);
 	buf_puts(out, quoted ? "\"" : "");
 	for (size_t i = 0; i < text.len; i++) {
 		buf_putc(out, text.data[i]);

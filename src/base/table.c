@@ -45,12 +45,13 @@ static bool set(const char *name)
 static bool wants_colour(const char *color, bool tty)
 {
 	const char *term = getenv("TERM");
+	const char *force = getenv("CLICOLOR_FORCE");
 
 	if (color != NULL && strcmp(color, "auto") != 0)
 		return strcmp(color, "always") == 0;
 	if (set("NO_COLOR"))
 		return false;
-	if (set("CLICOLOR_FORCE") && strcmp(getenv("CLICOLOR_FORCE"), "0") != 0)
+	if (force != NULL && force[0] != '\0' && strcmp(force, "0") != 0)
 		return true;
 	return tty && term != NULL && strcmp(term, "dumb") != 0;
 }

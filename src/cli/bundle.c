@@ -87,8 +87,12 @@ static int hide_encoded(struct bundle *b, struct str value, struct err *err)
 	for (size_t i = 0; i < value.len; i++) {
 		int high = value.data[i] == '%' && i + 2 < value.len ? decode_hex_digit(value.data[i + 1]) : -1;
 		int low = high >= 0 ? decode_hex_digit(value.data[i + 2]) : -1;
-		buf_putc(&plain, low >= 0 ? (char)(high << 4 | low) : value.data[i]);
-		i += low >= 0 ? 2 : 0;
+		if (low >= 0) {
+			buf_putc(&plain, (char)(high * 16 + low));
+			i += 2;
+		} else {
+			buf_putc(&plain, value.data[i]);
+		}
 	}
 	int rc = hide(b, value, err);
 	if (rc == 0)

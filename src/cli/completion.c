@@ -142,7 +142,7 @@ static void give_up(int number)
 /* Whatever happens: an end within the limit, and not a word on the terminal. */
 static void be_brief_and_quiet(void)
 {
-	const struct itimerval limit = {.it_value = {.tv_usec = LIMIT_MS * 1000}};
+	const struct itimerval limit = {.it_value = {.tv_usec = (suseconds_t)LIMIT_MS * 1000}};
 	const struct sigaction on_alarm = {.sa_handler = give_up};
 	int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 
@@ -155,8 +155,12 @@ static void be_brief_and_quiet(void)
 /* Control bytes would end the line, or steer the terminal. */
 static void put_plain(const char *text, struct buf *out)
 {
-	for (; *text != '\0'; text++)
-		buf_putc(out, (unsigned char)*text < ' ' || *text == 0x7f ? ' ' : *text);
+	for (; *text != '\0'; text++) {
+		bool control = (unsigned char)*text < ' ' || *text == 0x7f;
+		buf_puts(out, control ? " " : "");
+		if (!control)
+			buf_putc(out, *text);
+	}
 }
 
 static void put_items(const struct completion *c, struct buf *out)

@@ -129,14 +129,17 @@ static enum verdict look_entropy(struct doctor *d, struct finding *f)
 static enum verdict look_kernel(struct doctor *d, struct finding *f)
 {
 	struct utsname name;
-	int major = 0;
-	int minor = 0;
+	int64_t major = 0;
+	int64_t minor = 0;
 
 	(void)d;
 	if (uname(&name) != 0)
 		return CHECK_OK;
 	say(f, "%s %s", name.sysname, name.release);
-	if (sscanf(name.release, "%d.%d", &major, &minor) == 2 &&
+	struct str rest = str_c(name.release);
+	struct str first = str_cut(&rest, '.');
+	if (str_to_i64(first, "major", 0, INT32_MAX, &major, NULL) == 0 &&
+	    str_to_i64(str_cut(&rest, '.'), "minor", 0, INT32_MAX, &minor, NULL) == 0 &&
 	    (major < KERNEL_MAJOR || (major == KERNEL_MAJOR && minor < KERNEL_MINOR))) {
 		f->fix = "use a kernel of 5.10 or later";
 		return CHECK_WARN;

@@ -271,13 +271,12 @@ static int by_section(const void *a, const void *b)
 static void put_see_also(const struct command_program *program, struct buf *out)
 {
 	autovar(buf) list = {0};
-	autofree const char **names = NULL;
 	size_t count = 0;
 
 	manual_list(program, &list);
+	autofree const char **names = xcalloc(list.len, sizeof(*names)); /* no more lines than bytes */
 	for (char *line = strchr(list.data, '\n'); line != NULL; line = strchr(line, '\n')) { /* after ourselves */
 		*line++ = '\0';
-		names = xreallocarray(names, count + 1, sizeof(*names));
 		if (*line != '\0')
 			names[count++] = line;
 	}
