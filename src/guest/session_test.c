@@ -458,9 +458,14 @@ static void the_exit_overtakes_output_without_credit(void **state)
 	(void)state;
 	start_guest(WAIT_S * NS_PER_S);
 	host.give_credit = false;
-	/* The credit, and what a pipe holds at most, less one. */
+	/* More than the credit, less than that and what a pipe holds. */
 	start_job("head -c 300000 /dev/zero");
 	step_to(GUEST_EXIT);
+	while (host.text[0].len < GUEST_CREDIT_START)
+		(void)step();
+	guest_ping_encode(&(struct guest_ping){.token = 1}, &out);
+	say(&out);
+	step_to(GUEST_PONG);
 	assert_int_equal(host.text[0].len, GUEST_CREDIT_START);
 	guest_credit_encode(GUEST_STDOUT, &(struct guest_credit){.bytes = GUEST_CREDIT_START}, &out);
 	say(&out);
