@@ -422,7 +422,7 @@ static int run(struct command_call *call, struct err *err)
 	}
 
 static const struct command_option options[] = {
-	OPTION("image", 'i', TEXT, image, .value = "NAME", .help = "Rootfs to run in (demo)."),
+	OPTION("image", 'i', TEXT, image, .value = "IMAGE", .help = "Rootfs to run in (demo)."),
 	OPTION("env", 'e', TEXTS, env, .value = "N=V", .help = "Environment variable; may be given again."),
 	OPTION("env-from", 0, TEXTS, env_from, .value = "FILE", .help = "Its lines as such variables."),
 	OPTION("secret-env", 0, TEXTS, secret_env, .value = "N[=V]",

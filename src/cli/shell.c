@@ -120,7 +120,7 @@ static int run(struct command_call *call, struct err *err)
 	}
 
 static const struct command_option options[] = {
-	OPTION("image", 'i', TEXT, image, .value = "NAME", .help = "Rootfs to look into (demo)."),
+	OPTION("image", 'i', TEXT, image, .value = "IMAGE", .help = "Rootfs to look into (demo)."),
 	OPTION("network", 0, TEXT, network, .value = "HOW", .help = "none (which it is otherwise) or open.",
 	       .choices = "none open"),
 	OPTION("vcpus", 0, INT, vcpus, .value = "N", .help = "Virtual CPUs (1).", .otherwise = BODY_NOT_GIVEN),

@@ -126,6 +126,7 @@ def test_what_the_shells_ask_for(system, shell_env):
     assert complete("jobs", "show", "") == ["1"]
     assert complete("jobs", "submit", "--image", "de") == ["demo"]
     assert complete("jobs", "submit", "--image=de") == ["--image=demo"]
+    assert complete("run", "--image", "de") == complete("shell", "--image", "de") == ["demo"]
     assert complete("jobs", "recent", "--status", "qu") == ["queued"]
     assert complete("jobs", "recent", "-o", "js") == ["json", "jsonl"]
     assert complete("config", "show", "host") == ["host-agent"]
