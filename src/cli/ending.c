@@ -49,11 +49,15 @@ void ending_times(const struct attach_end *end, struct buf *out)
 	put_part("gone", end->gone_ns, out);
 }
 
-/* From an agent: it cannot steer our terminal. */
+/* From an agent: it cannot steer our terminal. What Ctrl-C or a reader that went away did is no news, to a shell
+ * neither.
+ */
 static void say_why(const struct attach_end *end)
 {
 	autovar(buf) text = {0};
 
+	if (ended_for(end, "signal") && (end->signal == SIGINT || end->signal == SIGPIPE))
+		return;
 	(void)terminal_clean(str_c(end->text), false, &text);
 	if (text.len > 0)
 		(void)fprintf(stderr, "nimbus: %s\n", text.data);
