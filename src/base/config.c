@@ -396,6 +396,7 @@ void config_check(const struct config_source *s, const struct config_table *tabl
 			struct config_secrets secrets;
 		} value;
 		struct err err = {0};
+		memset(&value, 0, sizeof(value));
 		key.offset = 0;
 		if (config_load(s, &one, &value, &err) < 0)
 			problem(ctx, &err);

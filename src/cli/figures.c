@@ -263,7 +263,9 @@ static void put_cell(const struct js *v, bool markdown, struct buf *out)
 		char c = clean.data[i];
 		if (markdown && strchr("|`<>*_[]\\", c) != NULL)
 			buf_putc(out, '\\');
-		buf_putc(out, c == '\n' || c == '\t' ? ' ' : c);
+		if (c == '\n' || c == '\t')
+			c = ' ';
+		buf_putc(out, c);
 	}
 }
 

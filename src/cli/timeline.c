@@ -121,11 +121,10 @@ static void put_bar(const struct timeline *t, const struct phase *p, const struc
 static void put_phase(const struct timeline *t, const struct phase *p, const struct screen *screen, struct buf *out)
 {
 	char at[CLOCK_TEXT_SIZE];
-	size_t start = out->len;
 
 	if (!screen->tty)
 		buf_printf(out, "%s  ", clock_format(p->from_at, at));
-	start = out->len;
+	size_t start = out->len;
 	buf_puts(out, p->name);
 	pad(out, start, NAME_COLUMNS + 2);
 	start = out->len;

@@ -18,8 +18,8 @@
 #include "control/handlers.h"
 #include "model/job_extras.h"
 
-#define FILES_WAIT_NS (60 * 60 * NS_PER_S)
-#define OUTPUTS_KEEP_NS (24 * 60 * 60 * NS_PER_S)
+#define FILES_WAIT_NS (INT64_C(3600) * NS_PER_S)
+#define OUTPUTS_KEEP_NS (INT64_C(86400) * NS_PER_S)
 
 static const char tar_type[] = "application/x-tar";
 
@@ -233,12 +233,14 @@ int output_get(void *ctx, struct http_request *req, struct err *err)
 static int sweep_one(void *ctx, const char *name, int64_t stored_at, struct err *err)
 {
 	struct app *app = ctx;
-	char kind[8] = "";
+	struct str rest = str_c(name);
+	struct str number = str_cut(&rest, '-');
+	struct str kind = str_cut(&rest, '-');
 	int64_t job_id = 0;
 
-	if (sscanf(name, "%" SCNd64 "-%7[a-z]-", &job_id, kind) != 2)
+	if (kind.len == 0 || str_to_i64(number, "job", 1, INT64_MAX, &job_id, NULL) < 0)
 		return 0;
-	bool input = strcmp(kind, "in") == 0;
+	bool input = str_eq(kind, STR("in"));
 	if (!input && clock_unix_ns() - stored_at < OUTPUTS_KEEP_NS)
 		return 0;
 	int r = job_files_is_over(&app->db, job_id, input ? JOB_FILE_INPUT : JOB_FILE_OUTPUT, OUTPUTS_KEEP_NS, err);

@@ -324,14 +324,19 @@ static void pump(struct sessions *s, struct session *x)
 	settle(s, x);
 }
 
+/* Nobody listens to one that is watched for its going alone, so nothing that it said is lost by that. */
+static bool is_lost(const struct end *e, uint32_t events)
+{
+	bool gone = (events & (EPOLLRDHUP | EPOLLERR)) != 0 && (e->watched & EPOLLRDHUP) != 0;
+
+	return gone || ((events & (EPOLLHUP | EPOLLERR)) != 0 && (e->watched & EPOLLIN) == 0);
+}
+
 static void on_event(struct sessions *s, struct end *e, uint32_t events)
 {
 	if (e->state == END_LINGERS)
 		drop_rest(s, e);
-	/* Nobody listens to it yet, so nothing it said is lost by its going. */
-	else if (e->state == END_OPEN && (events & (EPOLLRDHUP | EPOLLERR)) != 0 && (e->watched & EPOLLRDHUP) != 0)
-		lose_end(s, e);
-	else if (e->state == END_OPEN && (events & (EPOLLHUP | EPOLLERR)) != 0 && (e->watched & EPOLLIN) == 0)
+	else if (e->state == END_OPEN && is_lost(e, events))
 		lose_end(s, e);
 	pump(s, e->session);
 }
@@ -628,8 +633,10 @@ void sessions_free(struct sessions *s)
 		wake(s);
 		(void)pthread_join(s->thread, NULL);
 	}
-	while (s->first != NULL)
-		free_locked(s, s->first);
+	for (struct session *x = s->first, *next = NULL; x != NULL; x = next) {
+		next = x->next;
+		free_locked(s, x);
+	}
 	fd_close(&s->epoll_fd);
 	fd_close(&s->wake_fd);
 	pthread_mutex_destroy(&s->lock);

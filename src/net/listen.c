@@ -125,8 +125,12 @@ static int port_in_use(const char *address, uint16_t port, struct err *err)
 
 static uint16_t port_of(const struct sockaddr_storage *at)
 {
-	return ntohs(at->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)at)->sin6_port
-					       : ((const struct sockaddr_in *)at)->sin_port);
+	in_port_t port = 0;
+	size_t offset = at->ss_family == AF_INET6 ? offsetof(struct sockaddr_in6, sin6_port)
+						  : offsetof(struct sockaddr_in, sin_port);
+
+	memcpy(&port, (const char *)at + offset, sizeof(port));
+	return ntohs(port);
 }
 
 static int open_tcp(const char *address, uint16_t port, struct listener *l, struct err *err)

@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-enum { HEAD_MAX = 32 * 1024, ERROR_BODY_MAX = 64 * 1024 };
+enum { STATUS_LEN = 3, HEAD_MAX = 32 * 1024, ERROR_BODY_MAX = 64 * 1024 };
 #define TIMEOUT_DEFAULT_NS (30 * NS_PER_S)
 
 struct upgrade {
@@ -97,7 +97,8 @@ static int read_refusal(struct upgrade *u, int status, size_t head_len, bool clo
 static int read_head(struct upgrade *u, bool closed, struct err *err)
 {
 	const char *end = u->in.len > 0 ? memmem(u->in.data, u->in.len, "\r\n\r\n", 4) : NULL;
-	int status = 0;
+	struct str version = STR("HTTP/1.1 ");
+	int64_t status = 0;
 
 	if (end == NULL && closed)
 		return err_set(err, ERR_UNAVAILABLE, "%s closed the connection without an answer", u->url);
@@ -106,10 +107,12 @@ static int read_head(struct upgrade *u, bool closed, struct err *err)
 	if (end == NULL)
 		return HTTP_AGAIN;
 	size_t head_len = (size_t)(end - u->in.data) + 4;
-	if (sscanf(u->in.data, "HTTP/1.1 %3d", &status) != 1)
+	struct str head = {u->in.data, head_len};
+	if (!str_starts_with(head, version) || head.len < version.len + STATUS_LEN ||
+	    str_to_i64((struct str){head.data + version.len, STATUS_LEN}, "status", 100, 999, &status, NULL) < 0)
 		return err_set(err, ERR_UNAVAILABLE, "%s answered no HTTP", u->url);
 	if (status != 101)
-		return read_refusal(u, status, head_len, closed, err);
+		return read_refusal(u, (int)status, head_len, closed, err);
 	buf_consume(&u->in, head_len);
 	return 0;
 }
@@ -267,6 +270,7 @@ int upgrade_open(const struct upgrade_opts *opts, struct upgrade **ret, struct e
 		loop_free(loop);
 		return rc;
 	}
+	assert(u != NULL);
 	u->own_loop = loop;
 	u->own_client = client;
 	rc = run_until(loop, &o, err);

@@ -146,8 +146,12 @@ static void set_text(struct stream *st, struct str text)
 {
 	size_t len = text.len < GUEST_CLOSE_TEXT_MAX ? text.len : GUEST_CLOSE_TEXT_MAX;
 
-	for (size_t i = 0; i < len; i++)
-		st->text[i] = text.data[i] < ' ' || text.data[i] > '~' ? '?' : text.data[i];
+	for (size_t i = 0; i < len; i++) {
+		bool plain = text.data[i] >= ' ' && text.data[i] <= '~';
+		st->text[i] = '?';
+		if (plain)
+			st->text[i] = text.data[i];
+	}
 	st->text[len] = '\0';
 }
 
@@ -512,7 +516,7 @@ int streams_open(struct streams *s, const struct guest_open *open, const struct 
 			       GUEST_HOST_STREAMS_MAX);
 	uint16_t number = free_number(s);
 	/* It may hold secrets: no growing. */
-	(void)buf_reserve(&frame, 2 * GUEST_PAYLOAD_MAX);
+	(void)buf_reserve(&frame, (size_t)2 * GUEST_PAYLOAD_MAX);
 	rc = guest_open_encode(number, open, &frame, err);
 	if (rc < 0) {
 		wipe(&frame);

@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
-#define LIMIT_DEFAULT_NS (30 * 60 * NS_PER_S)
+#define LIMIT_DEFAULT_NS (INT64_C(1800) * NS_PER_S)
 
 enum phase { IDLE, BRINGING, COLLECTING, STOPPED };
 

@@ -212,8 +212,12 @@ void passt_complaint(struct str words, struct buf *ret)
 			continue;
 		if (ret->len > start)
 			buf_puts(ret, "; ");
-		for (size_t i = 0; i < line.len && ret->len - start < COMPLAINT_MAX; i++)
-			buf_putc(ret, line.data[i] >= ' ' && line.data[i] <= '~' ? line.data[i] : '?');
+		for (size_t i = 0; i < line.len && ret->len - start < COMPLAINT_MAX; i++) {
+			char c = line.data[i];
+			if (c < ' ' || c > '~')
+				c = '?';
+			buf_putc(ret, c);
+		}
 	}
 }
 

@@ -119,8 +119,7 @@ int template_open(int templates_fd, const char *name, const struct template_mani
 		rc = open_untouched(folder, m, TEMPLATE_DISK, &fds.disk, err);
 	if (rc < 0)
 		return err_wrap(err, "template '%s'", name);
-	*ret = fds;
-	fds = (struct template_fds){-1, -1, -1};
+	*ret = (struct template_fds){fd_take(&fds.memory), fd_take(&fds.state), fd_take(&fds.disk)};
 	return 0;
 }
 
