@@ -248,9 +248,9 @@ static void answer(struct joint *j, int status, const struct err *err)
 	assert(text.len <= stream_room(j->stream));
 	stream_send(j->stream, buf_str(&text));
 	if (j->stream != NULL)
-		stream_consumed(j->stream, owed);
-	if (j->stream != NULL)
-		stream_end(j->stream);
+		stream_consumed(stream, owed);
+	if (j->stream != NULL) /* it may have ended by that */
+		stream_end(stream);
 }
 
 /* The service is away, or breaks off. A part of an answer can only be cut. */
@@ -419,7 +419,9 @@ static void finish(struct joint *j)
 		answer(j, 502, &err);
 		return;
 	}
+	struct stream *stream = j->stream;
 	size_t owed = j->out_guests;
+
 	disconnect(j);
 	wipe_out(j);
 	j->done = true;
