@@ -236,6 +236,7 @@ static void answer(struct joint *j, int status, const struct err *err)
 {
 	autovar(buf) text = {0};
 	size_t owed = j->in.len + j->out_guests;
+	struct stream *stream = j->stream;
 
 	disconnect(j);
 	wipe_out(j);
@@ -245,11 +246,12 @@ static void answer(struct joint *j, int status, const struct err *err)
 	wait_for(j, IDLE_WAIT_NS);
 	write_answer(status, err, &text);
 	/* Nothing was sent before it, so there is room. */
-	assert(text.len <= stream_room(j->stream));
-	stream_send(j->stream, buf_str(&text));
+	assert(text.len <= stream_room(stream));
+	stream_send(stream, buf_str(&text));
+	/* Each of these may end it, which clears j->stream. */
 	if (j->stream != NULL)
 		stream_consumed(stream, owed);
-	if (j->stream != NULL) /* it may have ended by that */
+	if (j->stream != NULL)
 		stream_end(stream);
 }
 
@@ -425,9 +427,9 @@ static void finish(struct joint *j)
 	disconnect(j);
 	wipe_out(j);
 	j->done = true;
-	stream_consumed(j->stream, owed);
-	if (j->stream != NULL)
-		stream_end(j->stream);
+	stream_consumed(stream, owed);
+	if (j->stream != NULL) /* else it has ended by that */
+		stream_end(stream);
 }
 
 static void turn(struct joint *j)
