@@ -73,7 +73,7 @@ int vm_read_frame(int fd, struct vm_reader *reader, int64_t deadline_ns, struct 
 
 int vm_wait_for_guest(int fd, int64_t deadline_ns, struct err *err)
 {
-	unsigned char said[sizeof(guest_beacon)];
+	unsigned char said[GUEST_MAGIC_SIZE] = {0};
 	size_t have = 0;
 
 	while (have < sizeof(said)) {
