@@ -105,24 +105,39 @@ static int explain_missing(const struct image_order *o, struct err *err)
 		       o->name, o->digest, here);
 }
 
-/* `expected`: the digest that the file goes by here, or "". */
+/* One that was laid there by hand goes by its name alone. */
+static int open_by_name(const struct image_order *o, int *ret_fd, struct err *err)
+{
+	int rc = assets_open_rootfs(o->assets_fd, str_c(o->name), ret_fd, err);
+
+	return rc == 0 && flock(*ret_fd, LOCK_SH) != 0 ? err_sys(err, "use image '%s'", o->name) : rc;
+}
+
+/* What the lease names, wherever it lies; a file without a digest to its name is proved like the others. */
+static int open_named(const struct image_order *o, int *ret_fd, struct err *err)
+{
+	char here[ASSETS_DIGEST_SIZE];
+
+	int rc = assets_open_digest(o->assets_fd, o->digest, ret_fd, err);
+	if (rc != -ERR_NOT_FOUND)
+		return rc;
+	if (assets_rootfs_digest(o->assets_fd, str_c(o->name), here, NULL) == -ERR_UNAVAILABLE)
+		return open_by_name(o, ret_fd, err);
+	return explain_missing(o, err);
+}
+
+/* `expected`: the digest that the file has to have, or "". */
 static int open_file(const struct image_order *o, char expected[static ASSETS_DIGEST_SIZE], int *ret_fd,
 		     struct err *err)
 {
-	expected[0] = '\0';
 	if (o->digest != NULL) {
-		int rc = assets_open_digest(o->assets_fd, o->digest, ret_fd, err);
-		if (rc == 0)
-			(void)snprintf(expected, ASSETS_DIGEST_SIZE, "%s", o->digest);
-		return rc == -ERR_NOT_FOUND ? explain_missing(o, err) : rc;
+		(void)snprintf(expected, ASSETS_DIGEST_SIZE, "%s", o->digest);
+		return open_named(o, ret_fd, err);
 	}
 	if (assets_rootfs_digest(o->assets_fd, str_c(o->name), expected, NULL) == 0)
 		return assets_open_digest(o->assets_fd, expected, ret_fd, err);
-	expected[0] = '\0'; /* laid there by hand, or not there */
-	int rc = assets_open_rootfs(o->assets_fd, str_c(o->name), ret_fd, err);
-	if (rc == 0 && flock(*ret_fd, LOCK_SH) != 0)
-		rc = err_sys(err, "use image '%s'", o->name);
-	return rc;
+	expected[0] = '\0';
+	return open_by_name(o, ret_fd, err);
 }
 
 int image_open(const struct image_order *o, struct image *ret, int *ret_fd, struct err *err)

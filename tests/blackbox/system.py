@@ -74,7 +74,7 @@ class System:
 
     watcher = None  # of secrets and outputs (leaks.py)
 
-    def __init__(self, data=None, env=None, program=NIMBUS):
+    def __init__(self, data=None, env=None, program=None):
         self.program = program
         self.temporary = None
         if data is None:
@@ -95,7 +95,7 @@ class System:
     def start(self):
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [self.program, "up", "--data", self.data, "--port-base", "0"],
+                [self.program or NIMBUS, "up", "--data", self.data, "--port-base", "0"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env)
         wait_until(lambda: self.endpoints_path.exists() or self.process.poll() is not None, "endpoints.json")
         assert self.process.poll() is None, self.log()

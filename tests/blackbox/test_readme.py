@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -46,6 +47,9 @@ class Terminal(System):
         """A line that ends, or one that goes on: with '&', or `make run`, which leaves Nimbus running."""
         if line in NOT_HERE:
             return
+        if re.sub(r"\s*#.*", "", line).endswith("nimbus shell"):
+            self.type_into_shell(re.sub(r"\s*#.*", "", line))
+            return
         stays = line.endswith("&") or line == "make run"
         with open(self.log_path, "ab") as log:
             process = subprocess.Popen(["bash", "-c", f"exec {line.rstrip('& ')}" if line == "make run" else
@@ -60,6 +64,25 @@ class Terminal(System):
         else:
             allowed = STATUSES.get(line, (0,))
             assert process.wait(PATIENCE) in allowed, f"{line}\n{self.log()}"
+
+    def type_into_shell(self, line):
+        """A prompt wants a terminal, and somebody who leaves it."""
+        master, slave = pty.openpty()
+        process = subprocess.Popen(line.split(), cwd=self.place.name, env=self.env, stdin=slave, stdout=slave, stderr=slave,
+                                   start_new_session=True)
+        os.close(slave)
+        os.write(master, b"exit 0\n")
+        said = b""
+        while True:
+            try:
+                part = os.read(master, 4096)
+            except OSError:  # the last one has closed it
+                break
+            if not part:
+                break
+            said += part
+        os.close(master)
+        assert process.wait(PATIENCE) == 0, f"{line}\n{said.decode(errors='replace')}\n{self.log()}"
 
     def interrupt(self):
         """Ctrl-C: to all of what was started in this terminal."""
