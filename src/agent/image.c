@@ -117,8 +117,11 @@ static int open_by_name(const struct image_order *o, int *ret_fd, struct err *er
 static int open_named(const struct image_order *o, int *ret_fd, struct err *err)
 {
 	char here[ASSETS_DIGEST_SIZE];
+	struct err missing = {0};
 
-	int rc = assets_open_digest(o->assets_fd, o->digest, ret_fd, err);
+	int rc = assets_open_digest(o->assets_fd, o->digest, ret_fd, &missing);
+	if (rc < 0 && rc != -ERR_NOT_FOUND)
+		*err = missing;
 	if (rc != -ERR_NOT_FOUND)
 		return rc;
 	if (assets_rootfs_digest(o->assets_fd, str_c(o->name), here, NULL) == -ERR_UNAVAILABLE)
