@@ -39,6 +39,9 @@ class Terminal(System):
             if entry.name not in ("build", ".git"):
                 os.symlink(entry, os.path.join(self.place.name, entry.name))
         os.symlink(BUILD.resolve(), os.path.join(self.place.name, "build"))
+        # Somebody's own terminal, not the make that runs these tests.
+        for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MESON_FLAGS", "BUILD"):
+            self.env.pop(name, None)
         # Free ports, whatever else runs on this machine.
         self.env |= {"HOME": self.home.name, "NIMBUS_CONTROL_PLANE_PORT": "0", "NIMBUS_LOGGING_PORT": "0",
                      "NIMBUS_AGENT_METRICS_PORT": "0"}
