@@ -98,14 +98,22 @@ static void pad(struct buf *out, size_t from, size_t columns)
 		buf_putc(out, ' ');
 }
 
+/* A history whose clock went backwards may lie outside of its own span. */
+static int column_of(const struct timeline *t, int64_t at, int least, int most)
+{
+	double whole = t->to_at > t->from_at ? (double)(t->to_at - t->from_at) : 1;
+	double column = (double)(at - t->from_at) / whole * BAR_COLUMNS;
+
+	if (column < least)
+		return least;
+	return column < most ? (int)column : most;
+}
+
 /* Where in the whole it lies, at least a column wide. */
 static void put_bar(const struct timeline *t, const struct phase *p, const struct screen *screen, struct buf *out)
 {
-	int64_t whole = t->to_at > t->from_at ? t->to_at - t->from_at : 1;
-	double begin = (double)(p->from_at - t->from_at) / (double)whole * BAR_COLUMNS;
-	double end = (double)(p->to_at - t->from_at) / (double)whole * BAR_COLUMNS;
-	int first = begin < BAR_COLUMNS - 1 ? (int)begin : BAR_COLUMNS - 1;
-	int last = end > first + 1 ? (int)end : first + 1;
+	int first = column_of(t, p->from_at, 0, BAR_COLUMNS - 1);
+	int last = column_of(t, p->to_at, first + 1, BAR_COLUMNS);
 	autovar(buf) bar = {0};
 
 	for (int i = 0; i < first; i++)
