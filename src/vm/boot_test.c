@@ -26,7 +26,7 @@
 #include "vm/tsc.h"
 #include "vm/verity.h"
 
-enum { BOOT_S = 60, JOB_S = 90 };
+enum { BOOT_S = 45, JOB_S = 90 };
 
 struct machine {
 	struct vm *vm;
@@ -89,8 +89,20 @@ static void print_console(struct machine *m)
 		print_message("%.*s", (int)len, bytes);
 }
 
-static void boot_spec(struct machine *m, unsigned memory_mb, unsigned disk_mb, const struct guest_network *network,
-		      int network_fd)
+static void end_vm(struct machine *m)
+{
+	struct process_exit end = {0};
+
+	OK(process_signal(&m->process, SIGKILL, e_));
+	OK(process_wait(&m->process, clock_monotonic_ns() + BOOT_S * NS_PER_S, &end, e_));
+	fd_close(&m->fd);
+	vm_free(m->vm);
+	free(m->reader);
+}
+
+/* False: the guest said nothing until the deadline. */
+static bool try_boot(struct machine *m, unsigned memory_mb, unsigned disk_mb, const struct guest_network *network,
+		     int network_fd)
 {
 	struct vm_spec spec = {.name = "test",
 			       .dir_fd = -1,
@@ -111,12 +123,26 @@ static void boot_spec(struct machine *m, unsigned memory_mb, unsigned disk_mb, c
 	if (network != NULL)
 		hello.network = *network;
 	struct err err = {0};
-	if (vm_handshake(m->fd, &hello, m->reader, m->launched_ns + BOOT_S * NS_PER_S, &m->ack, &err) < 0) {
+	int rc = vm_handshake(m->fd, &hello, m->reader, m->launched_ns + BOOT_S * NS_PER_S, &m->ack, &err);
+	if (rc < 0)
 		print_console(m);
+	if (rc < 0 && rc != -ERR_TIMEOUT)
 		fail_msg("%s", err.msg);
-	}
 	m->hello_ns = clock_monotonic_ns();
 	close_disks(&spec);
+	return rc == 0;
+}
+
+/* About one boot in some hundreds under TCG on a busy machine stands still before it has said a word (docs/testing.md):
+ * that is printed, and the machine is started once more. */
+static void boot_spec(struct machine *m, unsigned memory_mb, unsigned disk_mb, const struct guest_network *network,
+		      int network_fd)
+{
+	if (try_boot(m, memory_mb, disk_mb, network, network_fd))
+		return;
+	print_message("a guest stood still while it booted: once more\n");
+	end_vm(m);
+	assert_true(try_boot(m, memory_mb, disk_mb, network, network_fd));
 }
 
 static void boot(struct machine *m, unsigned memory_mb, unsigned disk_mb)
