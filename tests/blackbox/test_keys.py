@@ -76,7 +76,7 @@ def test_signing_keys_rotate_without_a_restart(nimbus):
     agent = PythonAgent(nimbus, "rotated")
     old = kid_of(agent.token)
     assert agent.lease_call().status_code == 200
-    printed = nimbus.cli("admin", "keys", "rotate", "--publish", "3", "--keep", "2").stdout.decode()
+    printed = nimbus.cli("admin", "keys", "rotate", "--publish", "9", "--keep", "2").stdout.decode()
     new = re.search(r"key (\S+) signs from", printed)[1]
     wait_until(lambda: new in jwks(nimbus), "the next key to be listed")
     assert kid_of(PythonAgent(nimbus, "another").token) in (old, new)

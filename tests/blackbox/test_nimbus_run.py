@@ -266,7 +266,7 @@ def test_the_first_ctrl_c_goes_to_the_command_the_second_cancels(system):
 
     assert process.returncode == 130
     assert b"cancelling the job" in err
-    assert system.cli_json("jobs", "recent", "--limit", "1")[0]["state"] == "cancelled"
+    wait_until(lambda: system.cli_json("jobs", "recent", "--limit", "1")[0]["state"] == "cancelled", "the job's end")
     nothing_left(system)
 
 
