@@ -28,6 +28,11 @@ def console_blocks():
     return [[re.sub(r"\s+# .*", "", line) for line in block.splitlines() if line.strip()] for block in blocks]
 
 
+def as_in_a_terminal():
+    """Lanes run in the background, where shells ignore Ctrl-C, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal(System):
     """Somebody who has cloned the repository, at the prompt in it. What runs is the build under test."""
 
@@ -57,7 +62,8 @@ class Terminal(System):
         with open(self.log_path, "ab") as log:
             process = subprocess.Popen(["bash", "-c", f"exec {line.rstrip('& ')}" if line == "make run" else
                                         re.sub(r"&$", "", line)], cwd=self.place.name, env=self.env,
-                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                                       stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                                       preexec_fn=as_in_a_terminal)
         if stays:
             self.process = process
             wait_until(lambda: self.endpoints_path.exists() or process.poll() is not None, line)
@@ -72,7 +78,7 @@ class Terminal(System):
         """A prompt wants a terminal, and somebody who leaves it."""
         master, slave = pty.openpty()
         process = subprocess.Popen(line.split(), cwd=self.place.name, env=self.env, stdin=slave, stdout=slave, stderr=slave,
-                                   start_new_session=True)
+                                   start_new_session=True, preexec_fn=as_in_a_terminal)
         os.close(slave)
         os.write(master, b"exit 0\n")
         said = b""
