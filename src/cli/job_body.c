@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/secret.h"
@@ -86,6 +87,18 @@ void body_text(struct js *body, const char *key, const char *value)
 {
 	if (value != NULL)
 		js_set(body, key, js_new_text(value));
+}
+
+void body_job(struct js *body, const struct body_job *job)
+{
+	body_text(body, "image", job->image);
+	body_text(body, "name", job->name);
+	body_text(body, "network", job->network);
+	body_number(body, "vcpus", job->vcpus);
+	body_number(body, "memory_mb", job->memory_mb);
+	body_number(body, "disk_mb", job->disk_mb);
+	if (job->timeout_ns != BODY_NOT_GIVEN)
+		body_number(body, "timeout_seconds", (job->timeout_ns + NS_PER_S - 1) / NS_PER_S);
 }
 
 struct js *body_texts(const char *const *items, size_t count)

@@ -9,6 +9,19 @@
 /* The default of a number's flag: the server's own default. */
 enum { BODY_NOT_GIVEN = -1 };
 
+/* What such a command says of the machine: part of its options struct. */
+struct body_job {
+	const char *image;
+	const char *name;
+	const char *network;
+	int64_t vcpus;
+	int64_t memory_mb;
+	int64_t disk_mb;
+	int64_t timeout_ns;
+};
+/* All of it that was given. */
+void body_job(struct js *body, const struct body_job *job);
+
 /* --env N=V, into an object of variables. */
 int body_variables(struct js *env, const struct option_texts *texts, struct err *err) must_check;
 /* --secret-env N=V, or N, which takes the value of our own variable, so that it does not stand in arguments. */

@@ -19,20 +19,14 @@ enum { FILES_MAX = 16, UPLOAD_MIB_DEFAULT = 1024, UPLOAD_MIB_MAX = 1 << 30 };
 
 struct run_options {
 	struct cli_flags cli;
-	const char *image;
-	const char *name;
+	struct body_job job;
 	struct option_texts env;
 	struct option_texts env_from;
 	struct option_texts secret_env;
 	struct option_texts labels;
 	struct option_texts volumes;
 	struct option_texts outputs;
-	const char *network;
 	const char *workspace;
-	int64_t vcpus;
-	int64_t memory_mb;
-	int64_t disk_mb;
-	int64_t timeout_ns;
 	int64_t max_upload_mb;
 	bool all;
 	bool skip_unreadable;
@@ -237,14 +231,7 @@ static int make_body(const struct command_call *call, const struct plan *p, stru
 	/* What has read our input cannot begin again. */
 	body_number(body, "max_attempts", 1);
 	body_text(body, "workdir", o->no_workspace ? NULL : WORKSPACE);
-	body_text(body, "image", o->image);
-	body_text(body, "name", o->name);
-	body_text(body, "network", o->network);
-	body_number(body, "vcpus", o->vcpus);
-	body_number(body, "memory_mb", o->memory_mb);
-	body_number(body, "disk_mb", o->disk_mb);
-	if (o->timeout_ns != BODY_NOT_GIVEN)
-		body_number(body, "timeout_seconds", (o->timeout_ns + NS_PER_S - 1) / NS_PER_S);
+	body_job(body, &o->job);
 	return 0;
 }
 
@@ -422,7 +409,7 @@ static int run(struct command_call *call, struct err *err)
 	}
 
 static const struct command_option options[] = {
-	OPTION("image", 'i', TEXT, image, .value = "IMAGE", .help = "Rootfs to run in (demo)."),
+	OPTION("image", 'i', TEXT, job.image, .value = "IMAGE", .help = "Rootfs to run in (demo)."),
 	OPTION("env", 'e', TEXTS, env, .value = "N=V", .help = "Environment variable; may be given again."),
 	OPTION("env-from", 0, TEXTS, env_from, .value = "FILE", .help = "Its lines as such variables."),
 	OPTION("secret-env", 0, TEXTS, secret_env, .value = "N[=V]",
@@ -438,19 +425,19 @@ static const struct command_option options[] = {
 	OPTION("skip-unreadable", 0, FLAG, skip_unreadable, .help = "Leave out files that cannot be read."),
 	OPTION("max-upload", 0, INT, max_upload_mb, .value = "MIB", .help = "Most to send of a folder (1024).",
 	       .min = 1, .max = UPLOAD_MIB_MAX, .otherwise = UPLOAD_MIB_DEFAULT),
-	OPTION("timeout", 0, SECONDS, timeout_ns, .value = "S", .help = "Limit of the job; exit 124.",
+	OPTION("timeout", 0, SECONDS, job.timeout_ns, .value = "S", .help = "Limit of the job; exit 124.",
 	       .otherwise = BODY_NOT_GIVEN),
-	OPTION("network", 0, TEXT, network, .value = "HOW", .help = "none (which it is otherwise) or open.",
+	OPTION("network", 0, TEXT, job.network, .value = "HOW", .help = "none (which it is otherwise) or open.",
 	       .choices = "none open"),
 	OPTION("tty", 't', FLAG, tty, .help = "A terminal for the job, though our output is none."),
 	OPTION("no-tty", 'T', FLAG, no_tty, .help = "None: standard output and standard error stay apart."),
-	OPTION("name", 'n', TEXT, name, .value = "NAME", .help = "What lists call it."),
+	OPTION("name", 'n', TEXT, job.name, .value = "NAME", .help = "What lists call it."),
 	OPTION("label", 'l', TEXTS, labels, .value = "LABEL", .help = "What its agent must offer; may be given again."),
-	OPTION("vcpus", 0, INT, vcpus, .value = "N", .help = "Virtual CPUs (1).", .otherwise = BODY_NOT_GIVEN),
-	OPTION("memory", 'm', INT, memory_mb, .value = "MIB", .help = "Memory in MiB (256).",
+	OPTION("vcpus", 0, INT, job.vcpus, .value = "N", .help = "Virtual CPUs (1).", .otherwise = BODY_NOT_GIVEN),
+	OPTION("memory", 'm', INT, job.memory_mb, .value = "MIB", .help = "Memory in MiB (256).",
 	       .otherwise = BODY_NOT_GIVEN),
-	OPTION("disk", 0, INT, disk_mb, .value = "MIB", .help = "Scratch disk in MiB (1024); the files go there too.",
-	       .otherwise = BODY_NOT_GIVEN),
+	OPTION("disk", 0, INT, job.disk_mb, .value = "MIB",
+	       .help = "Scratch disk in MiB (1024); the files go there too.", .otherwise = BODY_NOT_GIVEN),
 	OPTION("quiet", 'q', FLAG, quiet, .help = "Say nothing but what the command says, and errors."),
 };
 

@@ -13,11 +13,7 @@
 
 struct shell_options {
 	struct cli_flags cli;
-	const char *image;
-	const char *network;
-	int64_t vcpus;
-	int64_t memory_mb;
-	int64_t disk_mb;
+	struct body_job job;
 };
 
 /* What an image has: bash where there is one. */
@@ -42,19 +38,17 @@ static void put_environment(struct js *body, bool tty)
 static int start_job(struct session *s, bool tty, int64_t *ret_job, const char **ret_path, struct err *err)
 {
 	const struct shell_options *o = s->call->options;
+	struct body_job machine = o->job;
 	autoptr(js) body = js_new_object();
 	autoptr(js) job = NULL;
 
+	machine.name = "shell";
+	machine.timeout_ns = BODY_NOT_GIVEN;
 	js_set(body, "argv", argv(tty));
 	js_set(body, "session", body_session(true, tty));
 	put_environment(body, tty);
-	body_text(body, "name", "shell");
 	body_number(body, "max_attempts", 1);
-	body_text(body, "image", o->image);
-	body_text(body, "network", o->network);
-	body_number(body, "vcpus", o->vcpus);
-	body_number(body, "memory_mb", o->memory_mb);
-	body_number(body, "disk_mb", o->disk_mb);
+	body_job(body, &machine);
 	int rc = session_ask(s, "POST", "/api/jobs", body, &job, err);
 	if (rc < 0)
 		return rc;
@@ -120,13 +114,13 @@ static int run(struct command_call *call, struct err *err)
 	}
 
 static const struct command_option options[] = {
-	OPTION("image", 'i', TEXT, image, .value = "IMAGE", .help = "Rootfs to look into (demo)."),
-	OPTION("network", 0, TEXT, network, .value = "HOW", .help = "none (which it is otherwise) or open.",
+	OPTION("image", 'i', TEXT, job.image, .value = "IMAGE", .help = "Rootfs to look into (demo)."),
+	OPTION("network", 0, TEXT, job.network, .value = "HOW", .help = "none (which it is otherwise) or open.",
 	       .choices = "none open"),
-	OPTION("vcpus", 0, INT, vcpus, .value = "N", .help = "Virtual CPUs (1).", .otherwise = BODY_NOT_GIVEN),
-	OPTION("memory", 'm', INT, memory_mb, .value = "MIB", .help = "Memory in MiB (256).",
+	OPTION("vcpus", 0, INT, job.vcpus, .value = "N", .help = "Virtual CPUs (1).", .otherwise = BODY_NOT_GIVEN),
+	OPTION("memory", 'm', INT, job.memory_mb, .value = "MIB", .help = "Memory in MiB (256).",
 	       .otherwise = BODY_NOT_GIVEN),
-	OPTION("disk", 0, INT, disk_mb, .value = "MIB", .help = "Scratch disk in MiB (1024).",
+	OPTION("disk", 0, INT, job.disk_mb, .value = "MIB", .help = "Scratch disk in MiB (1024).",
 	       .otherwise = BODY_NOT_GIVEN),
 };
 

@@ -15,18 +15,12 @@
 
 struct submit_options {
 	struct cli_flags cli;
-	const char *image;
+	struct body_job job;
 	const char *cmd;
-	const char *name;
 	struct option_texts env;
 	struct option_texts secret_env;
 	struct option_texts labels;
-	int64_t vcpus;
-	int64_t memory_mb;
-	int64_t disk_mb;
-	int64_t timeout_ns;
 	int64_t max_attempts;
-	const char *network;
 	const char *idempotency_key;
 	bool wait;
 	bool follow;
@@ -67,16 +61,9 @@ static int make_body(const struct command_call *call, struct js *body, struct er
 	if (rc < 0)
 		return rc;
 	js_set(body, "labels", body_texts(o->labels.items, o->labels.count));
-	body_text(body, "image", o->image);
-	body_text(body, "name", o->name);
-	body_text(body, "network", o->network);
+	body_job(body, &o->job);
 	body_text(body, "idempotency_key", o->idempotency_key);
-	body_number(body, "vcpus", o->vcpus);
-	body_number(body, "memory_mb", o->memory_mb);
-	body_number(body, "disk_mb", o->disk_mb);
 	body_number(body, "max_attempts", o->max_attempts);
-	if (o->timeout_ns != BODY_NOT_GIVEN)
-		body_number(body, "timeout_seconds", (o->timeout_ns + NS_PER_S - 1) / NS_PER_S);
 	return 0;
 }
 
@@ -131,25 +118,25 @@ static int run(struct command_call *call, struct err *err)
 	}
 
 static const struct command_option options[] = {
-	OPTION("image", 'i', TEXT, image, .value = "IMAGE", .help = "Rootfs to run in (the active one, or demo)."),
+	OPTION("image", 'i', TEXT, job.image, .value = "IMAGE", .help = "Rootfs to run in (the active one, or demo)."),
 	OPTION("cmd", 0, TEXT, cmd, .value = "LINE", .help = "A line for the shell instead of -- CMD ARGS."),
 	OPTION("env", 'e', TEXTS, env, .value = "N=V", .help = "Environment variable; may be given again."),
 	OPTION("secret-env", 0, TEXTS, secret_env, .value = "N[=V]",
 	       .help = "Secret one: masked in the log, kept encrypted; without =V taken from here."),
-	OPTION("timeout", 't', SECONDS, timeout_ns, .value = "S",
+	OPTION("timeout", 't', SECONDS, job.timeout_ns, .value = "S",
 	       .help = "Limit of the job; it then ends as timed_out.", .otherwise = BODY_NOT_GIVEN),
 	OPTION("wait", 'w', FLAG, wait, .help = "Wait for its end; exit 5 unless it succeeds."),
 	OPTION("follow", 'f', FLAG, follow, .help = "Print its output as it comes, and wait."),
 	OPTION("wait-timeout", 0, SECONDS, wait_timeout_ns, .value = "S",
 	       .help = "Wait at most so long (exit 6); the job goes on."),
-	OPTION("name", 'n', TEXT, name, .value = "NAME", .help = "What lists call it."),
+	OPTION("name", 'n', TEXT, job.name, .value = "NAME", .help = "What lists call it."),
 	OPTION("label", 'l', TEXTS, labels, .value = "LABEL", .help = "What its agent must offer; may be given again."),
-	OPTION("vcpus", 0, INT, vcpus, .value = "N", .help = "Virtual CPUs (1).", .otherwise = BODY_NOT_GIVEN),
-	OPTION("memory", 'm', INT, memory_mb, .value = "MIB", .help = "Memory in MiB (256).",
+	OPTION("vcpus", 0, INT, job.vcpus, .value = "N", .help = "Virtual CPUs (1).", .otherwise = BODY_NOT_GIVEN),
+	OPTION("memory", 'm', INT, job.memory_mb, .value = "MIB", .help = "Memory in MiB (256).",
 	       .otherwise = BODY_NOT_GIVEN),
-	OPTION("disk", 0, INT, disk_mb, .value = "MIB", .help = "Scratch disk in MiB (1024).",
+	OPTION("disk", 0, INT, job.disk_mb, .value = "MIB", .help = "Scratch disk in MiB (1024).",
 	       .otherwise = BODY_NOT_GIVEN),
-	OPTION("network", 0, TEXT, network, .value = "none|open",
+	OPTION("network", 0, TEXT, job.network, .value = "none|open",
 	       .help = "What it reaches: nothing (none), or what its host does."),
 	OPTION("max-attempts", 0, INT, max_attempts, .value = "N", .help = "How often a lost lease may restart it (3).",
 	       .otherwise = BODY_NOT_GIVEN),
