@@ -13,6 +13,11 @@ static int64_t now(clockid_t clock)
 	return (int64_t)ts.tv_sec * NS_PER_S + ts.tv_nsec;
 }
 
+void clock_pause(int64_t ns)
+{
+	(void)nanosleep(&(struct timespec){.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S}, NULL);
+}
+
 int64_t clock_monotonic_ns(void)
 {
 	return now(CLOCK_MONOTONIC);

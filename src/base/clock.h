@@ -18,6 +18,8 @@
 
 /* CLOCK_MONOTONIC: goes on in suspend-free time, never jumps; equal for all processes of one boot. */
 int64_t clock_monotonic_ns(void);
+/* Sleeps so long; a signal ends it early. */
+void clock_pause(int64_t ns);
 /* CLOCK_BOOTTIME: the same, but goes on in suspend. */
 int64_t clock_boottime_ns(void);
 /* CLOCK_REALTIME: may jump; never used to measure. */

@@ -307,9 +307,7 @@ pid_t house_shim(const struct house *h)
 
 static void wait_a_moment(void)
 {
-	const struct timespec moment = {.tv_nsec = 20 * NS_PER_MS};
-
-	(void)clock_nanosleep(CLOCK_MONOTONIC, 0, &moment, NULL);
+	clock_pause(20 * NS_PER_MS);
 }
 
 int house_kill_up(struct house *h, struct err *err)

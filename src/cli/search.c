@@ -45,11 +45,6 @@ static int on_line(void *ctx, struct str text)
 	return 0;
 }
 
-static void pause_ns(int64_t ns)
-{
-	(void)nanosleep(&(struct timespec){.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S}, NULL);
-}
-
 /* Two searches of an organisation run at a time: who comes third waits a little. Lines of a broken answer are
  * forgotten. */
 static int read_page(struct session *s, const char *url, struct page *ret, struct err *err)
@@ -86,7 +81,7 @@ static int read_page(struct session *s, const char *url, struct page *ret, struc
 			session_blame(s, &reply, err);
 		if (!http_may_retry(&reply) && reply.status != 200)
 			return rc;
-		pause_ns(http_backoff(i, RETRY_BASE_NS, RETRY_MAX_NS));
+		clock_pause(http_backoff(i, RETRY_BASE_NS, RETRY_MAX_NS));
 	}
 	return rc;
 }

@@ -637,7 +637,7 @@ static bool any_without_request(struct http_connections *c)
 void http_connections_await_first(struct http_connections *c, int64_t deadline_ns)
 {
 	while (any_without_request(c) && clock_monotonic_ns() < deadline_ns)
-		(void)nanosleep(&(struct timespec){.tv_nsec = FIRST_LOOK_NS}, NULL);
+		clock_pause(FIRST_LOOK_NS);
 }
 
 void http_connections_free(struct http_connections *c)

@@ -128,10 +128,7 @@ static int try_once(struct download *d, struct http_client *client, struct err *
 
 static void pause_before(unsigned tried)
 {
-	int64_t ns = http_backoff(tried, 500 * NS_PER_MS, 10 * NS_PER_S);
-	struct timespec ts = {.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
-
-	(void)nanosleep(&ts, NULL);
+	clock_pause(http_backoff(tried, 500 * NS_PER_MS, 10 * NS_PER_S));
 }
 
 /* A try that brought something is none that failed. */

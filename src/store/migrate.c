@@ -135,11 +135,9 @@ static int step(struct sql_tx *tx, void *ctx, struct err *err)
  * up in turn everybody who comes after it in the queue for that lock. */
 static bool pause_for_lock(int rc, int64_t deadline_ns)
 {
-	struct timespec pause = {.tv_nsec = (long)((200 + crypto_random_below(300)) * NS_PER_MS)};
-
 	if (rc != -ERR_UNAVAILABLE || clock_monotonic_ns() > deadline_ns)
 		return false;
-	(void)nanosleep(&pause, NULL);
+	clock_pause((int64_t)(200 + crypto_random_below(300)) * NS_PER_MS);
 	return true;
 }
 

@@ -485,9 +485,8 @@ static void pause_before(unsigned try)
 {
 	uint64_t most_ms = 2U << (try < 7 ? try : 7);
 	uint64_t ns = crypto_random_below((most_ms < PAUSE_MAX_MS ? most_ms : PAUSE_MAX_MS) * NS_PER_MS);
-	struct timespec pause = {.tv_nsec = (long)ns};
 
-	(void)nanosleep(&pause, NULL);
+	clock_pause((int64_t)ns);
 }
 
 static int transact(struct pg *p, bool writable, sql_fn *fn, void *ctx, struct err *err)

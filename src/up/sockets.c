@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -133,11 +132,6 @@ int sockets_remember(const struct sockets_spec *spec, const struct sockets *s, s
 	return file_write_atomic(AT_FDCWD, path, str_c(text), 0644, err);
 }
 
-static void pause_ms(int64_t ms)
-{
-	(void)nanosleep(&(struct timespec){.tv_nsec = ms * NS_PER_MS}, NULL);
-}
-
 static int open_last(const struct sockets_spec *spec, struct sockets *ret, struct err *err)
 {
 	int64_t until = clock_monotonic_ns() + LAST_HOLDERS_NS;
@@ -147,7 +141,7 @@ static int open_last(const struct sockets_spec *spec, struct sockets *ret, struc
 		return err_set(err, ERR_CONFLICT, "there is no last time");
 	int rc = sockets_open(spec, ports, ret, err);
 	while (rc == -ERR_CONFLICT && clock_monotonic_ns() < until) {
-		pause_ms(20);
+		clock_pause(20 * NS_PER_MS);
 		rc = sockets_open(spec, ports, ret, err);
 	}
 	return rc;

@@ -445,7 +445,6 @@ static int begin_save(struct qemu *q, int64_t deadline_ns, struct err *err)
 
 static int qemu_save(struct vm *vm, int64_t deadline_ns, struct err *err)
 {
-	const struct timespec pause = {.tv_nsec = SAVE_POLL_NS};
 	struct qemu *q = container_of(vm, struct qemu, vm);
 
 	int rc = begin_save(q, deadline_ns, err);
@@ -454,7 +453,7 @@ static int qemu_save(struct vm *vm, int64_t deadline_ns, struct err *err)
 		if (rc == 0 && clock_monotonic_ns() > deadline_ns)
 			rc = err_set(err, ERR_TIMEOUT, "QEMU does not get done with saving the VM");
 		if (rc == 0)
-			(void)nanosleep(&pause, NULL);
+			clock_pause(SAVE_POLL_NS);
 	}
 	return rc < 0 ? rc : 0;
 }

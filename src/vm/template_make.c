@@ -90,14 +90,13 @@ static void drop_console(struct vm *vm)
 static int boot_and_save(struct vm *vm, struct err *err)
 {
 	autoclose channel = -1;
-	struct timespec pause = {.tv_nsec = settle_ns};
 
 	int rc = vm_connect(vm, &channel, err);
 	if (rc == 0)
 		rc = vm_wait_for_guest(channel, clock_monotonic_ns() + BOOT_S * NS_PER_S, err);
 	if (rc < 0)
 		return rc;
-	(void)nanosleep(&pause, NULL);
+	clock_pause(settle_ns);
 	drop_console(vm);
 	return vm_save(vm, clock_monotonic_ns() + SAVE_S * NS_PER_S, err);
 }
