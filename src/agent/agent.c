@@ -261,9 +261,9 @@ static int show_ready(void *ctx, struct http_request *req, struct err *err)
 }
 
 static const struct http_route routes[] = {
-	{"GET", "/metrics", HTTP_INLINE, .handle = show_metrics},
-	{"GET", "/healthz", HTTP_INLINE, .handle = show_health},
-	{"GET", "/readyz", HTTP_INLINE, .handle = show_ready},
+	{"GET", "/metrics", HTTP_INLINE, .handle = show_metrics, .probe = true},
+	{"GET", "/healthz", HTTP_INLINE, .handle = show_health, .probe = true},
+	{"GET", "/readyz", HTTP_INLINE, .handle = show_ready, .probe = true},
 };
 
 static int open_listener(struct host_agent *r, struct err *err)

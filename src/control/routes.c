@@ -109,9 +109,9 @@ const struct http_route control_routes[] = {
 
 	{"GET", "/api/status", HTTP_WORKER, ACCESS_READ, .handle = limited_status_get},
 	{"GET", "/api/overview", HTTP_WORKER, ACCESS_ADMIN, .handle = overview_get},
-	{"GET", "/healthz", HTTP_INLINE, ACCESS_ALL, .handle = health},
-	{"GET", "/readyz", HTTP_WORKER, ACCESS_ALL, .handle = ready},
-	{"GET", "/metrics", HTTP_WORKER, ACCESS_METRICS, .handle = metrics_show},
+	{"GET", "/healthz", HTTP_INLINE, ACCESS_ALL, .handle = health, .probe = true},
+	{"GET", "/readyz", HTTP_WORKER, ACCESS_ALL, .handle = ready, .probe = true},
+	{"GET", "/metrics", HTTP_WORKER, ACCESS_METRICS, .handle = metrics_show, .probe = true},
 	{"GET", "/.well-known/jwks.json", HTTP_INLINE, ACCESS_ALL, .handle = jwks_get},
 };
 const size_t control_route_count = ARRAY_LEN(control_routes);

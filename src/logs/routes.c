@@ -63,9 +63,9 @@ const struct http_route logs_routes[] = {
 	{"GET", "/logs/query", HTTP_WORKER, ACCESS_READ, .handle = query_get},
 	{"GET", "/logs/tail", HTTP_WORKER, ACCESS_READ, .handle = tail_get},
 
-	{"GET", "/healthz", HTTP_INLINE, ACCESS_ALL, .handle = healthz},
-	{"GET", "/readyz", HTTP_WORKER, ACCESS_ALL, .handle = readyz},
-	{"GET", "/metrics", HTTP_INLINE, ACCESS_METRICS, .handle = metrics_text},
+	{"GET", "/healthz", HTTP_INLINE, ACCESS_ALL, .handle = healthz, .probe = true},
+	{"GET", "/readyz", HTTP_WORKER, ACCESS_ALL, .handle = readyz, .probe = true},
+	{"GET", "/metrics", HTTP_INLINE, ACCESS_METRICS, .handle = metrics_text, .probe = true},
 };
 const size_t logs_route_count = ARRAY_LEN(logs_routes);
 

@@ -520,9 +520,10 @@ static void log_access(const struct http_request *req, int status, int64_t durat
 {
 	struct str target = str_c(req->raw_target);
 	struct str path = str_cut(&target, '?'); /* a query may carry what no log should keep */
+	bool probe = req->match.route != NULL && req->match.route->probe;
 
-	log_info("request", F("method", req->method), F("path", path), F("status", status),
-		 F("ms", (double)duration_ns / (double)NS_PER_MS), F("received", req->received),
+	LOG_WITH(probe ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO, "request", F("method", req->method), F("path", path),
+		 F("status", status), F("ms", (double)duration_ns / (double)NS_PER_MS), F("received", req->received),
 		 F("delivered", req->delivered), F("peer", http_remote_addr(req)), F("request_id", req->id));
 }
 

@@ -66,6 +66,7 @@ struct http_route {
 	size_t body_max;	      /* bytes; 0: 1 MiB. A body over it is dropped and answered 413 */
 	http_handle_fn *handle;	      /* inline, worker */
 	const struct http_sink *sink; /* sink */
+	bool probe;		      /* asked every few seconds for ever: its requests are debug lines of the log */
 };
 
 /* --- the server --- */

@@ -136,8 +136,9 @@ static void greet(const struct up *u)
 	buf_printf(&text, "  control plane     %s\n  logging pipeline  %s\n  agent metrics     %s\n", e->control_plane,
 		   e->logging_pipeline, e->agent_metrics);
 	buf_printf(&text, "  data              %s\n\nTry, in another terminal:\n\n", u->layout.role.data_dir);
-	put_command(u, "jobs submit", " --wait --follow -- uname -a", &text);
-	put_command(u, "jobs recent", "", &text);
+	put_command(u, "run", " --no-workspace -- uname -a", &text);
+	put_command(u, "shell", "", &text);
+	put_command(u, "jobs list", "", &text);
 	put_command(u, "doctor", "", &text);
 	buf_puts(&text, "\nCtrl-C stops it.\n");
 	(void)fputs(text.data, stdout);

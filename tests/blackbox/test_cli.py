@@ -82,7 +82,7 @@ def system():
 def test_first_start_makes_private_secrets_and_prints_commands(system):
     for path in (system.data / "secrets").rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
-    wait_until(lambda: "jobs submit" in system.log(), "the commands to try")
+    wait_until(lambda: "--no-workspace -- uname -a" in system.log(), "the commands to try")
 
 
 def test_a_port_in_use_is_named(system):

@@ -244,7 +244,8 @@ PIPELINED = {"bare LF in chunks", "CL.CL", "CL, CL"}
 
 @pytest.mark.parametrize("kind", ["nginx", "haproxy"])
 def test_no_request_hides_in_another_behind(kind):
-    with System(env={"NIMBUS_TRUSTED_PROXY_CIDRS": "127.0.0.1"}) as nimbus, proxy(kind, port_of(nimbus)) as own:
+    env = {"NIMBUS_TRUSTED_PROXY_CIDRS": "127.0.0.1", "NIMBUS_LOG_LEVEL": "debug"}
+    with System(env=env) as nimbus, proxy(kind, port_of(nimbus)) as own:
         sent = 0
         for number, (name, request) in enumerate(ambiguous()):
             with socket.create_connection(("127.0.0.1", own), timeout=10) as peer:

@@ -92,13 +92,22 @@ def test_health_in_every_spelling(nimbus, service):
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_request_id_goes_through_to_the_log(nimbus, service):
     name = f"through-{service}"
-    answer = ask(nimbus, service, "GET", "/healthz", **{"X-Request-Id": name})
+    answer = ask(nimbus, service, "GET", "/nowhere", **{"X-Request-Id": name})
     assert answer.headers["X-Request-Id"] == name
-    bad = ask(nimbus, service, "GET", "/healthz", **{"X-Request-Id": 'a "b" c'})
+    bad = ask(nimbus, service, "GET", "/nowhere", **{"X-Request-Id": 'a "b" c'})
     assert re.fullmatch("[0-9a-f]{16}", bad.headers["X-Request-Id"])
     line = wait_until(lambda: [l for l in nimbus.log().splitlines() if f"request_id={name}" in l], "the access line")
     assert len(line) == 1
-    assert "status=200" in line[0] and "path=/healthz" in line[0]
+    assert "status=404" in line[0] and "path=/nowhere" in line[0]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_probes_do_not_fill_the_log(nimbus, service):
+    for path in ("/healthz", "/readyz", "/metrics"):
+        ask(nimbus, service, "GET", path, **{"X-Request-Id": f"probe-{service}"})
+    ask(nimbus, service, "GET", "/nowhere", **{"X-Request-Id": f"after-{service}"})
+    wait_until(lambda: f"request_id=after-{service}" in nimbus.log(), "the access line")
+    assert f"request_id=probe-{service}" not in nimbus.log()
 
 
 @pytest.mark.parametrize("service", SERVICES)
