@@ -322,6 +322,8 @@ static int fetch_output(struct session *s, const struct plan *p, int64_t job_id,
 	progress_end(&f.progress);
 	if (rc < 0 && f.err.code != 0)
 		*err = f.err;
+	else if (rc == -ERR_NOT_FOUND) /* the session has ended, so all that came is there */
+		rc = err_set(err, ERR_NOT_FOUND, "it did not come; the job's own line above says why");
 	else if (rc < 0)
 		session_blame(s, &reply, err);
 	return rc == 0 ? extract_end(x, err) : rc;

@@ -151,7 +151,8 @@ def test_links_of_a_job_that_lead_out_do_not_come_back(system, folder):
 def test_what_a_job_did_not_make_is_said(system, folder):
     status, _, err = run(system, "--output", "never", "--", "true", cwd=folder)
     assert status == 125
-    assert "/workspace/never" in err
+    assert "output /workspace/never did not come: there is no" in err
+    assert "error: bring back /workspace/never: it did not come" in err and "request id" not in err
 
     status, _, err = run(system, "--output", "never", "--", "sh", "-c", "exit 4", cwd=folder)
     assert status == 4  # which says more
