@@ -213,6 +213,17 @@ static bool is_of_git(const char *variable)
 	return false;
 }
 
+/* The settings of a work tree may be anybody's: a job can have brought back a folder with a .git. They name programs
+ * that git runs, also to list files: one that watches for changes, hooks, and ways to fetch objects that are missing.
+ */
+#define GIT_HARMLESS "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"
+static const char *const git_variables[] = {
+	"LC_ALL=C",
+	"GIT_ALLOW_PROTOCOL=none",
+	"GIT_NO_LAZY_FETCH=1",
+	"GIT_OPTIONAL_LOCKS=0",
+};
+
 /* Ours without what a hook of git's sets: another repository than the folder's. */
 static const char **git_environment(void)
 {
@@ -220,12 +231,14 @@ static const char **git_environment(void)
 
 	while (environ[count] != NULL)
 		count++;
-	const char **env = xcalloc(count + 2, sizeof(*env));
+	const char **env = xcalloc(count + ARRAY_LEN(git_variables) + 1, sizeof(*env));
+	/* Of two of a name the first counts. */
+	for (size_t i = 0; i < ARRAY_LEN(git_variables); i++)
+		env[kept++] = git_variables[i];
 	for (size_t i = 0; i < count; i++) {
 		if (!is_of_git(environ[i]))
 			env[kept++] = environ[i];
 	}
-	env[kept] = "LC_ALL=C";
 	return env;
 }
 
@@ -300,11 +313,11 @@ static int list_by_git(struct maker *m, const char *below, const char *git_dir, 
 {
 	autofree char *folder = xasprintf("%s/%s", m->opts->folder, below);
 	autofree char *git_flag = xasprintf("--git-dir=%s", git_dir != NULL ? git_dir : "");
-	const char *in_tree[] = {"git", "-C", folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard",
-				 NULL};
-	const char *alone[] = {
-		"git", "-C", folder, git_flag, "--work-tree=.", "ls-files", "-z", "--others", "--exclude-standard",
-		NULL};
+	const char *in_tree[] = {"git",	     GIT_HARMLESS,	   "-C", folder, "ls-files", "-z", "--cached",
+				 "--others", "--exclude-standard", NULL};
+	const char *alone[] = {"git",	   GIT_HARMLESS,	 "-C",	     folder,
+			       git_flag,   "--work-tree=.",	 "ls-files", "-z",
+			       "--others", "--exclude-standard", NULL};
 	autovar(buf) out = {0};
 	autovar(buf) said = {0};
 

@@ -159,6 +159,36 @@ static void ignore_files_count_without_a_repository_too(void **state)
 	same_paths(&list, want, ARRAY_LEN(want));
 }
 
+static void run_git(const char *command)
+{
+	/* Nobody's settings but the test's. */
+	autofree char *line = xasprintf("GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null git %s", command);
+
+	assert_int_equal(system(line), 0);
+}
+
+/* A work tree within ours may have come out of a job: what its settings name is not run. */
+static void nothing_that_a_work_tree_names_is_run(void **state)
+{
+	autofree char *script = xasprintf("#!/bin/sh\ntouch %s/ran\n", (const char *)*state);
+	autofree char *setting = xasprintf("-C in/sub config core.fsmonitor %s/watcher", (const char *)*state);
+	autovar(file_list) list = {0};
+	bool found = false;
+
+	put("watcher", script, 0755);
+	put("in/sub/file", "1", 0644);
+	run_git("init -q in");
+	run_git("init -q in/sub");
+	run_git(setting);
+	run_git("-C in/sub add file");
+	assert_int_equal(unlink("ran"), 0); /* git itself runs it */
+	make_list(&(struct file_list_opts){.folder = "in", .max_bytes = 1 << 20}, &list);
+	for (size_t i = 0; i < list.count; i++)
+		found = found || strcmp(list.paths[i], "sub/file") == 0;
+	assert_true(found);
+	assert_false(is_there("ran"));
+}
+
 static void what_is_packed_is_extracted(void **state)
 {
 	(void)state;
@@ -257,6 +287,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_is_no_file_is_left_out_by_name, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(over_the_bound_the_largest_folders_are_named, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(ignore_files_count_without_a_repository_too, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(nothing_that_a_work_tree_names_is_run, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_is_packed_is_extracted, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(files_that_change_meanwhile_leave_a_whole_tar, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(one_file_alone_has_the_name_that_is_asked_for, set_up, tear_down),
