@@ -217,13 +217,24 @@ static int finish_file(struct extract *x, struct err *err)
 	return rc;
 }
 
+/* Within what was asked for, where that is not all of the folder: whoever wants one file back has not said that the
+ * name of it may stand for another that he has. */
+static bool stays(const struct extract *x, const char *target)
+{
+	const char *root = x->opts.as != NULL ? x->opts.as : x->opts.only;
+	const char *path = root != NULL ? x->path + strlen(root) : x->path;
+
+	path += root != NULL && *path == '/';
+	return *path != '\0' && tar_link_stays(path, target);
+}
+
 static int put_symlink(struct extract *x, const struct tar_entry *e, struct err *err)
 {
 	char temporary[TEMPORARY_SIZE];
 	const char *name = NULL;
 	autoclose parent = -1;
 
-	if (!tar_link_stays(x->path, e->target)) {
+	if (!stays(x, e->target)) {
 		if (x->link_count++ < LINKS_NAMED)
 			buf_printf(&x->links, "%s'%s' -> '%s'", x->links.len > 0 ? ", " : "", x->path, e->target);
 		return 0;
@@ -237,30 +248,11 @@ static int put_symlink(struct extract *x, const struct tar_entry *e, struct err 
 	return put_in_place(x, parent, temporary, name, err);
 }
 
-/* To a file: a symbolic link would lead elsewhere from another place. */
-static int put_hard_link(struct extract *x, const struct tar_entry *e, struct err *err)
+/* None of our guests sends one, and it could give a file that lies here already a second name: one under which it is
+ * sent along with the next job. */
+static int refuse_hard_link(struct extract *x, const struct tar_entry *e, struct err *err)
 {
-	char temporary[TEMPORARY_SIZE];
-	const char *name = NULL;
-	const char *target_name = NULL;
-	autoclose parent = -1;
-	autoclose target = -1;
-	struct stat st;
-
-	int rc = open_parent(x, x->path, &parent, &name, err);
-	if (rc == 0)
-		rc = open_parent(x, e->target, &target, &target_name, err);
-	if (rc < 0)
-		return rc;
-	make_temporary(temporary);
-	if (fstatat(target, target_name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
-		return err_set(err, ERR_INVALID, "'%s' is a link to '%s', which is no file: refused", x->path,
-			       e->target);
-	if (linkat(target, target_name, parent, temporary, 0) < 0)
-		return err_sys(err, "make the link '%s' in '%s'", x->path, x->opts.folder);
-	rc = put_in_place(x, parent, temporary, name, err);
-	(void)unlinkat(parent, temporary, 0); /* renaming between links of one file leaves both */
-	return rc;
+	return err_set(err, ERR_INVALID, "'%s' is a hard link to '%s': refused", x->path, e->target);
 }
 
 /* The entry's path as the folder is to have it. */
@@ -282,7 +274,7 @@ static int put_entry(struct extract *x, struct err *err)
 		[TAR_FILE] = begin_file,
 		[TAR_FOLDER] = put_folder,
 		[TAR_SYMLINK] = put_symlink,
-		[TAR_HARD_LINK] = put_hard_link,
+		[TAR_HARD_LINK] = refuse_hard_link,
 	};
 	const struct tar_entry *e = &x->decoder.entry;
 
@@ -316,6 +308,6 @@ int extract_end(struct extract *x, struct err *err)
 		return rc;
 	if (x->link_count > LINKS_NAMED)
 		buf_printf(&x->links, " and %zu more", x->link_count - LINKS_NAMED);
-	return err_set(err, ERR_INVALID, "links that lead out of '%s' were left out: %s", x->opts.folder,
-		       x->links.data);
+	return err_set(err, ERR_INVALID, "links that lead out of '%s' were left out: %s",
+		       x->opts.only != NULL ? x->opts.only : x->opts.folder, x->links.data);
 }

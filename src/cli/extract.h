@@ -1,8 +1,8 @@
 /*
  * A tar stream of a job into a folder of ours: what --output and -v bring back. The job may be anybody's: nothing is
- * written outside of the folder, through links neither, and no link that leads out of it is made. Each file is written
- * beside its place and renamed, so that it is there whole or as it was; set-user-id bits do not come back. What the
- * folder has and the tar does not is left alone.
+ * written outside of the folder, through links neither, and no link is made that leads out of it, or of what was asked
+ * for where that is less; hard links are refused. Each file is written beside its place and renamed, so that it is
+ * there whole or as it was; set-user-id bits do not come back. What the folder has and the tar does not is left alone.
  */
 #pragma once
 

@@ -137,25 +137,39 @@ static void links_that_lead_out_are_left_out_and_named(void **state)
 	assert_int_equal(entries("out"), 2);
 }
 
-static void a_hard_link_leads_to_a_file_of_the_folder(void **state)
+/* The file is ours: under another name it would be sent with the next job. */
+static void hard_links_are_refused(void **state)
 {
 	(void)state;
-	autovar(buf) good = {0};
-	autovar(buf) bad = {0};
-	struct stat a, b;
+	autovar(buf) tar = {0};
 
-	put_entry(&good, TAR_FILE, "a/file", "x");
-	put_entry(&good, TAR_HARD_LINK, "b/other", "a/file");
-	put_entry(&good, TAR_HARD_LINK, "b/other", "a/file");
-	assert_int_equal(extract_all(&to_out, &good, NULL), 0);
-	assert_int_equal(stat("out/a/file", &a), 0);
-	assert_int_equal(stat("out/b/other", &b), 0);
-	assert_int_equal(a.st_ino, b.st_ino);
-	assert_int_equal(entries("out/b"), 1);
+	assert_int_equal(file_write_new(AT_FDCWD, "out/secret", STR("mine"), 0600, NULL), 0);
+	put_entry(&tar, TAR_HARD_LINK, "plain", "secret");
+	refused(&tar, &to_out, "'plain' is a hard link to 'secret': refused");
+	assert_int_equal(entries("out"), 1);
+}
 
-	put_entry(&bad, TAR_SYMLINK, "deep/er/link", "../../x");
-	put_entry(&bad, TAR_HARD_LINK, "link", "deep/er/link");
-	refused(&bad, &to_out, "'link' is a link to 'deep/er/link', which is no file");
+static void links_stay_within_what_was_asked_for(void **state)
+{
+	(void)state;
+	autovar(buf) tar = {0};
+
+	put_entry(&tar, TAR_SYMLINK, "dist/new", "v1/app");
+	put_entry(&tar, TAR_SYMLINK, "dist/secret", "../.env");
+	refused(&tar, &(struct extract_opts){.folder = "out", .only = "dist"},
+		"links that lead out of 'dist' were left out: 'dist/secret' -> '../.env'");
+	assert_int_equal(entries("out/dist"), 1);
+}
+
+static void nor_does_a_file_come_back_as_a_link(void **state)
+{
+	(void)state;
+	autovar(buf) tar = {0};
+
+	put_entry(&tar, TAR_SYMLINK, "data", ".env");
+	refused(&tar, &(struct extract_opts){.folder = "out", .only = "data", .as = "mine"},
+		"were left out: 'mine' -> '.env'");
+	assert_int_equal(entries("out"), 0);
 }
 
 static void only_what_was_asked_for_comes(void **state)
@@ -203,7 +217,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(nor_are_folders_made_through_it, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_link_in_the_place_of_a_file_is_replaced, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(links_that_lead_out_are_left_out_and_named, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_hard_link_leads_to_a_file_of_the_folder, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(hard_links_are_refused, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(links_stay_within_what_was_asked_for, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(nor_does_a_file_come_back_as_a_link, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(only_what_was_asked_for_comes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_file_that_breaks_off_leaves_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_folder_in_the_place_of_a_file_stays, set_up, tear_down),
