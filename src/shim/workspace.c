@@ -18,6 +18,7 @@ struct workspace {
 	size_t at;			/* which input or output */
 	struct loop_source *step_timer; /* what is next, from the loop */
 	struct loop_source *limit_timer;
+	bool late; /* no further one is begun */
 
 	/* The one that is under way. */
 	struct stream *stream;	      /* NULL: closed */
@@ -95,11 +96,14 @@ static int on_take(void *ctx, struct str bytes)
 		return HTTP_STREAM_FAIL;
 	if (w->rest.len > 0)
 		return HTTP_STREAM_LATER;
-	size_t room = stream_room(w->stream);
-	size_t len = bytes.len < room ? bytes.len : room;
-	if (len > 0)
+	/* Sending may make room, which is not told again. */
+	for (size_t room = 0; bytes.len > 0 && (room = stream_room(w->stream)) > 0;) {
+		size_t len = bytes.len < room ? bytes.len : room;
 		stream_send(w->stream, (struct str){bytes.data, len});
-	buf_append(&w->rest, bytes.data + len, bytes.len - len);
+		bytes.data += len;
+		bytes.len -= len;
+	}
+	buf_append_str(&w->rest, bytes);
 	return 0;
 }
 
@@ -192,6 +196,11 @@ static ptrdiff_t on_give(void *ctx, char *to, size_t cap)
 
 static const struct stream_ops out_ops = {.data = on_out_data, .closed = on_closed};
 
+static int took_too_long(struct err *err)
+{
+	return err_set(err, ERR_TIMEOUT, "it took too long");
+}
+
 static int collect_one(struct workspace *w, struct err *err)
 {
 	autofree struct guest_open *open = xcalloc(1, sizeof(*open));
@@ -205,6 +214,8 @@ static int collect_one(struct workspace *w, struct err *err)
 				       .give_size = -1,
 				       .stream_ctx = w};
 
+	if (w->late)
+		return took_too_long(err);
 	begin(w);
 	open->kind = GUEST_KIND_PACK;
 	open->pack.count = 1;
@@ -294,9 +305,9 @@ static void on_limit(void *ctx)
 	struct workspace *w = ctx;
 	struct err err = {0};
 
-	(void)err_set(&err, ERR_TIMEOUT, "it took too long");
+	w->late = true;
+	(void)took_too_long(&err);
 	fail(w, &err);
-	w->at = w->phase == COLLECTING ? w->opts.job->outputs.count - 1 : w->at; /* no further one */
 	side_is_over(w);
 }
 
@@ -351,7 +362,7 @@ void workspace_free(struct workspace *w)
 {
 	if (w == NULL)
 		return;
-	http_pending_cancel(w->pending);
+	http_pending_cancel(TAKE(w->pending));
 	if (w->stream != NULL)
 		stream_close(w->stream, GUEST_CLOSE_FAILED, "it is not wanted any more");
 	loop_source_free(w->step_timer);
