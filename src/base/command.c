@@ -627,18 +627,25 @@ static const char *hint_for(const struct command_call *call, const struct err *e
 									: info->hint;
 }
 
+/* A server may have said it, or an argument. */
+static void say(const char *what, const char *text)
+{
+	autovar(buf) clean = {0};
+
+	(void)terminal_clean(str_c(text), false, &clean);
+	(void)fprintf(stderr, "%s: %s\n", what, clean.len > 0 ? clean.data : "");
+}
+
 /* Gives the exit status of the code. */
 static int complain(const struct command_call *call, const struct err *err)
 {
 	const char *hint = hint_for(call, err);
-	autovar(buf) message = {0};
 
-	(void)terminal_clean(str_c(err->msg), false, &message); /* a server may have said it, or an argument */
-	(void)fprintf(stderr, "error: %s\n", message.len > 0 ? message.data : "");
+	say("error", err->msg);
 	if (hint[0] != '\0')
-		(void)fprintf(stderr, "hint: %s\n", hint);
+		say("hint", hint);
 	if (call->request_id != NULL)
-		(void)fprintf(stderr, "request id: %s\n", call->request_id);
+		say("request id", call->request_id);
 	bool own = call->command != NULL && call->command->error_status != 0;
 	return own ? call->command->error_status : err_info(err->code)->exit_status;
 }

@@ -61,9 +61,10 @@ static void say_why(const struct attach_end *end)
 	(void)terminal_clean(str_c(end->text), false, &text);
 	if (text.len > 0)
 		(void)fprintf(stderr, "nimbus: %s\n", text.data);
-	else if (end->code < 0 && end->signal == 0)
-		(void)fprintf(stderr, "nimbus: the command did not run (%s)\n",
-			      end->reason[0] != '\0' ? end->reason : "no reason given");
+	if (text.len > 0 || end->code >= 0 || end->signal != 0)
+		return;
+	(void)terminal_clean(str_c(end->reason), false, &text);
+	(void)fprintf(stderr, "nimbus: the command did not run (%s)\n", text.len > 0 ? text.data : "no reason given");
 }
 
 void ending_say(const struct attach_end *end, bool quiet)

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/progress.h"
+#include "base/terminal.h"
 #include "cli/attach.h"
 #include "cli/commands.h"
 #include "cli/ending.h"
@@ -60,14 +61,21 @@ AUTOVAR_DEFINE(plan)
 
 /* --- what goes in, what comes back --- */
 
+/* Names of files may be in it, and those may be anybody's. */
+static void tell_line(struct str line)
+{
+	autovar(buf) clean = {0};
+
+	(void)terminal_clean(line, false, &clean);
+	(void)fprintf(stderr, "nimbus: %.*s\n", STR_ARG(buf_str(&clean)));
+}
+
 static void tell(const struct run_options *o, const struct buf *notes)
 {
 	struct str rest = buf_str(notes);
 
-	while (!o->quiet && rest.len > 0) {
-		struct str line = str_cut(&rest, '\n');
-		(void)fprintf(stderr, "nimbus: %.*s\n", STR_ARG(line));
-	}
+	while (!o->quiet && rest.len > 0)
+		tell_line(str_cut(&rest, '\n'));
 }
 
 static int no_more_than(size_t count, const char *what, struct err *err)
@@ -354,7 +362,7 @@ static int bring_back(struct session *s, const struct plan *p, int64_t job_id, i
 
 	if (rc == 0 || status == 0)
 		return rc == 0 ? status : rc;
-	(void)fprintf(stderr, "nimbus: %s\n", err->msg);
+	tell_line(str_c(err->msg));
 	s->call->hint = NULL;
 	return status;
 }

@@ -191,8 +191,9 @@ bool session_tracker_between(const struct session_tracker *t)
 int session_winsize_decode(struct str payload, struct session_winsize *ret, struct err *err)
 {
 	struct cursor c = {.rest = payload};
-	const struct session_winsize m = {.rows = (uint16_t)take_number(&c, 2), .cols = (uint16_t)take_number(&c, 2)};
+	struct session_winsize m = {.rows = (uint16_t)take_number(&c, 2)};
 
+	m.cols = (uint16_t)take_number(&c, 2); /* after it: within one list there is no order */
 	if (c.bad || c.rest.len > 0)
 		return malformed(SESSION_WINSIZE, err);
 	*ret = m;

@@ -59,6 +59,15 @@ def test_no_server_is_exit_7_and_says_what_to_do(tmp_path):
     assert b"error: " in done.stderr and b"hint: " in done.stderr
 
 
+def test_a_file_name_cannot_steer_the_terminal(tmp_path):
+    os.mkfifo(tmp_path / "\x1b]0;title\x07")
+    done = nimbus("run", "--all", "--workspace", tmp_path, "--", "true", env={"NIMBUS_DATA_DIR": str(tmp_path),
+                  "NIMBUS_URL": "http://127.0.0.1:1", "NIMBUS_TOKEN": "x"})
+    assert done.returncode == 125
+    assert b"left out: ^[]0;title^G (a pipe)" in done.stderr, done.stderr
+    assert b"\x1b" not in done.stderr
+
+
 def test_an_unknown_variable_is_an_error_with_its_name(tmp_path):
     done = nimbus("up", "--data", tmp_path, "--port-base", "0", env={"NIMBUS_LISTNE": "127.0.0.1"})
     assert done.returncode != 0
