@@ -69,6 +69,7 @@ void http_reply_fini(struct http_reply *r)
 {
 	buf_fini(&r->body);
 	free(r->hint);
+	free(r->redirect);
 	*r = (struct http_reply){0};
 }
 
@@ -484,6 +485,8 @@ static int64_t certificate_end(const struct transfer *t)
 static void read_headers(const struct transfer *t)
 {
 	struct curl_header *h = NULL;
+	__attribute__((cleanup(curl_text_free))) char *host = NULL;
+	const char *redirect = NULL;
 	curl_off_t retry_after = 0;
 
 	if (curl_easy_header(t->easy, "Date", 0, CURLH_HEADER, -1, &h) == CURLHE_OK) {
@@ -495,6 +498,11 @@ static void read_headers(const struct transfer *t)
 	if (curl_easy_header(t->easy, "X-Request-Id", 0, CURLH_HEADER, -1, &h) == CURLHE_OK)
 		(void)snprintf(t->reply->request_id, sizeof(t->reply->request_id), "%s", h->value);
 	(void)curl_easy_getinfo(t->easy, CURLINFO_RETRY_AFTER, &retry_after);
+	if (curl_easy_getinfo(t->easy, CURLINFO_REDIRECT_URL, &redirect) == CURLE_OK && redirect != NULL &&
+	    url_host(redirect, "Location", &host, NULL) == 0) {
+		free(t->reply->redirect);
+		t->reply->redirect = xstrdup(redirect);
+	}
 	if (retry_after > 0)
 		t->reply->retry_after_ns = min_i64(retry_after, 3600) * NS_PER_S;
 }

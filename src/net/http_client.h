@@ -1,7 +1,8 @@
 /*
  * The HTTP client: the wrapper of libcurl. Two faces on one description of a call: http_client_do() blocks (workers,
- * commands; any thread), http_client_start() runs on a loop (agent, shim). http and https only, no redirects, no
- * proxy for loopback, nothing unbounded: every call has a deadline and every answer a largest size.
+ * commands; any thread), http_client_start() runs on a loop (agent, shim). http and https only, no redirects (a caller
+ * may follow one: it is in the reply), no proxy for loopback, nothing unbounded: every call has a deadline and every
+ * answer a largest size.
  * Servers of https are checked against the CA file of the variable NIMBUS_CA_BUNDLE, or else the system's.
  *
  * An answer outside 2xx is an error. Our services' {"detail", "code", "hint"} become a struct err with that code and
@@ -75,6 +76,7 @@ struct http_reply {
 	int status; /* 0: there was no answer */
 	struct buf body;
 	char *hint;		      /* what an error answer advised; or NULL */
+	char *redirect;		      /* the URL that a 3xx answer points to, http or https; or NULL */
 	int64_t retry_after_ns;	      /* 0: not said */
 	char request_id[80];	      /* the server's; may be empty */
 	int64_t date_at;	      /* its clock, Unix ns in whole seconds; 0: not said */

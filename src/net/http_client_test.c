@@ -206,6 +206,34 @@ static void an_error_answer_becomes_an_err(void **state)
 	}
 }
 
+/* Who follows it is the caller, who may have reasons not to. */
+static void a_redirect_is_told(void **state)
+{
+	static const struct {
+		const char *answer;
+		const char *end; /* of where it points to; NULL: nowhere */
+	} cases[] = {
+		{ANSWER("302 Found", "Location: https://example.com/a?b\r\n", ""), "https://example.com/a?b"},
+		{ANSWER("307 Moved", "Location: other\r\n", ""), "/some/other"},
+		{ANSWER("302 Found", "Location: file:///etc/passwd\r\n", ""), NULL},
+		{ANSWER("302 Found", "Location: http+unix://%2Frun%2Fx/\r\n", ""), NULL},
+		{ANSWER("302 Found", "", ""), NULL},
+		{ANSWER("200 OK", "", ""), NULL},
+	};
+	struct world *w = *state;
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		w->peer.answers[0] = cases[i].answer;
+		(void)!call(w, (struct http_call){.url = "/some/thing"});
+		if (cases[i].end == NULL)
+			assert_null(w->reply.redirect);
+		else
+			assert_true(str_ends_with(str_c(w->reply.redirect), str_c(cases[i].end)));
+		http_reply_fini(&w->reply);
+		peer_free(&w->peer);
+	}
+}
+
 static void nobody_listening_is_said_plainly(void **state)
 {
 	struct world *w = *state;
@@ -621,6 +649,7 @@ int main(void)
 		WORLD_TEST(a_post_carries_body_token_and_headers),
 		WORLD_TEST(a_post_without_a_body_says_so),
 		WORLD_TEST(an_error_answer_becomes_an_err),
+		WORLD_TEST(a_redirect_is_told),
 		WORLD_TEST(nobody_listening_is_said_plainly),
 		WORLD_TEST(a_silent_server_is_a_timeout),
 		WORLD_TEST(an_answer_over_its_limit_is_refused),

@@ -15,3 +15,7 @@
 int archive_unpack(int fd, struct stage *s, struct err *err) must_check;
 /* The same of bytes in memory, with a bound on what they unpack to. */
 int archive_unpack_bytes(struct str bytes, int64_t max, struct stage *s, struct err *err) must_check;
+
+enum { ARCHIVE_PACK_GONE = 1 };
+/* The stage as a tar (pax) into a socket, its root apart. ARCHIVE_PACK_GONE: nobody reads it any more. */
+int archive_pack(struct stage *s, int fd, struct err *err) must_check;

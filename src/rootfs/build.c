@@ -45,6 +45,18 @@ static void say(const struct build_opts *o, const char *step)
 		o->say(o->ctx, step);
 }
 
+/* Labels, access lists and the like: what is not in the image although a layer had it. */
+static void say_left_out(const struct build_opts *o, const struct xattrs_left_out *left_out)
+{
+	for (size_t i = 0; i < left_out->count; i++) {
+		const struct xattrs_dropped *d = &left_out->items[i];
+		autofree char *more = d->count > 1 ? xasprintf(" and %zu more", d->count - 1) : xstrdup("");
+		autofree char *text =
+			xasprintf("extended attribute '%s' of '%.200s'%s is left out", d->name, d->first, more);
+		say(o, text);
+	}
+}
+
 /* Beside the configuration, unless it says where. The caller frees. */
 static char *resolve(const struct build_opts *o, const char *path)
 {
@@ -62,6 +74,8 @@ static int put_recipe(const struct build_opts *o, struct stage *s, struct js *pa
 
 	say(o, "installing packages (this takes minutes)");
 	int rc = recipe_put(s, o->version->debootstrap, packages, err);
+	if (rc == 0)
+		rc = stage_read_xattrs(s, err);
 	if (rc < 0)
 		return rc;
 	js_write_sorted(packages, &list);
@@ -158,8 +172,9 @@ static int build_in(const struct build_opts *o, struct work *w, struct manifest 
 		rc = put_overlays(o, &s, overlays, err);
 	if (rc < 0)
 		return rc;
+	say_left_out(o, &s.left_out);
 	say(o, "packing");
-	rc = pack_image(&s, o->version->compression, w->path, image, packed, err);
+	rc = pack_image(&s, o->version->compression, image, packed, err);
 	if (rc < 0)
 		return rc;
 	autoptr(js) manifest = manifest_js(m);

@@ -14,7 +14,7 @@
 #include "base/mem.h"
 #include "net/http_client.h"
 
-enum { TRIES_MAX = 5, VALIDATOR_MAX = 200, KEY_LEN = 24, RANGE_NOT_SATISFIABLE = 416 };
+enum { TRIES_MAX = 5, VALIDATOR_MAX = 200, KEY_LEN = 24, RANGE_NOT_SATISFIABLE = 416, REDIRECTS_MAX = 8 };
 
 static const int64_t idle_ns = 30 * NS_PER_S;
 static const int64_t size_max = INT64_C(1) << 36; /* what no image reaches, and a disk may survive */
@@ -91,7 +91,68 @@ static bool may_go_on(struct download *d, struct buf *validator)
 	return true;
 }
 
-/* One call; from where the last one broke off. */
+/* --- redirects --- */
+
+static bool is_redirect(int status)
+{
+	return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
+/* "https://host": its path and query may be somebody's key. */
+static struct str origin_of(const char *url)
+{
+	const char *host = strstr(url, "://");
+
+	return (struct str){url, host != NULL ? (size_t)(host + 3 - url) + strcspn(host + 3, "/?#") : strlen(url)};
+}
+
+/* Who was asked by https does not go on in the clear. */
+static int next_hop(const struct http_reply *reply, char **url, unsigned hops, struct err *err)
+{
+	struct str to = reply->redirect != NULL ? origin_of(reply->redirect) : (struct str){0};
+
+	if (to.len == 0)
+		return err_set(err, ERR_INVALID, "%.*s answered %d without a place to go to", STR_ARG(origin_of(*url)),
+			       reply->status);
+	if (memchr(to.data, '@', to.len) != NULL)
+		return err_set(err, ERR_INVALID, "%.*s redirects to an address with a user's name",
+			       STR_ARG(origin_of(*url)));
+	if (str_starts_with(str_c(*url), STR("https:")) && !str_starts_with(to, STR("https:")))
+		return err_set(err, ERR_INVALID, "%.*s redirects to %.*s, which is not https: that is not followed",
+			       STR_ARG(origin_of(*url)), STR_ARG(to));
+	if (hops == REDIRECTS_MAX)
+		return err_set(err, ERR_INVALID, "more than %d redirects, the last to %.*s", REDIRECTS_MAX,
+			       STR_ARG(to));
+	free(*url);
+	*url = xstrdup(reply->redirect);
+	return 0;
+}
+
+/* Always from the first address on: what a mirror or a release's host redirects to is good for a while only. */
+static int call_and_follow(struct download *d, struct http_client *client, struct http_call *call, struct err *err)
+{
+	autofree char *url = xstrdup(d->o->url);
+
+	for (unsigned hops = 0;; hops++) {
+		http_reply_fini(&d->reply);
+		*err = (struct err){0};
+		call->url = url;
+		int rc = http_client_do(client, call, &d->reply, err);
+		if (!is_redirect(d->reply.status)) {
+			if (rc < 0 && hops > 0 && d->reply.status != 0)
+				return err_set(err, (enum err_code) - rc, "%.*s answered %d, to where %s redirects",
+					       STR_ARG(origin_of(url)), d->reply.status, d->o->url);
+			return rc;
+		}
+		rc = next_hop(&d->reply, &url, hops, err);
+		if (rc < 0)
+			return rc;
+	}
+}
+
+/* --- one try --- */
+
+/* From where the last one broke off. */
 static int try_once(struct download *d, struct http_client *client, struct err *err)
 {
 	autovar(buf) validator = {0};
@@ -108,18 +169,16 @@ static int try_once(struct download *d, struct http_client *client, struct err *
 		headers[count++] = range;
 		headers[count++] = condition;
 	}
-	http_reply_fini(&d->reply);
-	int rc = http_client_do(client,
-				&(struct http_call){
-					.url = d->o->url,
-					.headers = headers,
-					.header_count = count,
-					.timeout_ns = INT64_MAX,
-					.idle_ns = idle_ns,
-					.take = take,
-					.stream_ctx = d,
-				},
-				&d->reply, err);
+	int rc = call_and_follow(d, client,
+				 &(struct http_call){
+					 .headers = headers,
+					 .header_count = count,
+					 .timeout_ns = INT64_MAX,
+					 .idle_ns = idle_ns,
+					 .take = take,
+					 .stream_ctx = d,
+				 },
+				 err);
 	if (d->err.code != 0)
 		return err_set(err, (enum err_code)d->err.code, "%s", d->err.msg);
 	/* A body without a byte. */

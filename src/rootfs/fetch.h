@@ -1,6 +1,7 @@
 /*
  * Downloading a base: streamed to a file, gone on with where it broke off (Range and If-Range, so that the two halves
- * are of one file), checked by size and digest. What is complete and has a known digest is not loaded again.
+ * are of one file), checked by size and digest. What is complete and has a known digest is not loaded again. Redirects
+ * are followed, a few, and never from https to http.
  */
 #pragma once
 

@@ -13,10 +13,11 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "rootfs/archive.h"
+#include "rootfs/ext4_xattrs.h"
 #include "rootfs/owners.h"
 #include "rootfs/tool.h"
 
-enum { EXT4_MAGIC_AT = 1080, HEAD_SIZE = EXT4_MAGIC_AT + 2, LINK_MAX_SIZE = 4096 };
+enum { SQUASHFS_XATTRS_AT = 56, EXT4_MAGIC_AT = 1080, HEAD_SIZE = EXT4_MAGIC_AT + 2, LINK_MAX_SIZE = 4096 };
 
 static const int64_t tool_timeout_ns = 3600 * NS_PER_S;
 
@@ -38,6 +39,15 @@ static void hash_head(struct crypto_hash *hash, const char *path, mode_t mode, i
 	crypto_hash_update(hash, (struct str){head, strlen(head) + 1});
 }
 
+static int read_xattrs(struct stage *s, const char *path, mode_t mode, int fd, struct xattrs *ret, struct err *err)
+{
+	struct xattrs_reader reader = stage_xattrs_reader(s, path, mode);
+	int rc = xattrs_read_fd(&reader, fd, err);
+
+	*ret = xattrs_finish(&reader);
+	return rc;
+}
+
 static int copy_file(struct stage *s, const FTSENT *entry, const char *path, struct crypto_hash *hash, struct layer *l,
 		     struct err *err)
 {
@@ -48,14 +58,17 @@ static int copy_file(struct stage *s, const FTSENT *entry, const char *path, str
 
 	if (from < 0)
 		return err_sys(err, "open '%s'", entry->fts_path);
-	mode_t mode = entry->fts_statp->st_mode;
-	int rc = stage_put(s, &(struct stage_entry){.path = path, .mode = mode}, &to, err);
+	struct stage_entry e = {.path = path, .mode = entry->fts_statp->st_mode};
+	int rc = read_xattrs(s, path, e.mode, from, &e.xattrs, err);
+	if (rc == 0)
+		rc = stage_put(s, &e, &to, err);
 	if (rc == 0)
 		rc = file_copy_fd(from, to, &digest, &size, err);
 	if (rc < 0)
 		return rc;
-	hash_head(hash, path, mode, size);
+	hash_head(hash, path, e.mode, size);
 	crypto_hash_update(hash, buf_str(&digest));
+	xattrs_hash(&e.xattrs, hash);
 	l->size += size;
 	return 0;
 }
@@ -74,21 +87,39 @@ static int copy_link(struct stage *s, const FTSENT *entry, const char *path, str
 	return stage_put(s, &(struct stage_entry){.path = path, .mode = S_IFLNK | 0777, .target = target}, &none, err);
 }
 
+/* Also of what is no folder, which the stage refuses by name. */
+static int copy_folder(struct stage *s, const FTSENT *entry, const char *path, struct crypto_hash *hash,
+		       struct err *err)
+{
+	struct stage_entry e = {.path = path, .mode = entry->fts_statp->st_mode};
+	int none = -1;
+	int rc = 0;
+
+	if (S_ISDIR(e.mode)) {
+		autoclose from = open(entry->fts_accpath, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (from < 0)
+			return err_sys(err, "open '%s'", entry->fts_path);
+		rc = read_xattrs(s, path, e.mode, from, &e.xattrs, err);
+	}
+	if (rc < 0)
+		return rc;
+	hash_head(hash, path, e.mode, 0);
+	xattrs_hash(&e.xattrs, hash);
+	return stage_put(s, &e, &none, err);
+}
+
 static int copy_entry(struct stage *s, const FTSENT *entry, size_t root_len, struct crypto_hash *hash, struct layer *l,
 		      struct err *err)
 {
 	const char *path = entry->fts_level == 0 ? "." : entry->fts_path + root_len + 1;
 	mode_t mode = entry->fts_statp->st_mode;
-	int fd = -1;
 
 	if (S_ISREG(mode))
 		return copy_file(s, entry, path, hash, l, err);
 	if (S_ISLNK(mode))
 		return copy_link(s, entry, path, hash, err);
-	if (entry->fts_level > 0 || l->type == NULL) {
-		hash_head(hash, path, mode, 0);
-		return stage_put(s, &(struct stage_entry){.path = path, .mode = mode}, &fd, err);
-	}
+	if (entry->fts_level > 0 || l->type == NULL)
+		return copy_folder(s, entry, path, hash, err);
 	return 0; /* the root of an overlay says nothing about the root of the image */
 }
 
@@ -150,22 +181,50 @@ static int check_debugfs(const struct buf *said, struct err *err)
 	return 0;
 }
 
-static int own_ext4(struct stage *s, const char *path, struct err *err)
+/* One debugfs for all of the commands. */
+static int ask_debugfs(const struct stage *s, const char *image, const struct buf *commands, struct buf *said,
+		       struct err *err)
+{
+	autofree char *file = xasprintf("%s.commands", s->path);
+	const char *const argv[] = {"debugfs", "-f", file, image, NULL};
+	const struct tool_call call = {.argv = argv, .package = "e2fsprogs", .timeout_ns = tool_timeout_ns};
+
+	if (commands->len == 0)
+		return 0;
+	int rc = file_write_atomic(AT_FDCWD, file, buf_str(commands), 0600, err);
+	return rc == 0 ? tool_run(&call, said, err) : rc;
+}
+
+static int read_ext4_xattrs(struct stage *s, const char *image, struct str listing, struct err *err)
+{
+	autovar(ext4_xattrs) x = {0};
+	autovar(buf) names_asked = {0};
+	autovar(buf) names = {0};
+	autovar(buf) values_asked = {0};
+	autovar(buf) values = {0};
+
+	ext4_xattrs_ask_names(&x, listing, &names_asked);
+	int rc = ask_debugfs(s, image, &names_asked, &names, err);
+	if (rc == 0)
+		rc = ext4_xattrs_take_names(&x, s, buf_str(&names), &values_asked, err);
+	if (rc == 0)
+		rc = ask_debugfs(s, image, &values_asked, &values, err);
+	return rc == 0 ? ext4_xattrs_take_values(&x, s, buf_str(&values), err) : rc;
+}
+
+/* What the files that are laid out do not show: whose they are, how they may be used, what is attached to them. */
+static int own_ext4(struct stage *s, const char *image, struct err *err)
 {
 	autovar(buf) commands = {0};
 	autovar(buf) listing = {0};
-	autofree char *file = xasprintf("%s.commands", s->path);
-	const char *const argv[] = {"debugfs", "-f", file, path, NULL};
 
 	int rc = owners_ask_ext4(s, &commands, err);
 	if (rc == 0)
-		rc = file_write_atomic(AT_FDCWD, file, buf_str(&commands), 0600, err);
-	if (rc == 0)
-		rc = tool_run(&(struct tool_call){.argv = argv, .package = "e2fsprogs", .timeout_ns = tool_timeout_ns},
-			      &listing, err);
-	if (rc == 0)
-		owners_take_ext4(s, buf_str(&listing));
-	return rc;
+		rc = ask_debugfs(s, image, &commands, &listing, err);
+	if (rc < 0)
+		return rc;
+	owners_take_ext4(s, buf_str(&listing));
+	return read_ext4_xattrs(s, image, buf_str(&listing), err);
 }
 
 /* debugfs reads the image itself: nothing is mounted. */
@@ -184,21 +243,37 @@ static int put_ext4(struct stage *s, const char *path, struct err *err)
 	return rc == 0 ? own_ext4(s, path, err) : rc;
 }
 
-static int put_squashfs(struct stage *s, const char *path, struct err *err)
+/* Of the super block: where the table of attributes begins; all ones: there is none. */
+static bool squashfs_has_xattrs(const unsigned char head[static HEAD_SIZE])
 {
-	const char *const argv[] = {"unsquashfs", "-no-progress", "-no-xattrs", "-force", "-dest", s->path, path, NULL};
+	for (size_t i = 0; i < 8; i++)
+		if (head[SQUASHFS_XATTRS_AT + i] != 0xff)
+			return true;
+	return false;
+}
 
+/* No program tells what the attributes of a squashfs are: they are read off the files that it lays out. */
+static int put_squashfs(struct stage *s, const char *path, bool xattrs, struct err *err)
+{
+	const char *const argv[] = {
+		"unsquashfs", "-no-progress", xattrs ? "-xattrs" : "-no-xattrs", "-force", "-dest", s->path, path,
+		NULL};
 	const char *const list_argv[] = {"unsquashfs", "-lln", path, NULL};
 	struct tool_call call = {.argv = argv, .package = "squashfs-tools", .timeout_ns = tool_timeout_ns};
 	autovar(buf) listing = {0};
 
+	if (xattrs && geteuid() != 0)
+		return err_set(
+			err, ERR_FORBIDDEN,
+			"this squashfs has extended attributes, which only root can read: build as root, or from "
+			"a tar or ext4 image of the same");
 	int rc = tool_run(&call, NULL, err);
 	call.argv = list_argv;
 	if (rc == 0)
 		rc = tool_run(&call, &listing, err);
 	if (rc == 0)
 		owners_take_squashfs(s, buf_str(&listing));
-	return rc;
+	return rc == 0 && xattrs ? stage_read_xattrs(s, err) : rc;
 }
 
 static const char *kind_of(const unsigned char head[static HEAD_SIZE])
@@ -225,7 +300,8 @@ static int put_file(struct stage *s, const char *path, int fd, bool is_base, str
 		return lseek(fd, 0, SEEK_SET) == 0 ? archive_unpack(fd, s, err) : err_sys(err, "read '%s'", path);
 	if (!is_base)
 		return err_set(err, ERR_INVALID, "an overlay is a folder or a tar, not %s", l->type);
-	return strcmp(l->type, "ext4") == 0 ? put_ext4(s, full, err) : put_squashfs(s, full, err);
+	return strcmp(l->type, "ext4") == 0 ? put_ext4(s, full, err)
+					    : put_squashfs(s, full, squashfs_has_xattrs(head), err);
 }
 
 int layer_put(struct stage *s, const char *path, bool is_base, struct layer *ret, struct err *err)

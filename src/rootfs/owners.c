@@ -72,15 +72,15 @@ static bool number(struct str text, uint32_t *ret)
 }
 
 /* "/INODE/MODE/UID/GID/NAME/SIZE/" of a folder. */
-static void take_ext4_line(struct stage *s, struct str folder, struct str line)
+static void each_ext4_line(struct str folder, struct str line, void (*visit)(void *ctx, const struct ext4_entry *e),
+			   void *ctx)
 {
-	struct stage_entry e = {0};
+	struct ext4_entry e = {0};
 	struct str rest = line;
 
 	(void)str_cut(&rest, '/');
-	(void)str_cut(&rest, '/');
-	if (!octal(str_cut(&rest, '/'), &e.mode) || !number(str_cut(&rest, '/'), &e.uid) ||
-	    !number(str_cut(&rest, '/'), &e.gid))
+	if (!number(str_cut(&rest, '/'), &e.inode) || !octal(str_cut(&rest, '/'), &e.mode) ||
+	    !number(str_cut(&rest, '/'), &e.uid) || !number(str_cut(&rest, '/'), &e.gid))
 		return;
 	struct str name = str_cut(&rest, '/');
 	bool root = folder.len == 1 && str_eq(name, STR("."));
@@ -88,10 +88,10 @@ static void take_ext4_line(struct stage *s, struct str folder, struct str line)
 		return;
 	autofree char *path = xasprintf("%.*s/%.*s", STR_ARG(folder), STR_ARG(name));
 	e.path = path + strspn(path, "/");
-	stage_own(s, &e);
+	visit(ctx, &e);
 }
 
-void owners_take_ext4(struct stage *s, struct str listing)
+void owners_each_ext4(struct str listing, void (*visit)(void *ctx, const struct ext4_entry *e), void *ctx)
 {
 	struct str folder = {NULL, 0};
 
@@ -102,9 +102,19 @@ void owners_take_ext4(struct stage *s, struct str listing)
 			folder.data += strlen(EXT4_PROMPT);
 			folder.len -= strlen(EXT4_PROMPT) + 1;
 		} else if (folder.len > 0 && str_starts_with(line, STR("/"))) {
-			take_ext4_line(s, folder, line);
+			each_ext4_line(folder, line, visit, ctx);
 		}
 	}
+}
+
+static void own_ext4(void *ctx, const struct ext4_entry *e)
+{
+	stage_own(ctx, &(struct stage_entry){.path = e->path, .mode = e->mode, .uid = e->uid, .gid = e->gid});
+}
+
+void owners_take_ext4(struct stage *s, struct str listing)
+{
+	owners_each_ext4(listing, own_ext4, s);
 }
 
 /* --- squashfs --- */

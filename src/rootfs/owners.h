@@ -13,7 +13,14 @@
 
 /* For debugfs -f: one `ls -p` for each folder of the stage. */
 int owners_ask_ext4(const struct stage *s, struct buf *commands, struct err *err) must_check;
-/* What it answers to those. */
+/* What it answers to those, entry by entry; the root is ".". */
+struct ext4_entry {
+	uint32_t inode;
+	mode_t mode; /* with the type */
+	uint32_t uid, gid;
+	const char *path;
+};
+void owners_each_ext4(struct str listing, void (*visit)(void *ctx, const struct ext4_entry *e), void *ctx);
 void owners_take_ext4(struct stage *s, struct str listing);
 /* Of unsquashfs -lln, whose paths begin with `squashfs-root`. */
 void owners_take_squashfs(struct stage *s, struct str listing);

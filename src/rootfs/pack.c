@@ -9,33 +9,74 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "rootfs/archive.h"
 #include "rootfs/tool.h"
 
 enum { ARGS_MAX = 32 };
 
 static const int64_t pack_timeout_ns = 7200 * NS_PER_S;
 
-/* SOURCE_DATE_EPOCH is not in its environment: beside the time options it would refuse to run. */
-static int make_squashfs(const struct stage *s, const char *compression, const char *list, const char *out,
-			 struct err *err)
+static int feed(void *ctx, int fd, struct err *err)
 {
-	char mode[16], uid[16], gid[16];
-	const char *argv[ARGS_MAX] = {
-		"mksquashfs", s->path, out,	     "-noappend", "-no-xattrs", "-mkfs-time", "0",
-		"-all-time",  "0",     "-root-mode", mode,	  "-root-uid",	uid,	      "-root-gid",
-		gid,	      "-pf",   list,	     "-comp",	  compression,	"-quiet",     "-no-progress",
-	};
+	int rc = archive_pack(ctx, fd, err);
+
+	return rc == ARCHIVE_PACK_GONE ? TOOL_GONE : rc;
+}
+
+/* Of an archive's root it takes its own user, whatever -root-uid says (4.5.1): so it runs as the one that counts. */
+static size_t become(const struct stage *s, char map_user[static 32], char map_group[static 32], const char **argv)
+{
 	size_t count = 0;
 
+	if (s->root_uid == geteuid() && s->root_gid == getegid())
+		return 0;
+	(void)snprintf(map_user, 32, "--map-user=%u", s->root_uid);
+	(void)snprintf(map_group, 32, "--map-group=%u", s->root_gid);
+	argv[count++] = "unshare";
+	argv[count++] = "--user";
+	argv[count++] = map_user;
+	argv[count++] = map_group;
+	return count;
+}
+
+/*
+ * It reads a tar, since that has the owners and attributes that the stage keeps beside the files: nobody needs to be
+ * root. SOURCE_DATE_EPOCH is not in its environment: beside the time options it would refuse to run.
+ */
+static int make_squashfs(struct stage *s, const char *compression, const char *out, struct err *err)
+{
+	char mode[16], map_user[32], map_group[32];
+	const char *const words[] = {"mksquashfs",
+				     "-",
+				     out,
+				     "-tar",
+				     "-noappend",
+				     "-xattrs",
+				     "-mkfs-time",
+				     "0",
+				     "-all-time",
+				     "0",
+				     "-root-mode",
+				     mode,
+				     "-comp",
+				     compression,
+				     "-quiet",
+				     "-no-progress",
+				     strcmp(compression, "lz4") == 0 ? "-Xhc" : NULL};
+	const char *argv[ARGS_MAX] = {NULL};
+
 	(void)snprintf(mode, sizeof(mode), "%o", (unsigned)s->root_mode);
-	(void)snprintf(uid, sizeof(uid), "%u", s->root_uid);
-	(void)snprintf(gid, sizeof(gid), "%u", s->root_gid);
-	while (argv[count] != NULL)
-		count++;
-	if (strcmp(compression, "lz4") == 0)
-		argv[count++] = "-Xhc";
-	return tool_run(&(struct tool_call){.argv = argv, .package = "squashfs-tools", .timeout_ns = pack_timeout_ns},
-			NULL, err);
+	size_t count = become(s, map_user, map_group, argv);
+	memcpy(argv + count, words, sizeof(words));
+	int rc = tool_run(&(struct tool_call){.argv = argv,
+					      .package = count > 0 ? "util-linux squashfs-tools" : "squashfs-tools",
+					      .timeout_ns = pack_timeout_ns,
+					      .feed = feed,
+					      .feed_ctx = s},
+			  NULL, err);
+	return rc < 0 && count > 0 ? err_wrap(err, "pack as user %u, which is not you (needs user namespaces, or root)",
+					      s->root_uid)
+				   : rc;
 }
 
 static int finish(const char *out, struct packed *ret, struct err *err)
@@ -55,18 +96,11 @@ static int finish(const char *out, struct packed *ret, struct err *err)
 	return rc;
 }
 
-int pack_image(struct stage *s, const char *compression, const char *work, const char *out, struct packed *ret,
-	       struct err *err)
+int pack_image(struct stage *s, const char *compression, const char *out, struct packed *ret, struct err *err)
 {
-	autovar(buf) owners = {0};
-	autofree char *list = xasprintf("%s/owners", work);
 	struct packed packed = {0};
 
-	int rc = stage_describe(s, &owners, err);
-	if (rc == 0)
-		rc = file_write_atomic(AT_FDCWD, list, buf_str(&owners), 0600, err);
-	if (rc == 0)
-		rc = make_squashfs(s, compression, list, out, err);
+	int rc = make_squashfs(s, compression, out, err);
 	if (rc == 0)
 		rc = finish(out, &packed, err);
 	if (rc == 0)

@@ -11,7 +11,7 @@
 #include "vm/verity.h"
 
 /* Changed with anything that makes another image of the same tree. */
-#define PACK_FLAGS "-noappend -no-xattrs -mkfs-time 0 -all-time 0"
+#define PACK_FLAGS "-tar -noappend -mkfs-time 0 -all-time 0"
 
 struct packed {
 	struct verity verity;
@@ -19,8 +19,8 @@ struct packed {
 	int64_t size;
 };
 
-/* `out` must not be there; `work` is a folder for a list that mksquashfs reads. */
-int pack_image(struct stage *s, const char *compression, const char *work, const char *out, struct packed *ret,
-	       struct err *err) must_check;
+/* `out` must not be there. */
+int pack_image(struct stage *s, const char *compression, const char *out, struct packed *ret, struct err *err)
+	must_check;
 /* The first word of its version that begins with a digit; "unknown". The caller frees. */
 char *pack_tool_version(const char *program, const char *flag) must_check;

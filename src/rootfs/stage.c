@@ -17,7 +17,7 @@ enum { PATH_LEN_MAX = 3000, PERMISSIONS = 07777 };
 
 int stage_init(struct stage *s, const char *path, struct err *err)
 {
-	*s = (struct stage){.root_fd = -1, .path = xstrdup(path), .root_mode = 0755};
+	*s = (struct stage){.root_fd = -1, .path = xstrdup(path), .root_mode = 0755, .arena = arena_new()};
 	if (mkdir(path, 0755) != 0)
 		return err_sys(err, "make the folder %s", path);
 	return dir_open(path, &s->root_fd, err);
@@ -27,6 +27,8 @@ void stage_fini(struct stage *s)
 {
 	free(s->path);
 	free(s->owners);
+	arena_free(s->arena);
+	xattrs_left_out_fini(&s->left_out);
 	if (s->path != NULL)
 		fd_close(&s->root_fd);
 	*s = (struct stage){.root_fd = -1};
@@ -111,6 +113,7 @@ static void remember(struct stage *s, const struct stat *st, const struct stage_
 		.mode = e->mode & PERMISSIONS,
 		.uid = e->uid,
 		.gid = e->gid,
+		.xattrs = e->xattrs,
 		.order = s->owner_count,
 	};
 	s->owner_count++;
@@ -127,7 +130,7 @@ static int compare_owners(const void *a, const void *b)
 }
 
 /* The last of its inode; NULL for what another program laid there. */
-static const struct stage_owner *find_owner(struct stage *s, ino_t inode)
+static struct stage_owner *find_owner(struct stage *s, ino_t inode)
 {
 	size_t low = 0, high = s->owner_count;
 
@@ -291,22 +294,11 @@ void stage_own(struct stage *s, const struct stage_entry *e)
 		remember(s, &st, e);
 }
 
-/* --- what there is at the end --- */
+/* --- what there is in the end --- */
 
 static int by_name(const FTSENT **a, const FTSENT **b)
 {
 	return strcmp((*a)->fts_name, (*b)->fts_name);
-}
-
-static void put_quoted(struct buf *out, const char *path)
-{
-	buf_putc(out, '"');
-	for (; *path != '\0'; path++) {
-		if (*path == '"' || *path == '\\')
-			buf_putc(out, '\\');
-		buf_putc(out, *path);
-	}
-	buf_putc(out, '"');
 }
 
 /* What is not remembered keeps its mode, and its owner where this process may give files away. */
@@ -324,36 +316,30 @@ static struct stage_owner owner_of(struct stage *s, const struct stat *st)
 	};
 }
 
-static int describe(struct stage *s, const FTSENT *entry, struct buf *out, struct err *err)
-{
-	const struct stat *st = entry->fts_statp;
-	const char *path = entry->fts_path + strlen(s->path) + 1;
-
-	if (!S_ISDIR(st->st_mode) && !S_ISREG(st->st_mode) && !S_ISLNK(st->st_mode))
-		return unlink(entry->fts_accpath) == 0 ? 0 : err_sys(err, "remove the device '%.200s'", path);
-	struct stage_owner o = owner_of(s, st);
-	if (o.uid == st->st_uid && o.gid == st->st_gid &&
-	    (S_ISLNK(st->st_mode) || o.mode == (st->st_mode & PERMISSIONS)))
-		return 0;
-	int rc = stage_check_path(path, err);
-	if (rc < 0)
-		return rc;
-	put_quoted(out, path);
-	buf_printf(out, " m %o %u %u\n", (unsigned)o.mode, o.uid, o.gid);
-	return 0;
-}
-
 static void tree_close(FTS **tree)
 {
 	if (*tree != NULL)
 		(void)fts_close(*tree);
 }
 
-int stage_describe(struct stage *s, struct buf *out, struct err *err)
+static int visit_one(struct stage *s, const FTSENT *entry,
+		     int (*visit)(void *ctx, const struct stage_item *item, struct err *err), void *ctx,
+		     struct err *err)
+{
+	const struct stat *st = entry->fts_statp;
+	const char *path = entry->fts_path + strlen(s->path) + 1;
+
+	if (!S_ISDIR(st->st_mode) && !S_ISREG(st->st_mode) && !S_ISLNK(st->st_mode))
+		return 0;
+	int rc = stage_check_path(path, err);
+	return rc < 0 ? rc : visit(ctx, &(struct stage_item){path, st, owner_of(s, st)}, err);
+}
+
+int stage_each(struct stage *s, int (*visit)(void *ctx, const struct stage_item *item, struct err *err), void *ctx,
+	       struct err *err)
 {
 	char *const roots[] = {s->path, NULL};
 	__attribute__((cleanup(tree_close))) FTS *tree = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, by_name);
-	int rc = 0;
 
 	if (tree == NULL)
 		return err_sys(err, "read %s", s->path);
@@ -366,8 +352,74 @@ int stage_describe(struct stage *s, struct buf *out, struct err *err)
 			return err_set(err, ERR_IO, "read %s: %s", entry->fts_path, strerror(entry->fts_errno));
 		if (entry->fts_info == FTS_DP || entry->fts_level == 0)
 			continue;
-		rc = describe(s, entry, out, err);
-		if (rc < 0)
+		int rc = visit_one(s, entry, visit, ctx, err);
+		if (rc != 0)
 			return rc;
 	}
+}
+
+int stage_open(const struct stage *s, const char *path, int *ret_fd, struct err *err)
+{
+	int fd = open_within(s->root_fd, path, O_RDONLY | O_NOFOLLOW);
+
+	/* Its mode is remembered, so what lies on the disk need not be the same. */
+	if (fd < 0 && errno == EACCES && fchmodat(s->root_fd, path, S_IRUSR | S_IXUSR, 0) == 0)
+		fd = open_within(s->root_fd, path, O_RDONLY | O_NOFOLLOW);
+	if (fd < 0)
+		return err_sys(err, "read '%.200s'", path);
+	*ret_fd = fd;
+	return 0;
+}
+
+/* --- extended attributes --- */
+
+struct xattrs_reader stage_xattrs_reader(struct stage *s, const char *path, mode_t mode)
+{
+	return (struct xattrs_reader){
+		.path = path, .mode = mode, .arena = s->arena, .left_out = &s->left_out, .used = &s->xattr_bytes};
+}
+
+static void set_xattrs(struct stage *s, const struct stat *st, const struct xattrs *x)
+{
+	struct stage_owner *known = find_owner(s, st->st_ino);
+
+	if (known != NULL) {
+		known->xattrs = *x;
+		return;
+	}
+	struct stage_owner o = owner_of(s, st);
+	remember(s, st, &(struct stage_entry){.mode = o.mode, .uid = o.uid, .gid = o.gid, .xattrs = *x});
+}
+
+void stage_set_xattrs(struct stage *s, const char *path, const struct xattrs *x)
+{
+	struct stat st;
+
+	if (x->count == 0 || stage_check_path(path, NULL) < 0)
+		return;
+	autoclose fd = open_within(s->root_fd, path, O_PATH | O_NOFOLLOW);
+	if (fd >= 0 && fstat(fd, &st) == 0)
+		set_xattrs(s, &st, x);
+}
+
+static int read_xattrs(void *ctx, const struct stage_item *item, struct err *err)
+{
+	struct stage *s = ctx;
+	struct xattrs_reader reader = stage_xattrs_reader(s, item->path, item->st->st_mode);
+	autoclose fd = -1;
+
+	if (S_ISLNK(item->st->st_mode)) /* has none that are kept */
+		return 0;
+	int rc = stage_open(s, item->path, &fd, err);
+	if (rc == 0)
+		rc = xattrs_read_fd(&reader, fd, err);
+	struct xattrs x = xattrs_finish(&reader);
+	if (rc == 0 && x.count > 0)
+		set_xattrs(s, item->st, &x);
+	return rc;
+}
+
+int stage_read_xattrs(struct stage *s, struct err *err)
+{
+	return stage_each(s, read_xattrs, s, err);
 }

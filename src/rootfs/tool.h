@@ -11,7 +11,7 @@
 #include "base/compiler.h"
 #include "base/err.h"
 
-enum { TOOL_ENV_MAX = 8 };
+enum { TOOL_ENV_MAX = 8, TOOL_GONE = 1 };
 
 struct tool_call {
 	const char *const *argv; /* NULL-terminated; argv[0] is looked up in PATH and the usual folders for root */
@@ -19,6 +19,9 @@ struct tool_call {
 	const char *const *env;	 /* NULL-terminated, besides PATH and LC_ALL; or NULL */
 	const char *package;	 /* where Debian has it, for the error */
 	int64_t timeout_ns;
+	/* Writes what it reads on its standard input to the socket `fd`; or NULL. TOOL_GONE: it has stopped reading. */
+	int (*feed)(void *ctx, int fd, struct err *err);
+	void *feed_ctx;
 };
 
 /* Appends its output (both streams) to `out`, which may be NULL. ERR_UNAVAILABLE: there is no such program. */

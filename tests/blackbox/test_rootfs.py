@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import tarfile
 import threading
@@ -23,10 +24,10 @@ pytestmark = [
 ]
 
 
-def rootfs(folder, *words, status=0):
+def rootfs(folder, *words, status=0, env=None):
     clean = {k: v for k, v in os.environ.items() if not k.startswith("NIMBUS_")}
-    done = subprocess.run([NIMBUS, "rootfs", *words], cwd=folder, env={**clean, "SOURCE_DATE_EPOCH": "1"}, text=True,
-                          stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
+    done = subprocess.run([NIMBUS, "rootfs", *words], cwd=folder, env={**clean, "SOURCE_DATE_EPOCH": "1", **(env or {})},
+                          text=True, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False)
     assert done.returncode == status, done
     return done
 
@@ -112,7 +113,9 @@ def test_every_kind_of_base(tmp_path):
     assert [b["base"]["type"] for b in built] == list(kinds.values())
     # What packed the tar does not count: the same files, the same image.
     assert len({b["sha256"] for b in built[:3]}) == 1
-    assert "-rwsr-xr-x 1000/5" in listing(tmp_path, "v0"), "owners of a tar are kept, whoever builds"
+    shown = listing(tmp_path, "v0")
+    assert "-rwsr-xr-x 1000/5" in shown, "owners of a tar are kept, whoever builds"
+    assert shown.splitlines()[0].startswith("drwxr-xr-x 1000/5"), "of its root too"
     # An image of an image is the same image: nothing is lost on the way, root or not.
     configure(tmp_path, {"name": "again", "base_path": "out/v0.squashfs"})
     again, = rows(tmp_path, "build")
@@ -168,6 +171,79 @@ def test_what_is_wrong_is_said(tmp_path):
     assert "no rootfs 'a'" in rootfs(tmp_path, "activate", "a", status=3).stderr
 
 
+CAPABILITY = bytes.fromhex("0100000200200000" + "00" * 12)  # cap_net_raw+ep, as capabilities(7) has it
+
+
+def attributes(folder, name):
+    """Of every file and folder of a built image, as the kernel would give them in a VM."""
+    place = folder / f"unpacked-{name}"
+    subprocess.run(["unsquashfs", "-quiet", "-no-progress", "-xattrs", "-dest", place, f"out/{name}.squashfs"],
+                   cwd=folder, check=True, capture_output=True)
+    found = {}
+    for path in [place, *place.rglob("*")]:
+        for attribute in os.listxattr(path, follow_symlinks=False):
+            found[str(path.relative_to(place)), attribute] = os.getxattr(path, attribute, follow_symlinks=False)
+    return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files capabilities")
+def test_extended_attributes_are_kept(tmp_path):
+    make_tree(tmp_path)
+    ping = tmp_path / "base/bin/ping"
+    ping.write_bytes(b"ping")
+    try:
+        os.setxattr(ping, "security.capability", CAPABILITY)
+        os.setxattr(ping, "user.z", b"\0last\n")
+        os.setxattr(ping, "user.a", b"first")
+        os.setxattr(ping, "trusted.note", b"this machine's")
+        os.setxattr(tmp_path / "base/etc", "user.origin", b"base")
+        os.setxattr(tmp_path / "one/etc/motd", "user.origin", b"one")
+    except OSError as error:
+        pytest.skip(f"no attributes here: {error}")
+    os.link(ping, tmp_path / "base/bin/ping6")
+    subprocess.run("tar --xattrs --xattrs-include='*' -C base -cf base.tar . && tar -C base --format=pax -cf no.tar . &&"
+                   "mke2fs -q -t ext4 -d base base.ext4 8M && mksquashfs base base.sq -quiet -no-progress",
+                   shell=True, cwd=tmp_path, check=True, capture_output=True)
+    kinds = ["base", "base.tar", "base.ext4", "base.sq"]
+    configure(tmp_path, *({"name": f"v{n}", "base_path": kind, "overlay_dir": "one"} for n, kind in enumerate(kinds)),
+              {"name": "no", "base_path": "no.tar"})
+    done = rootfs(tmp_path, "build", "--json")
+    kept = {(f"bin/{name}", key): value for name in ("ping", "ping6") for key, value in {
+        "security.capability": CAPABILITY, "user.a": b"first", "user.z": b"\0last\n"}.items()}
+    for n in range(4):
+        # The overlay names the folder etc too, so its attributes count.
+        assert attributes(tmp_path, f"v{n}") == {**kept, ("etc/motd", "user.origin"): b"one"}, kinds[n]
+        assert f"v{n}: extended attribute 'trusted.note' of 'bin/ping" in done.stderr
+    assert attributes(tmp_path, "no") == {}
+    # The same once more is the same; without root too, where a base needs none.
+    first = [b["sha256"] for b in json.loads(done.stdout)]
+    shutil.rmtree(tmp_path / "out")
+    assert [b["sha256"] for b in rows(tmp_path, "build")] == first
+    for path in [tmp_path, *tmp_path.parents][:3]:
+        path.chmod(0o755)
+    (tmp_path / "user").mkdir()
+    os.chown(tmp_path / "user", 65534, 65534)
+    base = [f"--config={tmp_path}/rootfs.yaml", f"--output-dir={tmp_path}/user/out"]
+    as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", NIMBUS, "rootfs", "build", *base]
+    for version, digest in ("v1", first[1]), ("v2", first[2]):
+        subprocess.run([*as_user, "--version", version], cwd="/", check=True, capture_output=True)
+        assert os.readlink(tmp_path / f"user/out/{version}.squashfs").startswith(digest)
+    done = subprocess.run([*as_user, "--version=v3"], cwd="/", check=False, capture_output=True, text=True)
+    assert done.returncode == 4 and "which only root can read" in done.stderr
+
+
+def test_damaged_attributes_are_refused_by_name(tmp_path):
+    make_tree(tmp_path)
+    for value, said in (b"\1\0\0\2", "damaged"), (b"\1\0\0\3" + b"\0" * 16 + b"\x39\5\0\0", "uid 1337"):
+        with tarfile.open(tmp_path / "evil.tar", "w", format=tarfile.PAX_FORMAT, encoding="latin1") as tar:
+            info = tarfile.TarInfo("bin/ping")
+            info.pax_headers = {"SCHILY.xattr.security.capability": value.decode("latin1")}
+            tar.addfile(info)
+        configure(tmp_path, {"name": "a", "base_path": "evil.tar"})
+        done = rootfs(tmp_path, "build", status=2)
+        assert "'bin/ping'" in done.stderr and said in done.stderr
+
+
 class Files(http.server.BaseHTTPRequestHandler):
     """Serves one file with ranges; each answer ends after `cut` bytes."""
 
@@ -176,8 +252,16 @@ class Files(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         web = self.server
+        if self.path in web.redirects:
+            web.hops.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", web.redirects[self.path])
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"moved")
+            return
         web.ranges.append(self.headers.get("Range"))
-        if self.path != "/base.tar":
+        if self.path.split("?")[0] != "/base.tar":
             self.send_error(404)
             return
         start = 0
@@ -201,7 +285,7 @@ def web(tmp_path):
     subprocess.run(["tar", "-C", "base", "-cf", "base.tar", "."], cwd=tmp_path, check=True)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
     server.body = (tmp_path / "base.tar").read_bytes()
-    server.etag, server.cut, server.ranges = '"one"', 0, []
+    server.etag, server.cut, server.ranges, server.redirects, server.hops = '"one"', 0, [], {}, []
     server.digest = hashlib.sha256(server.body).hexdigest()
     server.url = f"http://127.0.0.1:{server.server_port}/base.tar"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -236,6 +320,66 @@ def test_two_halves_of_two_files_are_no_file(tmp_path, web):
     built, = rows(tmp_path, "build")
     assert built["base"]["sha256"] == web.digest
     assert web.ranges[-1] == "bytes=1000-"
+
+
+def test_redirects_are_followed(tmp_path, web):
+    """As release hosts and mirrors do it: to another path, to another host, with a key in the query; each try from the
+    first address on, and the second half of a file is still that file's."""
+    port = web.server_port
+    web.redirects = {"/latest": "/v1", "/v1": f"http://localhost:{port}/base.tar?signature=secret"}
+    web.cut = len(web.body) // 2 + 1
+    configure(tmp_path, {"name": "a", "base_url": f"http://127.0.0.1:{port}/latest", "sha256": web.digest})
+    built, = rows(tmp_path, "build")
+    assert built["base"] == {"type": "tar", "sha256": web.digest, "size": len(web.body),
+                             "source": f"http://127.0.0.1:{port}/latest"}
+    assert web.ranges == [None, f"bytes={web.cut}-"] and web.hops == ["/latest", "/v1"] * 2
+    shutil.rmtree(tmp_path / "out/.downloads")
+    web.redirects["/v1"] = f"http://localhost:{port}/gone?signature=secret"
+    done = rootfs(tmp_path, "build", status=3)
+    assert f"http://localhost:{port} answered 404, to where http://127.0.0.1:{port}/latest redirects" in done.stderr
+    assert "secret" not in done.stderr and len(web.ranges) == 3
+
+
+def test_redirects_that_lead_nowhere(tmp_path, web):
+    port = web.server_port
+    configure(tmp_path, {"name": "a", "base_url": f"http://127.0.0.1:{port}/0", "sha256": web.digest})
+    for to, said in [({"/0": "/0"}, "more than 8 redirects"),
+                     ({"/0": f"http://u:p@127.0.0.1:{port}/base.tar"}, "with a user's name"),
+                     ({"/0": "file:///etc/passwd"}, "answered 302 without a place to go to"),
+                     ({"/0": "http+unix://%2Frun%2Fx/base.tar"}, "answered 302 without a place to go to"),
+                     ({"/0": ""}, "answered 302 without a place to go to")]:
+        web.redirects, web.hops = to, []
+        assert said in rootfs(tmp_path, "build", status=2).stderr
+        assert len(web.hops) <= 9 and web.ranges == []
+    # Eight are fine.
+    web.redirects = {f"/{n}": f"/{n + 1}" for n in range(7)} | {"/7": "/base.tar"}
+    rootfs(tmp_path, "build")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_https_does_not_become_http(tmp_path, web):
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "5", "-subj", "/CN=localhost",
+                    "-addext", "subjectAltName=DNS:localhost", "-keyout", tmp_path / "tls.key", "-out",
+                    tmp_path / "tls.crt"], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    safe = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    safe.socket = context.wrap_socket(safe.socket, server_side=True)
+    safe.body, safe.etag, safe.cut, safe.ranges, safe.hops = web.body, web.etag, 0, [], []
+    safe.redirects = {"/down": web.url, "/across": f"https://localhost:{safe.server_port}/base.tar"}
+    web.redirects = {"/up": f"https://localhost:{safe.server_port}/across"}
+    threading.Thread(target=safe.serve_forever, daemon=True).start()
+    env = {"NIMBUS_CA_BUNDLE": str(tmp_path / "tls.crt")}
+    try:
+        configure(tmp_path, {"name": "a", "base_url": f"https://localhost:{safe.server_port}/down"})
+        done = rootfs(tmp_path, "build", status=2, env=env)
+        assert "which is not https: that is not followed" in done.stderr and web.ranges == []
+        configure(tmp_path, {"name": "a", "base_url": web.url.replace("/base.tar", "/up"), "sha256": web.digest})
+        rootfs(tmp_path, "build", env=env)
+        assert web.hops == ["/up"] and safe.hops == ["/down", "/across"] and safe.ranges == [None]
+    finally:
+        safe.shutdown()
+        safe.server_close()
 
 
 def test_downloads_that_cannot_be(tmp_path, web):
