@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "rootfs/archive.h"
+#include "rootfs/ext4_names.h"
 #include "rootfs/ext4_xattrs.h"
 #include "rootfs/owners.h"
 #include "rootfs/tool.h"
@@ -231,11 +232,14 @@ static int own_ext4(struct stage *s, const char *image, struct err *err)
 static int put_ext4(struct stage *s, const char *path, struct err *err)
 {
 	autovar(buf) said = {0};
+	autofree char *scratch = xasprintf("%s.names", s->path);
 	const char *const argv[] = {"debugfs", "-R", "rdump / .", path, NULL};
 	const struct tool_call call = {
 		.argv = argv, .cwd = s->path, .package = "e2fsprogs", .timeout_ns = tool_timeout_ns};
 
-	int rc = tool_run(&call, &said, err);
+	int rc = ext4_check_names(path, scratch, err);
+	if (rc == 0)
+		rc = tool_run(&call, &said, err);
 	if (rc == 0)
 		rc = check_debugfs(&said, err);
 	if (rc == 0)
