@@ -25,16 +25,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	autovar(buf) out = {0};
 	struct err err = {0};
 	size_t head = 0;
-	int64_t body = -1;
+	struct service_request request = {.length = -1};
 
 	if (service_head_size((struct str){(const char *)data, size}, &head, &err) != 0)
 		return 0;
 	assert(head <= size && head <= SERVICE_HEAD_MAX);
-	if (service_head_rewrite((const char *)data, head, &target, &out, &body, &err) < 0) {
+	if (service_head_rewrite((const char *)data, head, &target, &out, &request, &err) < 0) {
 		assert(err.msg[0] != '\0' && out.len == 0);
 		return 0;
 	}
-	assert(body >= 0);
+	assert(request.length >= 0 && (request.length == 0 || !request.chunked));
+	assert(count(buf_str(&out), "\r\nTransfer-Encoding: ") == request.chunked);
+	assert(count(buf_str(&out), "\r\nContent-Length: ") + request.chunked <= 1);
 	assert(count(buf_str(&out), "\r\n\r\n") == 1 && count(buf_str(&out), "\r\nAuthorization: ") == 1);
 	assert(count(buf_str(&out), "\r\nHost: ") == 1 && count(buf_str(&out), "\r\nConnection: ") == 1);
 	assert(memchr(out.data, '\0', out.len) == NULL);

@@ -6,10 +6,9 @@
 
 #include "base/mem.h"
 #include "net/http_head.h"
+#include "shim/service_chunks.h"
 
 enum { FIELDS_MAX = 64, TARGET_MAX = 8 * 1024 };
-
-#define BODY_MAX (INT64_C(1) << 40)
 
 struct field {
 	struct str name;
@@ -23,7 +22,7 @@ struct head {
 	struct field fields[FIELDS_MAX];
 	size_t count;
 	struct str connection; /* what the Connection header names */
-	int64_t body;
+	struct service_request request;
 };
 
 int service_head_size(struct str bytes, size_t *ret, struct err *err)
@@ -98,14 +97,26 @@ static int take_field(char *at, char *end, struct head *h, struct http_head *che
 	return 0;
 }
 
-static int take_body_length(const struct http_head *check, int64_t *ret, struct err *err)
+static int take_body_length(const struct http_head *check, struct service_request *ret, struct err *err)
 {
-	if (check->codings > 0)
-		return err_set(err, ERR_INVALID, "the request's body comes in chunks: send it with its Content-Length");
-	*ret = 0;
-	if (check->lengths > 0 && str_to_i64(check->length, "Content-Length", 0, BODY_MAX, ret, NULL) < 0)
+	ret->chunked = check->codings > 0; /* there is no other, and no length beside it */
+	ret->length = 0;
+	if (check->lengths > 0 &&
+	    str_to_i64(check->length, "Content-Length", 0, SERVICE_BODY_MAX, &ret->length, NULL) < 0)
 		return err_set(err, ERR_INVALID, "the request's Content-Length is no number of bytes");
 	return 0;
+}
+
+static bool connection_names(const struct head *h, struct str name)
+{
+	struct str named = h->connection;
+
+	while (named.data != NULL) {
+		struct str one = str_trim(str_cut(&named, ','));
+		if (one.len == name.len && strncasecmp(one.data, name.data, name.len) == 0)
+			return true;
+	}
+	return false;
 }
 
 static int take_apart(char *bytes, size_t size, struct head *h, struct err *err)
@@ -123,7 +134,8 @@ static int take_apart(char *bytes, size_t size, struct head *h, struct err *err)
 	}
 	if (rc == 0)
 		rc = http_head_check(&check, size, str_c(h->target), err);
-	return rc == 0 ? take_body_length(&check, &h->body, err) : rc;
+	h->request.keep = h->minor > 0 && !connection_names(h, STR("close"));
+	return rc == 0 ? take_body_length(&check, &h->request, err) : rc;
 }
 
 /* --- what gets through --- */
@@ -131,9 +143,12 @@ static int take_apart(char *bytes, size_t size, struct head *h, struct err *err)
 /* Of one connection, of somebody's rights, or of where a request came from: never the job's to say. A '*' at the end
  * stands for all that begins so. */
 static const char *const kept_back[] = {
-	"Authorization", "Connection", "Content-Length", "Cookie",    "Expect",	    "Forwarded",
-	"Host",		 "Keep-Alive", "Proxy-*",	 "Te",	      "Trailer",    "Transfer-Encoding",
-	"Upgrade",	 "Via",	       "X-Forwarded-*",	 "X-Real-Ip", "X-Nimbus-*",
+	"Authorization", "Connection",	      "Content-Length",
+	"Cookie",	 "Forwarded",	      "Host",
+	"Keep-Alive",	 "Proxy-*",	      "Te",
+	"Trailer",	 "Transfer-Encoding", "Upgrade",
+	"Via",		 "X-Forwarded-*",     "X-Real-Ip",
+	"X-Nimbus-*",
 };
 
 static bool matches(struct str name, const char *pattern)
@@ -147,18 +162,21 @@ static bool matches(struct str name, const char *pattern)
 
 static bool is_kept_back(const struct head *h, struct str name)
 {
-	struct str named = h->connection;
-
 	for (size_t i = 0; i < ARRAY_LEN(kept_back); i++) {
 		if (matches(name, kept_back[i]))
 			return true;
 	}
-	while (named.data != NULL) {
-		struct str one = str_trim(str_cut(&named, ','));
-		if (one.len == name.len && strncasecmp(one.data, name.data, name.len) == 0)
-			return true;
+	return connection_names(h, name);
+}
+
+/* The service says when the body may come; there is nothing else to expect (RFC 9110, 10.1.1). */
+static int check_expectation(const struct head *h, struct err *err)
+{
+	for (size_t i = 0; i < h->count; i++) {
+		if (is_name(h->fields[i].name, "Expect") && (!is_name(h->fields[i].value, "100-continue")))
+			return err_set(err, ERR_INVALID, "the request expects something else than '100-continue'");
 	}
-	return false;
+	return 0;
 }
 
 static int check_call(const struct head *h, const struct service_target *target, struct err *err)
@@ -177,10 +195,12 @@ static int check_call(const struct head *h, const struct service_target *target,
 
 static void write_head(const struct head *h, const struct service_target *target, struct buf *out)
 {
-	buf_printf(out, "%s %.*s%s HTTP/1.%u\r\nHost: %.*s\r\nConnection: close\r\n", h->method,
-		   STR_ARG(target->prefix), h->target, h->minor, STR_ARG(target->host));
-	if (h->body > 0 || strcmp(h->method, "GET") != 0)
-		buf_printf(out, "Content-Length: %" PRId64 "\r\n", h->body);
+	buf_printf(out, "%s %.*s%s HTTP/1.%u\r\nHost: %.*s\r\nConnection: %s\r\n", h->method, STR_ARG(target->prefix),
+		   h->target, h->minor, STR_ARG(target->host), h->request.keep ? "keep-alive" : "close");
+	if (h->request.chunked)
+		buf_puts(out, "Transfer-Encoding: chunked\r\n");
+	else if (h->request.length > 0 || strcmp(h->method, "GET") != 0)
+		buf_printf(out, "Content-Length: %" PRId64 "\r\n", h->request.length);
 	for (size_t i = 0; i < h->count; i++) {
 		const struct field *f = &h->fields[i];
 		if (is_kept_back(h, f->name))
@@ -199,7 +219,7 @@ static void write_head(const struct head *h, const struct service_target *target
 }
 
 int service_head_rewrite(const char *head, size_t size, const struct service_target *target, struct buf *out,
-			 int64_t *ret_body, struct err *err)
+			 struct service_request *ret, struct err *err)
 {
 	autofree char *copy = xmemdup0(head, size); /* for strings to have an end */
 	autofree struct head *h = xcalloc(1, sizeof(*h));
@@ -207,9 +227,11 @@ int service_head_rewrite(const char *head, size_t size, const struct service_tar
 	int rc = take_apart(copy, size, h, err);
 	if (rc == 0)
 		rc = check_call(h, target, err);
+	if (rc == 0)
+		rc = check_expectation(h, err);
 	if (rc < 0)
 		return rc;
 	write_head(h, target, out);
-	*ret_body = h->body;
+	*ret = h->request;
 	return 0;
 }

@@ -30,12 +30,18 @@ struct service_target {
 	const struct secret *token; /* NULL: none is added */
 };
 
+/* What a head says of what follows it. */
+struct service_request {
+	int64_t length; /* bytes of body */
+	bool chunked;	/* they come in chunks, and length is not known */
+	bool keep;	/* another request may follow on the connection */
+};
+
 enum { SERVICE_HEAD_PARTIAL = 1 };
 /* Whether `bytes` begin with a whole head: 0, and *ret is its size, or SERVICE_HEAD_PARTIAL. ERR_HEADERS_TOO_LARGE;
  * ERR_INVALID where it will never be one. */
 int service_head_size(struct str bytes, size_t *ret, struct err *err) must_check;
 /* A whole head, of `size` bytes. Appends the head for the service, which holds the token: the caller
- * has made room (4 * SERVICE_HEAD_MAX), so that growing leaves no copy of it, and wipes it. *ret_body bytes of body
- * follow. */
+ * has made room (4 * SERVICE_HEAD_MAX), so that growing leaves no copy of it, and wipes it. */
 int service_head_rewrite(const char *head, size_t size, const struct service_target *target, struct buf *out,
-			 int64_t *ret_body, struct err *err) must_check;
+			 struct service_request *ret, struct err *err) must_check;

@@ -15,10 +15,13 @@
 #include "base/js.h"
 #include "base/mem.h"
 #include "net/http_client.h"
+#include "shim/service_chunks.h"
 #include "shim/service_head.h"
+#include "shim/service_reply.h"
 
 enum {
 	CHUNK = 16 * 1024,
+	OUT_MAX = 66 * 1024, /* a whole message for a resolver among them */
 	RESOLV_CONF_MAX = 64 * 1024,
 	RESOLVERS_MAX = 3,
 	DNS_PORT = 53,
@@ -33,7 +36,7 @@ enum {
 
 struct service;
 
-/* HEAD: of the request, not whole yet. ANSWERED: by us; what still comes is thrown away. */
+/* HEAD: of a request, not whole yet. ANSWERED: by us; what still comes is thrown away. */
 enum state { STATE_HEAD, STATE_CONNECTING, STATE_OPEN, STATE_ANSWERED };
 
 /* One stream of the guest, and the connection that it is joined to. */
@@ -43,14 +46,17 @@ struct joint {
 	struct stream *stream; /* NULL: closed */
 	const struct service *service;
 	enum state state;
-	struct buf in;	   /* a head that is not whole */
-	struct buf out;	   /* for the service; may hold the token */
-	size_t out_guests; /* so many of these bytes, the last, are the guest's */
-	int64_t body;	   /* bytes that the request still has; -1: no end is known */
+	struct buf in;	/* of the guest, not looked at: as much as it has credit for */
+	struct buf out; /* for the service, OUT_MAX at most; may hold the token */
+	/* The request under way, and what is answered to it. */
+	struct service_request request;
+	struct service_chunks chunks;
+	struct service_reply reply;
+	bool heard;  /* the service has answered something */
+	bool before; /* a request was answered before it, on the same connection */
 	bool guest_ended;
-	bool heard; /* the service has answered something */
-	bool done;  /* the service has said all */
-	bool busy;  /* in turn(): what comes from within is seen there */
+	bool done; /* the service has said all */
+	bool busy; /* in turn(): what comes from within is seen there */
 	struct http_pending *pending;
 	struct sockaddr_storage resolvers[RESOLVERS_MAX];
 	size_t resolver, resolver_count;
@@ -144,7 +150,6 @@ static void wipe_out(struct joint *j)
 		secret_wipe(j->out.data, j->out.cap);
 	buf_fini(&j->out);
 	j->out = (struct buf){0};
-	j->out_guests = 0;
 }
 
 static void joint_free(struct joint *j)
@@ -153,6 +158,7 @@ static void joint_free(struct joint *j)
 	wipe_out(j);
 	loop_source_free(j->timer);
 	buf_fini(&j->in);
+	service_reply_fini(&j->reply);
 	free(j);
 }
 
@@ -204,9 +210,13 @@ static const char *status_text(int status)
 	static const struct {
 		int status;
 		const char *text;
-	} texts[] = {{400, "Bad Request"},     {404, "Not Found"},
-		     {408, "Request Timeout"}, {431, "Header Fields Too Large"},
-		     {502, "Bad Gateway"},     {504, "Gateway Timeout"}};
+	} texts[] = {{400, "Bad Request"},
+		     {404, "Not Found"},
+		     {408, "Request Timeout"},
+		     {413, "Content Too Large"},
+		     {431, "Header Fields Too Large"},
+		     {502, "Bad Gateway"},
+		     {504, "Gateway Timeout"}};
 
 	for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
 		if (texts[i].status == status)
@@ -215,10 +225,19 @@ static const char *status_text(int status)
 	return "Error";
 }
 
-static void write_answer(int status, const struct err *err, struct buf *out)
+/* Where it is the service's fault, the shim stands between it and the job. */
+static int status_of(const struct err *err)
+{
+	int status = err_info(err->code)->http_status;
+
+	return status < 500 || status == 504 ? status : 502;
+}
+
+static void write_answer(const struct err *err, struct buf *out)
 {
 	autoptr(js) object = js_new_object();
 	autovar(buf) body = {0};
+	int status = status_of(err);
 
 	js_set(object, "detail", js_new_text(err->msg));
 	js_set(object, "code", js_new_text(err_info(err->code)->name));
@@ -231,37 +250,51 @@ static void write_answer(int status, const struct err *err, struct buf *out)
 	buf_append_str(out, buf_str(&body));
 }
 
-/* The guest's bytes are thrown away from here on; what it still sends needs no room. */
-static void answer(struct joint *j, int status, const struct err *err)
+/* What the guest has sent is thrown away. */
+static void discard(struct joint *j)
 {
-	autovar(buf) text = {0};
-	size_t owed = j->in.len + j->out_guests;
+	size_t owed = j->in.len;
+
+	buf_clear(&j->in);
+	stream_consumed(j->stream, owed);
+}
+
+/* So is what still comes. */
+static void answer(struct joint *j, struct str text)
+{
 	struct stream *stream = j->stream;
 
 	disconnect(j);
 	wipe_out(j);
-	buf_fini(&j->in);
-	j->in = (struct buf){0};
 	j->state = STATE_ANSWERED;
 	wait_for(j, IDLE_WAIT_NS);
-	write_answer(status, err, &text);
-	/* Nothing was sent before it, so there is room. */
-	assert(text.len <= stream_room(stream));
-	stream_send(stream, buf_str(&text));
+	stream_send(stream, text);
 	/* Each of these may end it, which clears j->stream. */
 	if (j->stream != NULL)
-		stream_consumed(stream, owed);
+		discard(j);
 	if (j->stream != NULL)
 		stream_end(stream);
 }
 
-/* The service is away, or breaks off. A part of an answer can only be cut. */
-static void fail(struct joint *j, int status, const struct err *err)
+/* A part of an answer can only be cut; so can what finds no room, where the guest does not take the one before. */
+static void fail(struct joint *j, const struct err *err)
 {
+	autovar(buf) text = {0};
+
 	if (j->service->calls != NULL && !j->heard)
-		answer(j, status, err);
+		write_answer(err, &text);
+	if (text.len > 0 && text.len <= stream_room(j->stream))
+		answer(j, buf_str(&text));
 	else
 		close_failed(j, err->msg);
+}
+
+static void finish(struct joint *j);
+
+/* Between two requests: whoever is silent then is done. */
+static bool is_idle(const struct joint *j)
+{
+	return j->state == STATE_HEAD && j->before && j->in.len == 0;
 }
 
 static void on_late(void *ctx)
@@ -269,16 +302,18 @@ static void on_late(void *ctx)
 	struct joint *j = ctx;
 	struct err err = {0};
 
-	if (j->state == STATE_HEAD) {
-		(void)err_set(&err, ERR_TOO_SLOW, "the request's head did not come in time");
-		fail(j, 408, &err);
-	} else if (j->state == STATE_ANSWERED || j->done) {
+	if (j->state == STATE_ANSWERED || j->done) {
 		stream_close(j->stream, GUEST_CLOSE_OK, "");
+	} else if (is_idle(j)) {
+		finish(j);
+	} else if (j->state == STATE_HEAD) {
+		(void)err_set(&err, ERR_TOO_SLOW, "the request's head did not come in time");
+		fail(j, &err);
 	} else if (j->state == STATE_CONNECTING && j->resolver_count > 0) {
 		next_resolver(j);
 	} else {
 		(void)err_set(&err, ERR_TIMEOUT, "the service '%s' is silent", j->service->name);
-		fail(j, 504, &err);
+		fail(j, &err);
 	}
 }
 
@@ -353,39 +388,97 @@ static void watch(struct joint *j)
 		loop_fd_set_events(j->io, (reads ? LOOP_READ : 0U) | (writes ? LOOP_WRITE : 0U));
 }
 
-/* What went out of `out`, from its front; the guest's part of it is at its end. */
+static bool body_is_whole(const struct joint *j)
+{
+	return j->request.chunked ? service_chunks_are_over(&j->chunks) : j->request.length == 0;
+}
+
 static void drop_sent(struct joint *j, size_t sent)
 {
 	size_t left = j->out.len - sent;
-	size_t guests = left < j->out_guests ? j->out_guests - left : 0;
 
 	memmove(j->out.data, j->out.data + sent, left);
 	secret_wipe(j->out.data + left, sent);
 	j->out.len = left;
-	j->out_guests -= guests;
-	stream_consumed(j->stream, guests);
 }
 
-/* What is not HTTP ends its direction when the guest does. */
-static void end_sending(struct joint *j)
+/* What the guest has sent of the body, as far as there is room for it. */
+static int take_body(struct joint *j, struct err *err)
 {
-	if (j->guest_ended && j->out.len == 0 && j->service->calls == NULL && !j->datagrams && j->state == STATE_OPEN)
-		(void)shutdown(j->fd, SHUT_WR);
+	size_t room = j->out.len < OUT_MAX ? OUT_MAX - j->out.len : 0;
+	struct str bytes = {j->in.data, j->in.len < room ? j->in.len : room};
+	size_t used = bytes.len;
+
+	if (bytes.len == 0 || body_is_whole(j))
+		return 0;
+	if (j->request.chunked) {
+		int rc = service_chunks_take(&j->chunks, bytes, &j->out, &used, err);
+		if (rc < 0)
+			return rc;
+	} else {
+		if ((uint64_t)j->request.length < used)
+			used = (size_t)j->request.length;
+		buf_append(&j->out, bytes.data, used);
+		/* What is not HTTP has no end but the guest's. */
+		j->request.length -= j->service->calls != NULL ? (int64_t)used : 0;
+	}
+	buf_consume(&j->in, used);
+	stream_consumed(j->stream, used);
+	return 0;
 }
 
 /* A service that takes no more may still have an answer to give: that is seen by reading. */
-static void push(struct joint *j)
+static int push(struct joint *j, struct err *err)
 {
-	while (j->stream != NULL && j->out.len > 0) {
+	for (;;) {
+		int rc = take_body(j, err);
+		if (rc < 0 || j->stream == NULL || j->out.len == 0)
+			return rc;
 		size_t sent = 0;
-		int rc = send_some(j, buf_str(&j->out), &sent, NULL);
-		if (rc < 0)
-			drop_sent(j, j->out.len);
-		if (rc != 0)
-			return;
-		wait_for(j, IDLE_WAIT_NS);
-		drop_sent(j, sent);
+		rc = send_some(j, buf_str(&j->out), &sent, NULL);
+		if (rc == HTTP_AGAIN)
+			return 0;
+		if (rc == 0)
+			wait_for(j, IDLE_WAIT_NS);
+		drop_sent(j, rc < 0 ? j->out.len : sent);
 	}
+}
+
+/* What is not HTTP ends its direction when the guest does; a request is whole by then. */
+static int end_sending(struct joint *j, struct err *err)
+{
+	if (!j->guest_ended || j->in.len > 0 || j->out.len > 0 || j->state != STATE_OPEN)
+		return 0;
+	if (j->service->calls != NULL && !body_is_whole(j))
+		return err_set(err, ERR_INVALID, "the request ended before it was whole");
+	if (j->service->calls == NULL && !j->datagrams)
+		(void)shutdown(j->fd, SHUT_WR);
+	return 0;
+}
+
+static int take_answer(struct joint *j, struct str bytes, struct err *err)
+{
+	size_t used = bytes.len;
+
+	if (j->service->calls != NULL) {
+		int rc = service_reply_take(&j->reply, bytes, &used, err);
+		if (rc < 0)
+			return rc;
+	}
+	if (used > 0) {
+		j->heard = true;
+		wait_for(j, IDLE_WAIT_NS);
+		stream_send(j->stream, (struct str){bytes.data, used});
+	}
+	/* Nobody has asked for it; the connection is good for nothing more. */
+	if (used < bytes.len)
+		j->reply.keep = false;
+	return 0;
+}
+
+static bool answer_is_whole(const struct joint *j)
+{
+	return j->service->calls != NULL && j->reply.at == SERVICE_REPLY_OVER;
 }
 
 /* 0: nothing more now. */
@@ -401,11 +494,10 @@ static int pull(struct joint *j, struct err *err)
 		int rc = receive_some(j, bytes, room < sizeof(bytes) ? room : sizeof(bytes), &got, err);
 		if (rc == HTTP_AGAIN)
 			return 0;
-		if (rc != 0)
+		if (rc == 0)
+			rc = take_answer(j, (struct str){bytes, got}, err);
+		if (rc != 0 || answer_is_whole(j))
 			return rc;
-		j->heard = true;
-		wait_for(j, IDLE_WAIT_NS);
-		stream_send(j->stream, (struct str){bytes, got});
 	}
 	return 0;
 }
@@ -413,43 +505,80 @@ static int pull(struct joint *j, struct err *err)
 /* It has said all; the guest hears the rest of it and ends its side. */
 static void finish(struct joint *j)
 {
-	struct err err = {0};
-
-	if (!j->heard && j->service->calls != NULL) {
-		(void)err_set(&err, ERR_UNAVAILABLE, "the service '%s' closed the connection without an answer",
-			      j->service->name);
-		answer(j, 502, &err);
-		return;
-	}
 	struct stream *stream = j->stream;
-	size_t owed = j->out_guests;
 
 	disconnect(j);
 	wipe_out(j);
 	j->done = true;
-	stream_consumed(stream, owed);
+	wait_for(j, IDLE_WAIT_NS);
+	discard(j);
 	if (j->stream != NULL) /* else it has ended by that */
 		stream_end(stream);
 }
 
-static void turn(struct joint *j)
+static void on_hangup(struct joint *j)
 {
 	struct err err = {0};
 
-	if (j->busy)
-		return;
-	j->busy = true;
-	push(j);
-	end_sending(j);
-	int rc = pull(j, &err);
-	j->busy = false;
-	if (j->stream == NULL)
-		return;
-	if (rc == HTTP_CLOSED)
+	if (j->service->calls == NULL || j->heard || j->state == STATE_HEAD) {
 		finish(j);
-	else if (rc < 0)
-		fail(j, 502, &err);
-	else
+		return;
+	}
+	(void)err_set(&err, ERR_UNAVAILABLE, "the service '%s' closed the connection without an answer",
+		      j->service->name);
+	fail(j, &err);
+}
+
+static void take_head(struct joint *j);
+
+/* The answer is whole. Who was answered before it had said all would not know where its next request begins. True: that
+ * is there already. */
+static bool next_request(struct joint *j)
+{
+	if (!j->request.keep || !j->reply.keep || !body_is_whole(j) || j->out.len > 0) {
+		finish(j);
+		return false;
+	}
+	service_reply_fini(&j->reply);
+	j->reply.at = SERVICE_REPLY_OVER; /* whatever is said now is too much */
+	j->reply.keep = true;
+	j->heard = false;
+	j->before = true;
+	j->state = STATE_HEAD;
+	take_head(j);
+	return j->stream != NULL && j->state == STATE_OPEN;
+}
+
+static int turn_once(struct joint *j, struct err *err)
+{
+	int rc = j->state == STATE_OPEN ? push(j, err) : 0;
+
+	if (rc == 0 && j->stream != NULL)
+		rc = end_sending(j, err);
+	return rc == 0 && j->stream != NULL ? pull(j, err) : rc;
+}
+
+/* As long as one request follows another. */
+static void turn(struct joint *j)
+{
+	struct err err = {0};
+	bool again = !j->busy;
+
+	while (again) {
+		j->busy = true;
+		int rc = turn_once(j, &err);
+		j->busy = false;
+		again = false;
+		if (j->stream == NULL)
+			return;
+		if (rc == HTTP_CLOSED)
+			on_hangup(j);
+		else if (rc < 0)
+			fail(j, &err);
+		else if (answer_is_whole(j) && (j->state == STATE_OPEN || !j->reply.keep))
+			again = next_request(j);
+	}
+	if (j->stream != NULL)
 		watch(j);
 }
 
@@ -466,7 +595,7 @@ static void connected(struct joint *j, int fd)
 	struct err err = {0};
 
 	if (loop_add_fd(j->all->opts.loop, fd, LOOP_READ | LOOP_WRITE, LOOP_BULK, on_io, j, &j->io, &err) < 0) {
-		fail(j, 502, &err);
+		fail(j, &err);
 		return;
 	}
 	j->state = STATE_OPEN;
@@ -486,7 +615,7 @@ static void on_logs_connected(void *ctx, struct http_reply *reply, const struct 
 	/* It is gone with this call. */
 	j->pending = NULL;
 	(void)err_set(&why, ERR_UNAVAILABLE, "the logging pipeline is away: %s", err->msg);
-	fail(j, 502, &why);
+	fail(j, &why);
 }
 
 static void connect_logs(struct joint *j)
@@ -495,7 +624,7 @@ static void connect_logs(struct joint *j)
 	struct err err = {0};
 
 	if (http_client_start(j->all->client, &call, on_logs_connected, j, &j->pending, &err) < 0)
-		fail(j, 502, &err);
+		fail(j, &err);
 }
 
 /* Those of resolv.conf(5) that are addresses. */
@@ -592,7 +721,7 @@ static void connect_resolver(struct joint *j)
 	next_resolver(j);
 }
 
-/* --- what the guest sends --- */
+/* --- requests --- */
 
 /* "http://host:1/a/logs" to "host:1" and "/a": what stands before the paths of its calls. */
 static void split_logs_url(const char *url, struct service_target *ret)
@@ -607,17 +736,35 @@ static void split_logs_url(const char *url, struct service_target *ret)
 		ret->prefix.len -= strlen("/logs");
 }
 
-/* So many bytes of the body are passed on; more than the request has are not. */
-static void take_body(struct joint *j, struct str bytes)
+/* A connection that was asked on before is asked again. */
+static void begin_request(struct joint *j)
 {
-	size_t len = j->body >= 0 && (uint64_t)j->body < bytes.len ? (size_t)j->body : bytes.len;
+	j->chunks = (struct service_chunks){0};
+	service_reply_fini(&j->reply);
+	j->heard = false;
+	if (j->io != NULL) {
+		j->state = STATE_OPEN;
+		wait_for(j, IDLE_WAIT_NS);
+		return;
+	}
+	j->state = STATE_CONNECTING;
+	wait_for(j, CONNECT_WAIT_NS + NS_PER_S);
+	j->service->connect(j);
+}
 
-	buf_append(&j->out, bytes.data, len);
-	j->out_guests += len;
-	if (j->body >= 0)
-		j->body -= (int64_t)len;
-	if (len < bytes.len)
-		stream_consumed(j->stream, bytes.len - len);
+/* Whoever ends between two requests is done. */
+static void head_is_not_whole(struct joint *j)
+{
+	struct err err = {0};
+
+	if (!j->guest_ended)
+		return;
+	if (j->in.len == 0) {
+		finish(j);
+		return;
+	}
+	(void)err_set(&err, ERR_INVALID, "the request ended before it was whole");
+	fail(j, &err);
 }
 
 static void take_head(struct joint *j)
@@ -628,24 +775,34 @@ static void take_head(struct joint *j)
 	size_t size = 0;
 
 	int rc = service_head_size(buf_str(&j->in), &size, &err);
-	if (rc == SERVICE_HEAD_PARTIAL)
-		return;
-	split_logs_url(j->all->logs_url, &target);
-	/* Once: growing would leave a copy of the token behind. */
-	(void)buf_reserve(&j->out, GUEST_CREDIT_START + 4 * SERVICE_HEAD_MAX);
-	if (rc == 0)
-		rc = service_head_rewrite(j->in.data, size, &target, &j->out, &j->body, &err);
-	if (rc < 0) {
-		answer(j, err_info(err.code)->http_status, &err);
+	if (rc == SERVICE_HEAD_PARTIAL) {
+		head_is_not_whole(j);
 		return;
 	}
-	autovar(buf) in = j->in;
-	j->in = (struct buf){0};
-	j->state = STATE_CONNECTING;
-	wait_for(j, CONNECT_WAIT_NS + NS_PER_S);
+	split_logs_url(j->all->logs_url, &target);
+	/* Once: growing would leave a copy of the token behind. */
+	if (j->out.cap == 0)
+		(void)buf_reserve(&j->out, OUT_MAX + 4 * SERVICE_HEAD_MAX);
+	if (rc == 0)
+		rc = service_head_rewrite(j->in.data, size, &target, &j->out, &j->request, &err);
+	if (rc < 0) {
+		fail(j, &err);
+		return;
+	}
+	buf_consume(&j->in, size);
 	stream_consumed(j->stream, size);
-	take_body(j, (struct str){in.data + size, in.len - size});
-	j->service->connect(j);
+	if (j->stream != NULL)
+		begin_request(j);
+}
+
+/* --- what the guest sends --- */
+
+static void go_on(struct joint *j)
+{
+	if (j->state == STATE_HEAD && !j->busy)
+		take_head(j);
+	if (j->stream != NULL && j->state == STATE_OPEN && !j->done)
+		turn(j);
 }
 
 static void on_data(void *ctx, struct stream *st, int part, struct str bytes)
@@ -655,30 +812,23 @@ static void on_data(void *ctx, struct stream *st, int part, struct str bytes)
 	(void)part;
 	if (j->state == STATE_ANSWERED || j->done) {
 		stream_consumed(st, bytes.len);
-	} else if (j->state == STATE_HEAD) {
-		buf_append_str(&j->in, bytes);
-		take_head(j);
-	} else {
-		take_body(j, bytes);
-		if (j->state == STATE_OPEN)
-			turn(j);
+		return;
 	}
+	if (j->state == STATE_HEAD && j->before && j->in.len == 0)
+		wait_for(j, HEAD_WAIT_NS);
+	buf_append_str(&j->in, bytes);
+	go_on(j);
 }
 
 /* A request that is whole is answered still. */
 static void on_ended(void *ctx, struct stream *st)
 {
 	struct joint *j = ctx;
-	struct err err = {0};
 
 	(void)st;
 	j->guest_ended = true;
-	if (j->service->calls == NULL) {
-		end_sending(j);
-	} else if (j->state == STATE_HEAD || (j->state != STATE_ANSWERED && j->body > 0)) {
-		(void)err_set(&err, ERR_INVALID, "the request ended before it was whole");
-		fail(j, 400, &err);
-	}
+	if (j->state != STATE_ANSWERED && !j->done)
+		go_on(j);
 }
 
 static void on_room(void *ctx, struct stream *st)
@@ -686,7 +836,7 @@ static void on_room(void *ctx, struct stream *st)
 	struct joint *j = ctx;
 
 	(void)st;
-	if (j->state == STATE_OPEN && !j->done)
+	if (j->io != NULL)
 		turn(j);
 }
 
@@ -713,7 +863,7 @@ static void begin(struct services *s, const struct service *service, struct stre
 		wait_for(j, HEAD_WAIT_NS);
 		return;
 	}
-	j->body = -1;
+	j->request.length = INT64_MAX;
 	j->state = STATE_CONNECTING;
 	wait_for(j, CONNECT_WAIT_NS);
 	service->connect(j);

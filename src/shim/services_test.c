@@ -217,6 +217,15 @@ static bool holds(const struct buf *b, const char *text)
 	return b->len > 0 && memmem(b->data, b->len, text, strlen(text)) != NULL;
 }
 
+static size_t times(const struct buf *b, const char *text)
+{
+	size_t found = 0;
+
+	for (size_t i = 0; i + strlen(text) <= b->len; i++)
+		found += memcmp(b->data + i, text, strlen(text)) == 0;
+	return found;
+}
+
 /* --- the tests --- */
 
 static void a_request_goes_to_the_pipeline_with_the_token(void **state)
@@ -224,12 +233,13 @@ static void a_request_goes_to_the_pipeline_with_the_token(void **state)
 	struct fixture *f = *state;
 
 	guest_opens(f, "logs");
-	guest_says(f, "POST /logs HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthoriz");
+	guest_says(f, "POST /logs HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthoriz");
 	guest_says(f, "ation: Bearer mine\r\nContent-Length: 5\r\n\r\nab");
 	guest_says(f, "cdeGET /logs/query HTTP/1.1\r\n\r\n"); /* what follows its body is no part of it */
 	UNTIL(f, holds(&f->asked, "\r\n\r\nabcde"));
 	assert_true(holds(&f->asked, "POST /deep/logs HTTP/1.1\r\nHost: 127.0.0.1:"));
 	assert_true(holds(&f->asked, "Authorization: Bearer T-1\r\n"));
+	assert_true(holds(&f->asked, "Connection: close\r\n"));
 	assert_false(holds(&f->asked, "mine"));
 	guest_says(f, ""); /* ends its side: the answer still comes */
 	peer_says(f, "HTTP/1.1 202 Accepted\r\n\r\nnull");
@@ -239,6 +249,187 @@ static void a_request_goes_to_the_pipeline_with_the_token(void **state)
 	UNTIL(f, f->closed);
 	assert_int_equal(f->status, GUEST_CLOSE_OK);
 	assert_true(f->ended);
+}
+
+static void a_body_in_chunks_is_passed_on_without_what_nobody_reads(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_opens(f, "logs");
+	guest_says(f, "POST /logs HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+		      "Expect: 100-continue\r\n\r\n");
+	UNTIL(f, holds(&f->asked, "\r\n\r\n"));
+	assert_true(holds(&f->asked, "\r\nTransfer-Encoding: chunked\r\n"));
+	assert_true(holds(&f->asked, "\r\nExpect: 100-continue\r\n"));
+	assert_false(holds(&f->asked, "Content-Length"));
+	peer_says(f, "HTTP/1.1 100 Continue\r\n\r\n");
+	UNTIL(f, holds(&f->data, "HTTP/1.1 100 Continue\r\n\r\n"));
+	buf_clear(&f->asked);
+	guest_says(f, "0005;x=\"y\"\r\nab");
+	guest_says(f, "cde\r");
+	guest_says(f, "\n0\r\nAuthorization: Bearer mine\r\n\r\n");
+	UNTIL(f, holds(&f->asked, "0\r\n\r\n"));
+	assert_true(str_eq(buf_str(&f->asked), STR("5\r\nabcde\r\n0\r\n\r\n")));
+	peer_says(f, "HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+	UNTIL(f, holds(&f->data, "2\r\nok\r\n0\r\n\r\n"));
+	assert_false(f->ended);
+}
+
+static void malformed_chunks_are_400_and_never_whole_at_the_service(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_opens(f, "logs");
+	guest_says(f, "POST /logs HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+		      "5\r\nhello\r\n5 \r\nhello\r\n0\r\n\r\n");
+	UNTIL(f, f->ended);
+	assert_true(holds(&f->data, "HTTP/1.1 400 Bad Request\r\n"));
+	assert_true(holds(&f->data, "a chunk's size is no number"));
+	if (f->peer >= 0)
+		UNTIL(f, f->hung_up);
+	assert_false(holds(&f->asked, "0\r\n\r\n"));
+}
+
+static void one_request_follows_another_each_with_the_token_once(void **state)
+{
+	static const char *const bodies[] = {"Content-Length: 2\r\n\r\nab",
+					     "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n", "\r\n"};
+	struct fixture *f = *state;
+
+	guest_opens(f, "logs");
+	for (size_t i = 0; i < 3 * ARRAY_LEN(bodies); i++) {
+		buf_clear(&f->asked);
+		buf_clear(&f->data);
+		guest_says(f, "POST /logs HTTP/1.1\r\nHost: a\r\n");
+		guest_says(f, bodies[i % 3]);
+		UNTIL(f, holds(&f->asked, "\r\n\r\n") && (i % 3 != 1 || holds(&f->asked, "0\r\n\r\n")));
+		assert_int_equal(times(&f->asked, "Authorization: Bearer T-1"), 1);
+		peer_says(
+			f,
+			i % 2 == 0
+				? "HTTP/1.1 202 Accepted\r\nContent-Length: 4\r\n\r\nnull"
+				: "HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nnull\r\n0\r\n\r\n");
+		UNTIL(f, holds(&f->data, i % 2 == 0 ? "null" : "0\r\n\r\n"));
+		assert_false(f->ended);
+	}
+	guest_says(f, "");
+	UNTIL(f, f->closed);
+	assert_int_equal(f->status, GUEST_CLOSE_OK);
+	assert_true(f->hung_up);
+}
+
+static void what_is_asked_ahead_waits_for_its_turn(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_opens(f, "logs");
+	guest_says(f, "POST /logs HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\naGET /logs/query?2 HTTP/1.1\r\nHost: "
+		      "a\r\n\r\n"
+		      "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n");
+	guest_says(f, "");
+	UNTIL(f, holds(&f->asked, "\r\n\r\na"));
+	pass(f, 20 * NS_PER_MS, true);
+	assert_false(holds(&f->asked, "/logs/query?2"));
+	peer_says(f, "HTTP/1.1 202 Accepted\r\nContent-Length: 5\r\n\r\nfirst");
+	UNTIL(f, holds(&f->asked, "GET /deep/logs/query?2 "));
+	assert_true(holds(&f->data, "first"));
+	peer_says(f, "HTTP/1.1 204 No Content\r\n\r\n");
+	UNTIL(f, f->closed);
+	assert_true(holds(&f->data, "204 No Content\r\n\r\nHTTP/1.1 404 Not Found\r\n"));
+	assert_false(holds(&f->asked, "/metrics"));
+}
+
+static void an_answer_before_the_request_is_whole_ends_it(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_opens(f, "logs");
+	guest_says(f, "POST /logs HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nab");
+	UNTIL(f, holds(&f->asked, "\r\n\r\nab"));
+	peer_says(f, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n");
+	UNTIL(f, f->ended);
+	assert_true(holds(&f->data, "HTTP/1.1 413 "));
+	/* Were it taken for another request, the rest of the body would be one. */
+	guest_says(f, "GET /logs/query HTTP/1.1\r\nHost: a\r\n\r\n");
+	guest_says(f, "");
+	UNTIL(f, f->closed);
+	assert_false(holds(&f->asked, "/logs/query"));
+}
+
+static void a_service_that_hangs_up_between_requests_ends_the_stream(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_opens(f, "logs");
+	guest_says(f, "GET /logs/query HTTP/1.1\r\nHost: a\r\n\r\n");
+	UNTIL(f, holds(&f->asked, "\r\n\r\n"));
+	peer_says(f, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");
+	UNTIL(f, holds(&f->data, "\r\n\r\nx"));
+	pass(f, 10 * NS_PER_MS, true);
+	assert_false(f->ended);
+	fd_close(&f->peer);
+	UNTIL(f, f->ended);
+	assert_false(holds(&f->data, "502"));
+}
+
+static void what_nobody_asked_for_is_not_passed_on(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_opens(f, "logs");
+	guest_says(f, "GET /logs/query HTTP/1.1\r\nHost: a\r\n\r\n");
+	UNTIL(f, holds(&f->asked, "\r\n\r\n"));
+	peer_says(f, "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged");
+	UNTIL(f, f->ended);
+	assert_true(holds(&f->data, "\r\n\r\nx"));
+	assert_false(holds(&f->data, "forged"));
+	UNTIL(f, f->hung_up);
+}
+
+static void a_service_that_does_not_speak_http_is_502(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_opens(f, "logs");
+	guest_says(f, "GET /logs/query HTTP/1.1\r\nHost: a\r\n\r\n");
+	UNTIL(f, holds(&f->asked, "\r\n\r\n"));
+	peer_says(f, "220 mail.test ESMTP\r\n");
+	UNTIL(f, f->ended);
+	assert_true(holds(&f->data, "HTTP/1.1 502 Bad Gateway\r\n"));
+	assert_false(holds(&f->data, "ESMTP"));
+}
+
+/* More than any buffer between, in chunks of all sizes. */
+static void a_large_body_comes_whole(void **state)
+{
+	struct fixture *f = *state;
+	int64_t left = GUEST_CREDIT_START;
+	autofree char *piece = xcalloc(1, 30001);
+	uint64_t seen = 0;
+	size_t whole = 0;
+
+	memset(piece, 'w', 30000);
+	guest_opens(f, "logs");
+	guest_says(f, "POST /logs HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+	left -= 100;
+	for (size_t size = 1; size <= 30000; size += 173) {
+		autovar(buf) chunk = {0};
+		buf_printf(&chunk, "%zX\r\n%.*s\r\n", size, (int)size, piece);
+		while (left < (int64_t)chunk.len) {
+			pass(f, NS_PER_MS, true);
+			left += (int64_t)(f->granted - seen);
+			seen = f->granted;
+		}
+		guest_says(f, chunk.data);
+		left -= (int64_t)chunk.len;
+		whole += size;
+	}
+	guest_says(f, "0\r\n\r\n");
+	UNTIL(f, holds(&f->asked, "0\r\n\r\n"));
+	size_t got = 0;
+	for (size_t i = 0; i < f->asked.len; i++)
+		got += f->asked.data[i] == 'w';
+	assert_int_equal(got, whole);
 }
 
 static void nothing_else_is_reached(void **state)
@@ -328,14 +519,16 @@ static void a_request_that_breaks_off_is_400(void **state)
 static void a_guest_that_reads_nothing_holds_up_the_service(void **state)
 {
 	struct fixture *f = *state;
+	static const char head[] = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
 	autofree char *much = xcalloc(1, 65537);
-	size_t said = 0;
+	size_t said = strlen(head);
 	int quiet = 0;
 
 	memset(much, 'y', 65536);
 	guest_opens(f, "logs");
 	guest_says(f, "GET /logs/tail?job_id=1 HTTP/1.1\r\nHost: a\r\n\r\n");
 	UNTIL(f, holds(&f->asked, "\r\n\r\n"));
+	peer_says(f, head);
 	/* As much as the sockets between take, and no more. */
 	while (quiet < 50) {
 		ssize_t put = write(f->peer, much, 65536);
@@ -503,6 +696,15 @@ int main(void)
 #define WITH(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		WITH(a_request_goes_to_the_pipeline_with_the_token),
+		WITH(a_body_in_chunks_is_passed_on_without_what_nobody_reads),
+		WITH(malformed_chunks_are_400_and_never_whole_at_the_service),
+		WITH(one_request_follows_another_each_with_the_token_once),
+		WITH(what_is_asked_ahead_waits_for_its_turn),
+		WITH(an_answer_before_the_request_is_whole_ends_it),
+		WITH(a_service_that_hangs_up_between_requests_ends_the_stream),
+		WITH(what_nobody_asked_for_is_not_passed_on),
+		WITH(a_service_that_does_not_speak_http_is_502),
+		WITH(a_large_body_comes_whole),
 		WITH(nothing_else_is_reached),
 		WITH(an_unknown_service_is_refused),
 		WITH(names_are_for_jobs_with_a_network),

@@ -4,6 +4,7 @@ network namespace of its own, whose one neighbour stands for everything else: th
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -177,6 +178,27 @@ def test_its_services_are_there_all_the_same(place):
     assert "HTTP/1.1 400" in said and "first line is not" in said
     # No token is anywhere in there.
     assert "eyJ" not in said
+
+
+def test_bodies_come_in_chunks_and_connections_are_kept(place):
+    nimbus, _ = place
+    entry = b'{"entries":[{"job_id":%s,"message":"in chunks","level":"info"}]}'.decode()
+    job, said = nimbus.run(
+        "J=$(hostname | sed s/nimbus-//); "
+        f"B=$(printf '{entry}' $J); "
+        "{ printf 'POST /logs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\n'; "
+        "printf '%s' \"$B\" | head -c 5; printf '\r\n%x\r\n' $((${#B} - 5)); printf '%s' \"$B\" | tail -c +6; "
+        "printf '\r\n0\r\nAuthorization: Bearer mine\r\n\r\n'; "
+        "printf 'GET /logs/query HTTP/1.1\r\nHost: x\r\n\r\n'; "
+        "printf 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'; } | nc -w 20 127.0.0.1 8002; echo; "
+        "printf 'POST /logs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\n0\n\n' | "
+        "nc -w 20 127.0.0.1 8002; echo; "
+        "printf 'POST /logs HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n' | "
+        "nc -w 20 127.0.0.1 8002; echo")
+    assert job["state"] == "succeeded", said
+    assert re.findall(r"HTTP/1\.1 (\d+)", said) == ["202", "200", "404", "400", "400"], said
+    assert "a chunk's size is no number" in said and "says twice" in said
+    assert '"message":"in chunks"' in said, said
 
 
 def test_it_reads_no_other_jobs_log_and_cannot_forge_its_own(place):
