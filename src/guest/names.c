@@ -89,6 +89,21 @@ static struct query *free_query(struct names *n)
 	return NULL;
 }
 
+static void say(const struct names *n, const struct buf *answer, const struct sockaddr_in *asker)
+{
+	(void)sendto(n->udp, answer->data, answer->len, MSG_DONTWAIT, (const struct sockaddr *)asker, sizeof(*asker));
+}
+
+/* The network has no IPv6: who asks for such addresses is not kept waiting, and does not try them. */
+static void say_nothing(const struct names *n, struct str question, const struct sockaddr_in *asker)
+{
+	struct buf out = {0};
+
+	dns_nothing(question, &out);
+	say(n, &out, asker);
+	buf_fini(&out);
+}
+
 static void take_question(struct names *n)
 {
 	char bytes[DNS_QUERY_MAX + 1];
@@ -97,9 +112,15 @@ static void take_question(struct names *n)
 	ssize_t got = recvfrom(n->udp, bytes, sizeof(bytes), MSG_DONTWAIT, (struct sockaddr *)&asker, &len);
 	struct query *q = free_query(n);
 
+	struct str question = {bytes, got > 0 ? (size_t)got : 0};
+
 	/* What is none gets no answer; the asker's own timeout tells him. */
-	if (got > 0 && q != NULL && dns_is_query((struct str){bytes, (size_t)got}))
-		(void)begin(q, (struct str){bytes, (size_t)got}, &asker);
+	if (!dns_is_query(question))
+		return;
+	if (dns_type(question) == DNS_TYPE_AAAA)
+		say_nothing(n, question, &asker);
+	else if (q != NULL)
+		(void)begin(q, question, &asker);
 }
 
 static void give_answer(struct names *n, struct query *q)
@@ -109,8 +130,7 @@ static void give_answer(struct names *n, struct query *q)
 
 	if (dns_is_answer(answer, question)) {
 		dns_fit(answer, question, &out);
-		(void)sendto(n->udp, out.data, out.len, MSG_DONTWAIT, (const struct sockaddr *)&q->asker,
-			     sizeof(q->asker));
+		say(n, &out, &q->asker);
 	}
 	buf_fini(&out);
 	drop(q);

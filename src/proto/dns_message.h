@@ -12,6 +12,7 @@
 #include "base/str.h"
 
 enum {
+	DNS_TYPE_AAAA = 28,
 	DNS_HEADER_SIZE = 12,
 	DNS_QUERY_MAX = 4096,	 /* bytes of a question that is taken */
 	DNS_PLAIN_MAX = 512,	 /* of an answer by UDP to one who says nothing */
@@ -25,3 +26,7 @@ bool dns_is_answer(struct str answer, struct str query);
 /* The answer as it goes back by UDP: itself where it fits, else only its head and the question, marked as cut, so that
  * the asker comes by TCP. Both have passed the above. */
 void dns_fit(struct str answer, struct str query, struct buf *out);
+/* What its one question asks for: a number of RFC 1035, 3.2.2, as DNS_TYPE_AAAA. It has passed the above. */
+unsigned dns_type(struct str query);
+/* The answer that the name has nothing of that type (RFC 2308, 2.2). */
+void dns_nothing(struct str query, struct buf *out);

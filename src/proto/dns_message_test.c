@@ -69,12 +69,29 @@ static void what_is_too_long_is_marked_as_cut(void **state)
 	assert_int_equal(out.len, sizeof(plain) - 1);
 }
 
+static void a_name_may_have_nothing_of_a_type(void **state)
+{
+	static const char query[] = "\x12\x34\x01\x20\x00\x01\x00\x00\x00\x00\x00\x01\1a\2bc\0\x00\x1c\x00\x01"
+				    "\0\0\x29\x10\0\0\0\0\0\0\0";
+	autovar(buf) out = {0};
+
+	(void)state;
+	assert_int_equal(dns_type(OF(plain)), 1);
+	assert_int_equal(dns_type(OF(query)), DNS_TYPE_AAAA);
+	dns_nothing(OF(query), &out);
+	assert_int_equal(out.len, sizeof(plain) - 1);
+	assert_memory_equal(out.data, "\x12\x34\x81\x80\x00\x01\x00\x00\x00\x00\x00\x00\1a\2bc\0\x00\x1c\x00\x01",
+			    out.len);
+	assert_true(dns_is_answer(buf_str(&out), OF(query)));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(queries_are_told_from_the_rest),
 		cmocka_unit_test(answers_are_of_their_question),
 		cmocka_unit_test(what_is_too_long_is_marked_as_cut),
+		cmocka_unit_test(a_name_may_have_nothing_of_a_type),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
