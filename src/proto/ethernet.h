@@ -17,11 +17,19 @@
 
 enum {
 	ETHERNET_LENGTH_SIZE = 4,
+	ETHERNET_MAC_SIZE = 6,
 	ETHERNET_FRAME_MAX = 65536 + 4096, /* QEMU's own limit */
 };
 
 /* 1: *ret is the first frame of `bytes`, without its length. 0: it is not whole. Negative: it never will be. */
 int ethernet_next(struct str bytes, struct str *ret, struct err *err) must_check;
-/* ARP, and IPv4 from this address to one that is another machine's for certain: not loopback, not "this host", no
- * group. */
-bool ethernet_allowed(struct str frame, uint32_t address);
+/* Who the guest is: what it was told with its identity, so that nothing is sent by another's, nor by that of the
+ * template from which it was cloned. */
+struct ethernet_guest {
+	unsigned char mac[ETHERNET_MAC_SIZE];
+	uint32_t address;
+};
+
+/* ARP of this guest, and IPv4 from it to an address that is another machine's for certain: not loopback, not "this
+ * host", no group; nor a link-local one, nor another where clouds tell a machine its credentials. */
+bool ethernet_allowed(struct str frame, const struct ethernet_guest *guest);

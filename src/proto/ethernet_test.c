@@ -8,7 +8,9 @@
 
 #include "base/mem.h"
 
-enum { GUEST = 0x0a00020f, SIZE = 42 };
+enum { SIZE = 42 };
+
+static const struct ethernet_guest guest = {.mac = {2, 2, 2, 2, 2, 2}, .address = 0x0a00020f};
 
 static struct str frame_to(char bytes[static SIZE], uint32_t target)
 {
@@ -27,15 +29,18 @@ static void only_other_machines_are_spoken_to(void **state)
 		uint32_t target;
 		bool allowed;
 	} cases[] = {
-		{0x08080808, true},  {0x0a000202, true},  {0xc0a80101, true},  {0xa9fea9fe, true},  {0x7e000001, true},
+		{0x08080808, true},  {0x0a000202, true},  {0xc0a80101, true},  {0xa9ffa9fe, true},  {0x7e000001, true},
 		{0x80000001, true},  {0x7f000001, false}, {0x7f000035, false}, {0x7fffffff, false}, {0x00000000, false},
-		{0x00000001, false}, {0xe0000001, false}, {0xffffffff, false}, {0xf0000001, false},
+		{0x00000001, false}, {0xe0000001, false}, {0xffffffff, false}, {0xf0000001, false}, {0xa9fea9fe, false},
+		{0xa9fe0000, false}, {0xa9feffff, false}, {0xa9fdffff, true},  {0xa9ff0000, true},  {0xa83f8110, false},
+		{0xa83f8111, true},  {0xa83f810f, true},  {0x646464c8, false}, {0x646464c9, true},  {0xc00000c0, false},
+		{0xc00000c1, true},  {0xdfffffff, true},  {0x01000000, true},  {0x00ffffff, false},
 	};
 	char bytes[SIZE];
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++)
-		assert_int_equal(ethernet_allowed(frame_to(bytes, cases[i].target), GUEST), cases[i].allowed);
+		assert_int_equal(ethernet_allowed(frame_to(bytes, cases[i].target), &guest), cases[i].allowed);
 }
 
 static void what_is_not_plain_ipv4_of_the_guest_is_dropped(void **state)
@@ -45,17 +50,46 @@ static void what_is_not_plain_ipv4_of_the_guest_is_dropped(void **state)
 
 	(void)state;
 	for (size_t len = 0; len < 34; len++)
-		assert_false(ethernet_allowed((struct str){bytes, len}, GUEST));
-	assert_false(ethernet_allowed(frame, GUEST + 1)); /* another's address */
+		assert_false(ethernet_allowed((struct str){bytes, len}, &guest));
+	bytes[29] = 16; /* another's address */
+	assert_false(ethernet_allowed(frame, &guest));
+	(void)frame_to(bytes, 0x08080808);
+	bytes[11] = 3; /* another's hardware address: a template's, say */
+	assert_false(ethernet_allowed(frame, &guest));
+	(void)frame_to(bytes, 0x08080808);
 	bytes[14] = 0x65;
-	assert_false(ethernet_allowed(frame, GUEST));
+	assert_false(ethernet_allowed(frame, &guest));
 	(void)frame_to(bytes, 0x08080808);
 	bytes[12] = (char)0x86, bytes[13] = (char)0xdd; /* IPv6 */
-	assert_false(ethernet_allowed(frame, GUEST));
+	assert_false(ethernet_allowed(frame, &guest));
 	bytes[12] = (char)0x81, bytes[13] = 0; /* a tag before the type */
-	assert_false(ethernet_allowed(frame, GUEST));
-	bytes[12] = 8, bytes[13] = 6; /* ARP */
-	assert_true(ethernet_allowed(frame, GUEST));
+	assert_false(ethernet_allowed(frame, &guest));
+}
+
+static void only_the_guests_own_arp_is_passed_on(void **state)
+{
+	static const char question[SIZE] = "\xff\xff\xff\xff\xff\xff\2\2\2\2\2\2\x08\x06\0\1\x08\0\6\4\0\1\2\2\2\2\2\2"
+					   "\x0a\0\2\x0f\0\0\0\0\0\0\x0a\0\2\2";
+	static const struct {
+		size_t at;
+		char is;
+		bool allowed;
+	} cases[] = {
+		{SIZE - 1, 9, true}, {6, 4, false}, {22, 4, false}, {27, 4, false}, {31, 16, false}, {28, 0, false},
+	};
+	char bytes[SIZE];
+
+	(void)state;
+	assert_true(ethernet_allowed((struct str){question, SIZE}, &guest));
+	assert_false(ethernet_allowed((struct str){question, SIZE - 1}, &guest));
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		memcpy(bytes, question, SIZE);
+		bytes[cases[i].at] = cases[i].is;
+		assert_int_equal(ethernet_allowed((struct str){bytes, SIZE}, &guest), cases[i].allowed);
+	}
+	memcpy(bytes, question, SIZE);
+	memset(bytes + 28, 0, 4);
+	assert_true(ethernet_allowed((struct str){bytes, SIZE}, &guest));
 }
 
 static void frames_are_cut_from_the_stream(void **state)
@@ -82,6 +116,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(only_other_machines_are_spoken_to),
 		cmocka_unit_test(what_is_not_plain_ipv4_of_the_guest_is_dropped),
+		cmocka_unit_test(only_the_guests_own_arp_is_passed_on),
 		cmocka_unit_test(frames_are_cut_from_the_stream),
 	};
 

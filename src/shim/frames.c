@@ -8,7 +8,6 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "proto/ethernet.h"
 
 enum { CHUNK = 64 * 1024 };
 
@@ -83,7 +82,7 @@ static bool pass_frames(struct frames *f)
 
 	while ((rc = ethernet_next(rest, &frame, &err)) > 0) {
 		size_t len = ETHERNET_LENGTH_SIZE + frame.len;
-		if (ethernet_allowed(frame, f->opts.address))
+		if (ethernet_allowed(frame, &f->opts.guest))
 			buf_append(&f->carrier.unsent, rest.data, len);
 		rest.data += len;
 		rest.len -= len;

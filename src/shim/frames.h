@@ -4,19 +4,18 @@
  */
 #pragma once
 
-#include <stdint.h>
-
 #include "base/compiler.h"
 #include "base/err.h"
 #include "net/loop.h"
+#include "proto/ethernet.h"
 
 struct frames;
 
 struct frames_opts {
 	struct loop *loop;
-	int vm_fd;	  /* taken: our end of the device's stream */
-	int carrier_fd;	  /* taken */
-	uint32_t address; /* the guest's */
+	int vm_fd;	/* taken: our end of the device's stream */
+	int carrier_fd; /* taken */
+	struct ethernet_guest guest;
 };
 
 /* When either side ends or the VM sends what are no frames, both are closed, and so the carrier ends. */

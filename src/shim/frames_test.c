@@ -13,7 +13,9 @@
 #include "base/file.h"
 #include "base/mem.h"
 
-enum { GUEST = 0x0a00020f, FRAME = 42, WIRE = 4 + FRAME };
+enum { FRAME = 42, WIRE = 4 + FRAME };
+
+static const struct ethernet_guest guest = {.mac = {2, 2, 2, 2, 2, 2}, .address = 0x0a00020f};
 
 struct fixture {
 	struct loop *loop;
@@ -31,7 +33,7 @@ static int set_up(void **state)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, carrier), 0);
 	f->vm = vm[0];
 	f->carrier = carrier[0];
-	const struct frames_opts opts = {f->loop, vm[1], carrier[1], GUEST};
+	const struct frames_opts opts = {f->loop, vm[1], carrier[1], guest};
 	assert_int_equal(frames_new(&opts, &f->frames, NULL), 0);
 	*state = f;
 	return 0;

@@ -1,6 +1,7 @@
 #include "shim/network.h"
 
 #include <signal.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -112,11 +113,12 @@ static int place_between(struct network *n, struct err *err)
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
 		return err_sys(err, "make the VM's network stream");
 	n->vm_fd = ends[0];
-	return frames_new(&(struct frames_opts){.loop = n->loop,
-						.vm_fd = ends[1],
-						.carrier_fd = fd_take(&n->passt.vm_fd),
-						.address = n->passt.network.address},
-			  &n->frames, err);
+	struct frames_opts opts = {.loop = n->loop,
+				   .vm_fd = ends[1],
+				   .carrier_fd = fd_take(&n->passt.vm_fd),
+				   .guest = {.address = n->passt.network.address}};
+	memcpy(opts.guest.mac, n->passt.network.mac, sizeof(opts.guest.mac));
+	return frames_new(&opts, &n->frames, err);
 }
 
 static void on_stream(void *ctx, unsigned events)

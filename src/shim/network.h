@@ -11,10 +11,10 @@
 #include "proto/guest_frame.h"
 
 /* What a job's log says where it is open, until there is a policy of what it may reach. */
-#define SHIM_NETWORK_OPEN_NOTE                                                                                     \
-	"network 'open': this job reaches all that its host reaches: the internet, private networks, link-local "  \
-	"addresses (a cloud's metadata server too) and the host's own addresses, but not the host's loopback; no " \
-	"policy limits that yet"
+#define SHIM_NETWORK_OPEN_NOTE                                                                                    \
+	"network 'open': this job reaches all that its host reaches by IPv4: the internet, private networks and " \
+	"the host's own addresses, but not the host's loopback, nor link-local addresses and a cloud's metadata " \
+	"server; no policy limits that yet. It has no IPv6: names have none of its addresses"
 
 struct network;
 

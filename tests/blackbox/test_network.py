@@ -50,7 +50,8 @@ SERVER = textwrap.dedent("""
 
     for argument in sys.argv[1:]:
         address, port, word = argument.split("=")
-        listener = socket.create_server((address, int(port)), backlog=16)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listener = socket.create_server((address, int(port)), family=family, backlog=16)
         run = (names, (listener,)) if word == "DNS" else (words, (listener, word))
         threading.Thread(target=run[0], args=run[1], daemon=True).start()
     print("ready", flush=True)
@@ -78,6 +79,12 @@ class Namespace:
                                   stdout=subprocess.PIPE)
         self.servers.append(server)
         assert server.stdout.readline() == b"ready\n"
+
+    def link_local(self, link):
+        said = subprocess.run([*self.enter(), "ip", "-6", "address", "show", "dev", link, "scope", "link"], check=True,
+                              capture_output=True).stdout.decode()
+        found = re.search(r"inet6 (fe80:[0-9a-f:]+)", said)
+        return found.group(1) if found else "fe80::1"
 
     def close(self):
         for process in [*self.servers, self.holder]:
@@ -141,7 +148,7 @@ def place():
         resolv = folder / "resolv.conf"
         resolv.write_text(f"# the first is away\nnameserver 127.0.0.9\nnameserver {NEIGHBOUR}\n")
         host.run("mount", "--bind", str(resolv), "/etc/resolv.conf")
-        host.serve("127.0.0.1=9001=LOOPBACK", "0.0.0.0=9002=EVERYWHERE", f"{HOST}=9003=OWN")
+        host.serve("127.0.0.1=9001=LOOPBACK", "0.0.0.0=9002=EVERYWHERE", f"{HOST}=9003=OWN", "::1=9001=LOOPBACK", "::=9004=EVERYWHERE")
         other.serve(f"{NEIGHBOUR}=53=DNS", f"{INTERNET}=80=INTERNET", f"{METADATA}=80=METADATA")
         yield stack.enter_context(InNamespace(folder, host)), host
 
@@ -149,6 +156,7 @@ def place():
 # All at once, since what is silent takes its time. The asker's side stays open: an old passt may lose what comes after it
 # was closed.
 ASK = "mkfifo /tmp/open; exec 3<>/tmp/open; ask() { echo \"$1:$2=$(timeout 4 nc $1 $2 <&3 2>&1 | tr '\\n' ' ')\" & }; "
+GET = "get() { echo \"$1:$2=$(printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' | timeout 4 nc $1 $2 2>&1 | tr '\\n' ' ')\" & }; "
 
 
 def test_a_job_without_a_network_reaches_nothing(place):
@@ -218,9 +226,14 @@ def test_it_reads_no_other_jobs_log_and_cannot_forge_its_own(place):
 
 
 def test_an_open_job_reaches_what_its_host_reaches_but_not_its_loopback(place):
-    nimbus, _ = place
+    nimbus, host = place
+    # The roles and the agent's metrics are on the host's loopback.
+    own = " ".join(f"get 127.0.0.1 {port}; get 10.0.2.2 {port};" for port in re.findall(r":(\d+)", str(nimbus.endpoints)))
+    assert own
+    link_local = host.link_local("veth0")
     job, said = nimbus.run(
         f"{ASK} ask {INTERNET} 80; ask {METADATA} 80; ask {HOST} 9002; ask {HOST} 9003; ask 127.0.0.1 9001; "
+        f"{GET} {own} ask ::1 9001; ask ::1 9004; ask ::ffff:127.0.0.1 9001; ask {link_local}%eth0 9004; ask 0.0.0.0 9002; "
         "ask 127.0.0.1 9002; ask 10.0.2.2 9001; ask 10.0.2.2 9002; ask 10.0.2.15 9001; wait; "
         "cat /etc/resolv.conf; nslookup internet.test 127.0.0.1 2>&1; "
         # An answer that fits no datagram: asked by TCP, at the same place.
@@ -230,18 +243,21 @@ def test_an_open_job_reaches_what_its_host_reaches_but_not_its_loopback(place):
         "ip address del 127.0.0.1/8 dev lo; ip link set lo down; "
         "for i in all eth0; do echo 1 >/proc/sys/net/ipv4/conf/$i/route_localnet; done; "
         "ip route del table local 127.0.0.0/8 dev lo 2>/dev/null; ip route del table local 127.0.0.1 dev lo 2>/dev/null; "
-        f"ip route add 127.0.0.0/8 via 10.0.2.2 src 10.0.2.15 && echo by-force; ask 127.0.0.1 9001; ask {HOST} 9002; wait",
+        f"ip route add 127.0.0.0/8 via 10.0.2.2 src 10.0.2.15 && echo by-force; ask 127.0.0.1 9001; {own} "
+        f"ask {HOST} 9002; wait",
         "--network", "open")
     assert job["network"] == "open"
     # What the log says stays open, does.
     remark = nimbus.cli("logs", str(job["id"])).stderr.decode()
     assert "network 'open': this job reaches all that its host reaches" in remark
     assert f"{INTERNET}:80=INTERNET" in said, said
-    assert f"{METADATA}:80=METADATA" in said
+    assert f"{METADATA}:80=" in said and "=METADATA" not in said, said
     assert f"{HOST}:9002=EVERYWHERE" in said
     assert f"{HOST}:9003=OWN" in said
-    # And the host's loopback is not, by whichever address.
+    # And the host's loopback is not, by whichever address, nor anything of it by IPv6.
     assert "LOOPBACK" not in said
+    assert not re.search(r"^[0-9a-f]*::.*=EVERYWHERE", said, re.MULTILINE), said
+    assert "HTTP/" not in said, said
     for address in ("127.0.0.1:9001", "127.0.0.1:9002", "10.0.2.2:9001", "10.0.2.2:9002", "10.0.2.15:9001"):
         assert f"{address}=EVERYWHERE" not in said, said
     # Names are the host's: its first resolver is away, so the second.
@@ -249,6 +265,32 @@ def test_an_open_job_reaches_what_its_host_reaches_but_not_its_loopback(place):
     assert "Address: 198.51.100.1" in said, said
     assert f"cut={2 + 27 + 60 * 16}\nby-force\n" in said, said
     assert f"{HOST}:9002=EVERYWHERE" in said.split("by-force")[1], said
+
+
+def test_clones_at_once_have_networks_of_their_own(place):
+    """A restore keeps the template's hardware address until the guest has its own: the shim passes nothing on before."""
+    nimbus, _ = place
+    script = (f"{ASK} cat /sys/class/net/eth0/address; ip address show eth0; ask {INTERNET} 80; wait; "
+              "nslookup internet.test 127.0.0.1 2>&1; nslookup -type=aaaa internet.test 127.0.0.1 2>&1; "
+              "T=$(cut -d. -f1 /proc/uptime); timeout 8 nc internet.test 80 <&3 2>&1; cat /proc/net/arp")
+
+    def is_clone():
+        job = nimbus.wait_final(nimbus.submit("true", options=("--network", "open")))
+        assert job["state"] == "succeeded", (job, nimbus.log()[-4000:])
+        return job["metadata"]["boot.accel"].endswith(" clone")
+
+    wait_until(is_clone, "a clone with a network", 90)
+    ids = [nimbus.submit("sh", "-c", script, options=("--network", "open")) for _ in range(2)]
+    macs = set()
+    for job_id in ids:
+        job, said = nimbus.wait_final(job_id), nimbus.output(job_id)
+        assert job["metadata"]["boot.accel"].endswith(" clone"), job["metadata"]
+        assert f"{INTERNET}:80=INTERNET" in said, said
+        assert "Address: 198.51.100.1" in said, said
+        macs.add(said.splitlines()[0])
+        # Locally administered, one device's: neither QEMU's nor a kernel's own.
+        assert int(said[:2], 16) & 3 == 2 and not said.startswith("52:54:00"), said
+    assert len(macs) == 2, macs
 
 
 def test_a_host_without_a_way_out_fails_the_job_and_says_so(place):
