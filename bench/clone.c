@@ -5,8 +5,9 @@
  *	clone SHARE [CLONES [AT_ONCE]]
  *
  * "restore" is from the launch to QEMU's word that the VM runs, "ack" from there until the guest has acknowledged its
- * hello. "at_once" is how long so many take, begun one after the other without waiting, until the last has answered;
- * their memory is read then. One object of JSON on standard output.
+ * hello, "started" from the job to the word that it runs, "ended" from there to its exit and the end of its output; the
+ * same of clones that rehearsed before, which took "rehearse". "at_once" is how long so many take, begun one after the
+ *other without waiting, until the last has answered; their memory is read then. One object of JSON on standard output.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -26,6 +27,9 @@
 
 enum { CLONES_MAX = 1000, AT_ONCE_MAX = 64, DEADLINE_S = 60, SCRATCH_MB = 1024, MEMORY_MB = 256, VCPUS = 1 };
 
+enum part { RESTORE, REHEARSE, ACK, STARTED, ENDED, PARTS };
+static const char *const part_names[] = {"restore", "rehearse", "ack", "started", "ended"};
+
 struct bench {
 	char dir[64];
 	int dir_fd, templates_fd;
@@ -36,7 +40,8 @@ struct bench {
 	char name[TEMPLATE_NAME_SIZE];
 	struct template_manifest manifest;
 	int64_t made_ns;
-	int64_t restore_ns[CLONES_MAX], ack_ns[CLONES_MAX];
+	bool rehearses;
+	int64_t times_ns[PARTS][CLONES_MAX];
 };
 
 struct clone {
@@ -44,7 +49,7 @@ struct clone {
 	struct process process;
 	int fd;
 	bool runs;
-	int64_t launched_ns, runs_ns, acked_ns;
+	int64_t times_ns[PARTS];
 };
 
 static void on_news(void *ctx, enum vm_news news, const char *text)
@@ -80,14 +85,41 @@ static int begin(const struct bench *b, struct clone *c, struct err *err)
 	rc = vm_prepare(vm_driver_by_name(STR("qemu")), &spec, &c->vm, err);
 	if (rc < 0)
 		return rc;
-	c->launched_ns = clock_monotonic_ns();
+	c->times_ns[RESTORE] = -clock_monotonic_ns();
 	rc = vm_launch(&c->vm->launch, &c->process, err);
 	return rc == 0 ? vm_connect(c->vm, &c->fd, err) : rc;
 }
 
-static int wait_and_greet(struct clone *c, struct err *err)
+static struct vm_reader reader;
+
+/* "true", to its exit and the ends of its output. */
+static int run_job(struct clone *c, struct err *err)
 {
-	static struct vm_reader reader;
+	static const struct guest_job job = {
+		.cwd = "",
+		.argc = 1,
+		.argv = {"true"},
+		.envc = 1,
+		.env = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}};
+	autovar(buf) out = {0};
+	struct guest_frame frame = {0};
+	int64_t begin_ns = clock_monotonic_ns();
+
+	int rc = guest_job_encode(&job, &out, err);
+	if (rc == 0)
+		rc = file_write_fd(c->fd, buf_str(&out), err);
+	for (int left = 3; rc == 0 && left > 0;) {
+		rc = vm_read_frame(c->fd, &reader, begin_ns + DEADLINE_S * NS_PER_S, &frame, err);
+		if (rc == 0 && frame.type == GUEST_STARTED)
+			c->times_ns[STARTED] = clock_monotonic_ns() - begin_ns;
+		left -= rc == 0 && (frame.type == GUEST_OUTPUT || frame.type == GUEST_EXIT);
+	}
+	c->times_ns[ENDED] = clock_monotonic_ns() - begin_ns - c->times_ns[STARTED];
+	return rc;
+}
+
+static int wait_and_greet(struct clone *c, bool rehearses, struct err *err)
+{
 	struct guest_hello hello;
 	struct guest_ack ack;
 	int rc = 0;
@@ -98,11 +130,16 @@ static int wait_and_greet(struct clone *c, struct err *err)
 			return err_set(err, ERR_TIMEOUT, "the clone does not run");
 		rc = vm_hear(c->vm, on_news, c, err);
 	}
-	c->runs_ns = clock_monotonic_ns();
+	int64_t now_ns = clock_monotonic_ns();
+	c->times_ns[RESTORE] += now_ns;
+	if (rc == 0 && rehearses)
+		rc = vm_rehearse(c->fd, &reader, now_ns + DEADLINE_S * NS_PER_S, err);
+	c->times_ns[REHEARSE] = clock_monotonic_ns() - now_ns;
+	now_ns = clock_monotonic_ns();
 	vm_hello("bench", &hello);
 	if (rc == 0)
-		rc = vm_handshake(c->fd, &hello, &reader, c->runs_ns + DEADLINE_S * NS_PER_S, &ack, err);
-	c->acked_ns = clock_monotonic_ns();
+		rc = vm_handshake(c->fd, &hello, &reader, now_ns + DEADLINE_S * NS_PER_S, &ack, err);
+	c->times_ns[ACK] = clock_monotonic_ns() - now_ns;
 	return rc;
 }
 
@@ -153,13 +190,13 @@ static int one_by_one(struct bench *b, struct err *err)
 		struct clone c = {.fd = -1};
 		rc = begin(b, &c, err);
 		if (rc == 0)
-			rc = wait_and_greet(&c, err);
+			rc = wait_and_greet(&c, b->rehearses, err);
+		if (rc == 0)
+			rc = run_job(&c, err);
 		int end_rc = end(&c, rc == 0 ? err : NULL);
 		rc = rc < 0 ? rc : end_rc;
-		if (i < 0)
-			continue;
-		b->restore_ns[i] = c.runs_ns - c.launched_ns;
-		b->ack_ns[i] = c.acked_ns - c.runs_ns;
+		for (int part = 0; part < PARTS && i >= 0; part++)
+			b->times_ns[part][i] = c.times_ns[part];
 	}
 	return rc;
 }
@@ -195,7 +232,7 @@ static int all_at_once(struct bench *b, struct err *err)
 		rc = begin(b, &clones[begun], err);
 	}
 	for (int64_t i = 0; i < begun && rc == 0; i++)
-		rc = wait_and_greet(&clones[i], err);
+		rc = wait_and_greet(&clones[i], false, err);
 	int64_t took_ns = clock_monotonic_ns() - begin_ns;
 	for (int64_t i = 0; i < begun; i++) {
 		pss += memory_of(&clones[i], "Pss");
@@ -222,6 +259,15 @@ static double median_ms(int64_t *times, int64_t count)
 	return (double)times[count / 2] / (double)NS_PER_MS;
 }
 
+static void print_medians(struct bench *b, const char *prefix)
+{
+	for (int part = 0; part < PARTS; part++) {
+		if (part != REHEARSE || b->rehearses)
+			(void)printf(", \"%s%s_ms\": %.1f", prefix, part_names[part],
+				     median_ms(b->times_ns[part], b->clones));
+	}
+}
+
 static int run(struct bench *b, const char *share, struct err *err)
 {
 	(void)snprintf(b->dir, sizeof(b->dir), "/var/tmp/nimbus-bench-clone.XXXXXX");
@@ -235,9 +281,14 @@ static int run(struct bench *b, const char *share, struct err *err)
 	if (rc == 0)
 		rc = one_by_one(b, err);
 	if (rc == 0) {
-		(void)printf("{\"clones\": %lld, \"made_ms\": %.1f, \"restore_ms\": %.1f, \"ack_ms\": %.1f",
-			     (long long)b->clones, (double)b->made_ns / (double)NS_PER_MS,
-			     median_ms(b->restore_ns, b->clones), median_ms(b->ack_ns, b->clones));
+		(void)printf("{\"clones\": %lld, \"made_ms\": %.1f", (long long)b->clones,
+			     (double)b->made_ns / (double)NS_PER_MS);
+		print_medians(b, "");
+		b->rehearses = true;
+		rc = one_by_one(b, err);
+	}
+	if (rc == 0) {
+		print_medians(b, "rehearsed_");
 		rc = all_at_once(b, err);
 		(void)printf("}\n");
 	}

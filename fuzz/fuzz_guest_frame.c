@@ -43,6 +43,7 @@ static void decode_all(struct str payload)
 	struct guest_usage usage;
 	struct guest_exit end;
 	struct guest_ping ping;
+	struct guest_rehearsal rehearsal;
 	int ok = 0;
 
 	ok += guest_hello_decode(payload, &hello, NULL) == 0;
@@ -54,13 +55,14 @@ static void decode_all(struct str payload)
 	ok += guest_usage_decode(payload, &usage, NULL) == 0;
 	ok += guest_exit_decode(payload, &end, NULL) == 0;
 	ok += guest_ping_decode(payload, &ping, NULL) == 0;
+	ok += guest_rehearsal_decode(payload, &rehearsal, NULL) == 0;
 	if (guest_job_decode(payload, &job, NULL) == 0) {
 		struct buf again = {0};
 		assert(guest_job_encode(&job, &again, NULL) == 0);
 		assert(again.len == payload.len + GUEST_HEADER_SIZE);
 		buf_fini(&again);
 	}
-	assert(ok <= 9);
+	assert(ok <= 10);
 	decode_streams(payload);
 }
 

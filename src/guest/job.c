@@ -43,8 +43,14 @@ static void limit_cgroup(int cgroup_fd, uint32_t pids_max)
 		cgroup_write(cgroup_fd, "memory.max", available - MEMORY_FOR_INIT);
 }
 
-int job_start(const struct guest_job *m, int cgroup_fd, struct job *ret, struct err *err)
+static int64_t timeval_ns(struct timeval t)
 {
+	return (int64_t)t.tv_sec * 1000000000 + (int64_t)t.tv_usec * 1000;
+}
+
+static int start(const struct guest_job *m, int cgroup_fd, bool read_only, struct job *ret, struct err *err)
+{
+	struct rusage before = {0};
 	const struct task_spec spec = {.argv = m->argv,
 				       .env = m->env,
 				       .cwd = m->cwd,
@@ -53,19 +59,33 @@ int job_start(const struct guest_job *m, int cgroup_fd, struct job *ret, struct 
 				       .tty = m->tty,
 				       .size = m->size,
 				       .cgroup_fd = cgroup_fd,
-				       .own_cgroup_fd = -1};
+				       .own_cgroup_fd = -1,
+				       .read_only = read_only};
 	struct task_ends ends;
 
 	if (cgroup_fd >= 0)
 		limit_cgroup(cgroup_fd, m->pids_max);
+	(void)getrusage(RUSAGE_CHILDREN, &before);
 	int rc = task_start(&spec, &ends, err);
 	if (rc == 0)
 		*ret = (struct job){.pid = ends.pid,
 				    .stdin_fd = ends.stdin_fd,
 				    .stdout_fd = ends.stdout_fd,
 				    .stderr_fd = ends.stderr_fd,
-				    .cgroup_fd = cgroup_fd};
+				    .cgroup_fd = cgroup_fd,
+				    .user_ns = timeval_ns(before.ru_utime),
+				    .system_ns = timeval_ns(before.ru_stime)};
 	return rc;
+}
+
+int job_start(const struct guest_job *m, int cgroup_fd, struct job *ret, struct err *err)
+{
+	return start(m, cgroup_fd, false, ret, err);
+}
+
+int job_rehearse(const struct guest_job *m, int cgroup_fd, struct job *ret, struct err *err)
+{
+	return start(m, cgroup_fd, true, ret, err);
 }
 
 void job_reap(struct job *j, job_other_fn other, void *ctx)
@@ -86,19 +106,14 @@ void job_reap(struct job *j, job_other_fn other, void *ctx)
 	}
 }
 
-static int64_t timeval_ns(struct timeval t)
-{
-	return (int64_t)t.tv_sec * 1000000000 + (int64_t)t.tv_usec * 1000;
-}
-
-void job_usage(struct guest_usage *ret)
+void job_usage(const struct job *j, struct guest_usage *ret)
 {
 	struct rusage usage = {0};
 
 	(void)getrusage(RUSAGE_CHILDREN, &usage);
 	*ret = (struct guest_usage){
-		.user_ns = timeval_ns(usage.ru_utime),
-		.system_ns = timeval_ns(usage.ru_stime),
+		.user_ns = timeval_ns(usage.ru_utime) - j->user_ns,
+		.system_ns = timeval_ns(usage.ru_stime) - j->system_ns,
 		.max_rss_bytes = (int64_t)usage.ru_maxrss * 1024,
 	};
 }

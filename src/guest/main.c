@@ -29,6 +29,18 @@ static uint32_t hello(void *ctx, const struct guest_hello *message)
 	return system_hello(message);
 }
 
+static int rehearse(void *ctx)
+{
+	(void)ctx;
+	return system_rehearse();
+}
+
+static void rehearsed(void *ctx)
+{
+	(void)ctx;
+	system_rehearsed();
+}
+
 /* For PID 1 that is everything else that runs in the machine, at one instant: no fork escapes it. */
 static void signal_all(void *ctx, int signal)
 {
@@ -57,7 +69,8 @@ static void take_signals(void)
 
 int main(void)
 {
-	static const struct session_ops ops = {.hello = hello, .signal_all = signal_all};
+	static const struct session_ops ops = {
+		.hello = hello, .rehearse = rehearse, .rehearsed = rehearsed, .signal_all = signal_all};
 	struct session_opts opts = {.init_ns = uptime_ns(), .linger_ns = LINGER_S * NS_PER_S, .ops = &ops};
 	struct err err = {0};
 

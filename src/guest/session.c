@@ -17,6 +17,7 @@ enum {
 	READS_MAX = 32, /* of the channel in one turn */
 	NS_PER_MS_INT = 1000000,
 	LAST_KILL_NS = 1000000000, /* for processes that do not die at once of SIGKILL: the exit is told without them */
+	REHEARSAL_NS = 2000000000, /* what runs longer is killed */
 };
 
 struct output {
@@ -42,6 +43,8 @@ struct session {
 	int64_t off_at_ns;  /* 0: not yet */
 	bool told;	    /* the exit */
 	bool over;
+	bool rehearses; /* the job is none: what it says, and what is said of it, goes to nobody */
+	uint64_t rehearsal_epoch;
 };
 
 static int64_t now_ns(void)
@@ -59,6 +62,8 @@ static void fault(struct session *s, const struct err *err)
 
 /* --- what the host says --- */
 
+static void end_rehearsal(struct session *s);
+
 static int on_hello(struct session *s, const struct guest_frame *frame, struct err *err)
 {
 	struct guest_hello hello;
@@ -70,6 +75,8 @@ static int on_hello(struct session *s, const struct guest_frame *frame, struct e
 		guest_ack_encode(&ack, &s->out);
 	if (rc < 0)
 		return rc;
+	if (s->rehearses)
+		end_rehearsal(s);
 	s->done = s->opts->ops->hello(s->opts->ops->ctx, &hello);
 	if (s->opts->cgroup_fd >= 0)
 		s->done |= GUEST_DONE_CGROUP;
@@ -139,6 +146,72 @@ static int on_job(struct session *s, const struct guest_frame *frame, struct err
 	return 0;
 }
 
+/* --- rehearsal: a job that is none, by the ways of one --- */
+
+/* Only while nobody is told anything: a guest that has been given an identity runs jobs. */
+static int on_rehearse(struct session *s, const struct guest_frame *frame, struct err *err)
+{
+	static const struct guest_job job = {
+		.cwd = "/",
+		.argc = 3,
+		.argv = {"sh", "-c", "echo; echo >&2; exec true"},
+		.envc = 1,
+		.env = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}};
+	struct guest_rehearsal m;
+
+	int rc = guest_rehearsal_decode(frame->payload, &m, err);
+	if (rc == 0 && (s->done != 0 || s->job.pid != 0))
+		rc = err_set(err, ERR_CONFLICT, "rehearsal refused: the guest knows who it is, or rehearses already");
+	if (rc < 0)
+		return rc;
+	int cgroup_fd = s->opts->ops->rehearse(s->opts->ops->ctx);
+	s->rehearses = true;
+	s->rehearsal_epoch = m.epoch;
+	if (job_rehearse(&job, cgroup_fd, &s->job, err) < 0) {
+		end_rehearsal(s);
+		return 0;
+	}
+	s->outputs[0] = (struct output){s->job.stdout_fd, GUEST_STDOUT, GUEST_CREDIT_START};
+	s->outputs[1] = (struct output){s->job.stderr_fd, GUEST_STDERR, GUEST_CREDIT_START};
+	guest_started_encode(&(struct guest_started){.pid = (uint32_t)s->job.pid}, &s->out);
+	s->kill_at_ns = now_ns() + REHEARSAL_NS;
+	return 0;
+}
+
+static void ignore_other(void *ctx, pid_t pid, int status)
+{
+	(void)ctx;
+	(void)pid;
+	(void)status;
+}
+
+/* Whatever it had come to: as if it had never been. */
+static void end_rehearsal(struct session *s)
+{
+	int64_t give_up_ns = now_ns() + LAST_KILL_NS;
+
+	s->opts->ops->signal_all(s->opts->ops->ctx, SIGKILL);
+	while (s->job.pid != 0 && !s->job.all_gone && now_ns() < give_up_ns) {
+		job_reap(&s->job, ignore_other, NULL);
+		if (!s->job.all_gone)
+			(void)nanosleep(&(struct timespec){.tv_nsec = NS_PER_MS_INT / 10}, NULL);
+	}
+	for (size_t i = 0; i < OUTPUTS; i++) {
+		if (s->outputs[i].fd >= 0)
+			(void)close(s->outputs[i].fd);
+		s->outputs[i] = (struct output){.fd = -1};
+	}
+	s->job = (struct job){0};
+	s->seq = 0;
+	s->kill_at_ns = s->tell_at_ns = 0;
+	s->told = s->rehearses = false;
+	s->opts->ops->rehearsed(s->opts->ops->ctx);
+	buf_clear(&s->out);
+	guest_rehearsed_encode(s->rehearsal_epoch, &s->out);
+}
+
+/* --- streams, signals, credit --- */
+
 static int on_stream(struct session *s, const struct guest_frame *frame, struct err *err)
 {
 	if ((s->done & GUEST_DONE_NEEDED) != GUEST_DONE_NEEDED)
@@ -194,10 +267,10 @@ static int on_shutdown(struct session *s, const struct guest_frame *frame, struc
 }
 
 static int (*const handlers[])(struct session *, const struct guest_frame *, struct err *) = {
-	[GUEST_HELLO] = on_hello,    [GUEST_JOB] = on_job,     [GUEST_SIGNAL] = on_signal,
-	[GUEST_CREDIT] = on_credit,  [GUEST_PING] = on_ping,   [GUEST_SHUTDOWN] = on_shutdown,
-	[GUEST_OPEN] = on_stream,    [GUEST_DATA] = on_stream, [GUEST_CLOSE] = on_stream,
-	[GUEST_WINSIZE] = on_stream,
+	[GUEST_HELLO] = on_hello,    [GUEST_JOB] = on_job,	     [GUEST_SIGNAL] = on_signal,
+	[GUEST_CREDIT] = on_credit,  [GUEST_PING] = on_ping,	     [GUEST_SHUTDOWN] = on_shutdown,
+	[GUEST_OPEN] = on_stream,    [GUEST_DATA] = on_stream,	     [GUEST_CLOSE] = on_stream,
+	[GUEST_WINSIZE] = on_stream, [GUEST_REHEARSE] = on_rehearse,
 };
 
 static int take_frame(struct session *s, const struct guest_frame *frame, struct err *err)
@@ -255,7 +328,7 @@ static void receive(struct session *s)
 
 static void transmit(struct session *s)
 {
-	while (s->out.len > 0) {
+	while (s->out.len > 0 && !s->rehearses) {
 		ssize_t sent = write(s->opts->channel_fd, s->out.data, s->out.len);
 		if (sent < 0 && errno == EINTR)
 			continue;
@@ -313,7 +386,7 @@ static void tell_exit(struct session *s)
 	struct guest_usage usage;
 	struct guest_exit m;
 
-	job_usage(&usage);
+	job_usage(&s->job, &usage);
 	job_exit(&s->job, &m);
 	guest_usage_encode(&usage, &s->out);
 	guest_exit_encode(&m, &s->out);
@@ -340,6 +413,8 @@ static void advance(struct session *s)
 	}
 	if (ended && !s->told && (s->job.all_gone || now >= s->tell_at_ns))
 		tell_exit(s);
+	if (s->rehearses && s->told && s->outputs[0].fd < 0 && s->outputs[1].fd < 0)
+		end_rehearsal(s);
 	s->conduits_at_ns = conduits_advance(s->conduits, now);
 	if (s->off_at_ns > 0 && now >= s->off_at_ns)
 		s->over = true;
@@ -348,7 +423,7 @@ static void advance(struct session *s)
 /* Nothing is left to be said: the host has a while to end us. */
 static void rest(struct session *s)
 {
-	bool silent = s->told && s->outputs[0].fd < 0 && s->outputs[1].fd < 0 && s->out.len == 0 &&
+	bool silent = s->told && !s->rehearses && s->outputs[0].fd < 0 && s->outputs[1].fd < 0 && s->out.len == 0 &&
 		      !conduits_busy(s->conduits);
 
 	if (silent && s->off_at_ns == 0)
@@ -379,7 +454,8 @@ static int timeout_ms(const struct session *s)
 static void turn(struct session *s)
 {
 	struct pollfd fds[2 + OUTPUTS + CONDUITS_POLL_MAX] = {
-		{.fd = s->opts->channel_fd, .events = (short)(POLLIN | (s->out.len > 0 ? POLLOUT : 0))},
+		{.fd = s->opts->channel_fd,
+		 .events = (short)(POLLIN | (s->out.len > 0 && !s->rehearses ? POLLOUT : 0))},
 		{.fd = s->child_fd, .events = POLLIN},
 	};
 
@@ -397,7 +473,7 @@ static void turn(struct session *s)
 	if (fds[1].revents != 0)
 		on_children(s);
 	for (size_t i = 0; i < OUTPUTS; i++) {
-		if (fds[2 + i].revents != 0)
+		if (fds[2 + i].revents != 0 && s->outputs[i].fd >= 0)
 			pump(s, &s->outputs[i]);
 	}
 	conduits_serve(s->conduits, fds + 2 + OUTPUTS, n, OUT_MAX);

@@ -13,6 +13,9 @@
 struct session_ops {
 	/* Does all that the hello asks; gives what is done (enum guest_done). */
 	uint32_t (*hello)(void *ctx, const struct guest_hello *hello);
+	/* Around a rehearsal: gives the cgroup that its process is to be in, or -1; takes back what all of it left. */
+	int (*rehearse)(void *ctx);
+	void (*rehearsed)(void *ctx);
 	/* To every process but ourselves. */
 	void (*signal_all)(void *ctx, int signal);
 	void *ctx;

@@ -25,7 +25,7 @@
 #include "proto/guest_stream.h"
 #include "proto/tar.h"
 
-enum { EPOCH = 5, WAIT_S = 30, NO_NAMESPACE = 77, ENDED = 42 };
+enum { EPOCH = 5, REHEARSAL = 6, WAIT_S = 30, NO_NAMESPACE = 77, ENDED = 42 };
 
 /* A stream as the host sees it. */
 struct seen {
@@ -69,6 +69,17 @@ static uint32_t fake_hello(void *ctx, const struct guest_hello *hello)
 	return hello_done;
 }
 
+static int fake_rehearse(void *ctx)
+{
+	(void)ctx;
+	return -1;
+}
+
+static void fake_rehearsed(void *ctx)
+{
+	(void)ctx;
+}
+
 static void signal_all(void *ctx, int number)
 {
 	(void)ctx;
@@ -87,7 +98,8 @@ static void loopback_up(void)
 
 noreturn_fn static void be_pid_1(int fd, int64_t linger_ns)
 {
-	static const struct session_ops ops = {.hello = fake_hello, .signal_all = signal_all};
+	static const struct session_ops ops = {
+		.hello = fake_hello, .rehearse = fake_rehearse, .rehearsed = fake_rehearsed, .signal_all = signal_all};
 	const struct session_opts opts = {.channel_fd = fd, .cgroup_fd = -1, .linger_ns = linger_ns, .ops = &ops};
 	sigset_t children;
 
@@ -309,9 +321,18 @@ static void say_hello(void)
 	guest_decoder_for_host(&host.decoder, EPOCH);
 }
 
-static void start_guest(int64_t linger_ns)
+static void answer_or_skip(struct guest_frame *ret)
 {
-	struct guest_frame frame;
+	if (next_frame(ret))
+		return;
+	assert_int_equal(end_status(), NO_NAMESPACE);
+	print_message("skipped: this user may make no pid namespace\n");
+	skip();
+}
+
+/* One that knows nothing yet. */
+static void start_silent_guest(int64_t linger_ns)
+{
 	int ends[2];
 
 	host = (struct host){.open_streams = 2, .give_credit = true};
@@ -324,14 +345,16 @@ static void start_guest(int64_t linger_ns)
 	}
 	(void)close(ends[1]);
 	host.fd = ends[0];
+}
+
+static void start_guest(int64_t linger_ns)
+{
+	struct guest_frame frame;
+
+	start_silent_guest(linger_ns);
 	say_hello();
-	if (next_frame(&frame)) {
-		assert_int_equal(frame.type, GUEST_ACK);
-		return;
-	}
-	assert_int_equal(end_status(), NO_NAMESPACE);
-	print_message("skipped: this user may make no pid namespace\n");
-	skip();
+	answer_or_skip(&frame);
+	assert_int_equal(frame.type, GUEST_ACK);
 }
 
 static void start_job(const char *script)
@@ -368,6 +391,73 @@ static void a_job_runs(void **state)
 	assert_int_equal(host.end.code, 9);
 	assert_int_equal(host.end.signal, 0);
 	assert_false(host.end.oom);
+	shut_down();
+}
+
+static void say_rehearse(void)
+{
+	struct buf out = {0};
+
+	guest_rehearse_encode(REHEARSAL, &out);
+	say(&out);
+	guest_decoder_for_host(&host.decoder, REHEARSAL);
+}
+
+static void get_acknowledged(void)
+{
+	struct guest_frame frame;
+
+	say_hello();
+	answer_or_skip(&frame);
+	assert_int_equal(frame.type, GUEST_ACK);
+}
+
+/* Nothing of one is heard: the job's output begins at its first. */
+static void a_job_comes_after_rehearsals(void **state)
+{
+	struct guest_frame frame;
+
+	(void)state;
+	start_silent_guest(WAIT_S * NS_PER_S);
+	for (int i = 0; i < 2; i++) {
+		say_rehearse();
+		answer_or_skip(&frame);
+		assert_int_equal(frame.type, GUEST_REHEARSED);
+	}
+	get_acknowledged();
+	start_job("echo job; exit 9");
+	assert_int_equal(step(), GUEST_STARTED);
+	run_to_end();
+	assert_string_equal(host.text[0].data, "job\n");
+	assert_int_equal(host.text[1].len, 0);
+	assert_int_equal(host.end.code, 9);
+	shut_down();
+}
+
+static void a_hello_ends_a_rehearsal(void **state)
+{
+	(void)state;
+	start_silent_guest(WAIT_S * NS_PER_S);
+	say_rehearse();
+	get_acknowledged();
+	start_job("echo job");
+	assert_int_equal(step(), GUEST_STARTED);
+	run_to_end();
+	assert_string_equal(host.text[0].data, "job\n");
+	shut_down();
+}
+
+static void who_knows_who_it_is_rehearses_no_more(void **state)
+{
+	struct buf out = {0};
+	struct guest_frame frame;
+
+	(void)state;
+	start_guest(WAIT_S * NS_PER_S);
+	guest_rehearse_encode(EPOCH, &out);
+	say(&out);
+	assert_true(next_frame(&frame));
+	assert_int_equal(frame.type, GUEST_FAULT);
 	shut_down();
 }
 
@@ -1104,6 +1194,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_job_runs),
+		cmocka_unit_test(a_job_comes_after_rehearsals),
+		cmocka_unit_test(a_hello_ends_a_rehearsal),
+		cmocka_unit_test(who_knows_who_it_is_rehearses_no_more),
 		cmocka_unit_test(a_job_is_refused_until_the_hello_is_done),
 		cmocka_unit_test(a_host_of_another_version_learns_ours),
 		cmocka_unit_test(a_second_job_is_refused),

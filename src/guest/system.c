@@ -328,12 +328,13 @@ static int build_root(struct err *err)
 
 /* --- identity --- */
 
-static bool add_entropy(const struct guest_hello *hello)
+/* The bits that the bytes count for. */
+static bool add_entropy(const struct guest_hello *hello, int bits)
 {
 	struct {
 		struct rand_pool_info head;
 		unsigned char bytes[GUEST_ENTROPY_SIZE];
-	} pool = {.head = {.entropy_count = 8 * GUEST_ENTROPY_SIZE, .buf_size = GUEST_ENTROPY_SIZE}};
+	} pool = {.head = {.entropy_count = bits, .buf_size = GUEST_ENTROPY_SIZE}};
 
 	memcpy(pool.bytes, hello->entropy, sizeof(pool.bytes));
 	return ioctl(names.urandom, RNDADDENTROPY, &pool) == 0 && ioctl(names.urandom, RNDRESEEDCRNG) == 0;
@@ -391,12 +392,12 @@ static bool set_boot_id(const struct guest_hello *hello)
 	return write_name(names.boot_id, text);
 }
 
-uint32_t system_hello(const struct guest_hello *hello)
+static uint32_t introduce(const struct guest_hello *hello, int entropy_bits)
 {
 	uint32_t done = (scratch_on_disk ? GUEST_DONE_SCRATCH : 0) | (verity_enforced ? GUEST_DONE_VERITY : 0);
 
 	/* The clock soon: the host's words grow old. */
-	if (add_entropy(hello))
+	if (add_entropy(hello, entropy_bits))
 		done |= GUEST_DONE_ENTROPY;
 	if (set_clock(hello))
 		done |= GUEST_DONE_CLOCK;
@@ -411,6 +412,64 @@ uint32_t system_hello(const struct guest_hello *hello)
 		done |= GUEST_DONE_NETWORK;
 	}
 	return done;
+}
+
+uint32_t system_hello(const struct guest_hello *hello)
+{
+	return introduce(hello, 8 * GUEST_ENTROPY_SIZE);
+}
+
+/* --- rehearsal --- */
+
+#define REHEARSAL_CGROUP "/cgroup/rehearsal"
+#define LAST_PID "/proc/sys/kernel/ns_last_pid"
+
+static struct {
+	int cgroup_fd;
+	char last_pid[16]; /* "" where the kernel does not say */
+} rehearsal;
+
+/* The names say nothing again. */
+static void take_names_back(void)
+{
+	(void)!ftruncate(names.hosts, 0);
+	(void)!ftruncate(names.machine_id, 0);
+	(void)!ftruncate(names.boot_id, 0);
+	names.hosts_len = 0;
+}
+
+/* A hello that changes nothing: the time and the hostname as they are, bytes that count for no entropy. */
+static void hello_nobody(void)
+{
+	struct guest_hello hello = {0};
+	char hostname[GUEST_NAME_MAX + 1] = "";
+	struct timespec now;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	(void)gethostname(hostname, sizeof(hostname) - 1);
+	hello.wall_ns = now.tv_sec * NS_PER_S + now.tv_nsec;
+	hello.hostname = hostname;
+	(void)introduce(&hello, 0);
+	take_names_back();
+}
+
+int system_rehearse(void)
+{
+	hello_nobody();
+	if (!read_text(LAST_PID, rehearsal.last_pid, sizeof(rehearsal.last_pid)))
+		rehearsal.last_pid[0] = '\0';
+	(void)mkdir(REHEARSAL_CGROUP, 0755);
+	rehearsal.cgroup_fd = open(REHEARSAL_CGROUP, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return rehearsal.cgroup_fd;
+}
+
+void system_rehearsed(void)
+{
+	if (rehearsal.cgroup_fd >= 0)
+		(void)close(rehearsal.cgroup_fd);
+	(void)rmdir(REHEARSAL_CGROUP);
+	if (rehearsal.last_pid[0] != '\0')
+		(void)write_text(LAST_PID, 0, rehearsal.last_pid);
 }
 
 /* --- boot --- */

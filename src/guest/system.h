@@ -19,4 +19,9 @@ int system_cgroup(void);
 /* Entropy, clock, names: what makes a clone a machine of its own. Gives what is done. */
 uint32_t system_hello(const struct guest_hello *hello);
 
+/* Before a hello: walks through what one costs, and gives a cgroup (or -1) for what is to be run to the same end. */
+int system_rehearse(void);
+/* Nobody is left of it: takes back what it changed. */
+void system_rehearsed(void);
+
 noreturn_fn void system_power_off(void);

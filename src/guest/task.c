@@ -60,6 +60,26 @@ static void enter_cgroup(const struct task_spec *spec)
 		cgroup_write(spec->own_cgroup_fd, "cgroup.procs", 0);
 }
 
+/* Where it is to leave nothing: mounts, and what System V keeps in memory, of its own. */
+static void part(const struct task_spec *spec)
+{
+	if (spec->read_only && unshare(CLONE_NEWNS | CLONE_NEWIPC) != 0)
+		_exit(NOT_STARTED_STATUS);
+}
+
+/* Then none of them can be written to. */
+static void seal(const struct task_spec *spec)
+{
+	/* As linux/mount.h has it, which does not go with sys/mount.h. */
+	enum { ATTR_RDONLY = 1 };
+	const struct {
+		uint64_t attr_set, attr_clr, propagation, userns_fd;
+	} attr = {.attr_set = ATTR_RDONLY, .propagation = MS_PRIVATE};
+
+	if (spec->read_only && syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &attr, sizeof(attr)) != 0)
+		_exit(NOT_STARTED_STATUS);
+}
+
 static void default_signals(void)
 {
 	sigset_t none;
@@ -139,10 +159,12 @@ noreturn_fn static void run(const struct task_spec *spec, const int stdio[3])
 	}
 	(void)setsid();
 	take_terminal(spec);
+	part(spec);
 	enter_cgroup(spec);
 	be_killable();
 	limit_resources();
 	default_signals();
+	seal(spec);
 	/* execvp() looks for the program in the PATH of `environ`. */
 	environ = (char **)(uintptr_t)spec->env;
 	if (spec->user[0] != '\0')

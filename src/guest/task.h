@@ -21,6 +21,7 @@ struct task_spec {
 	struct guest_winsize size;
 	int cgroup_fd;	   /* the job's, or -1 */
 	int own_cgroup_fd; /* below that, for this process and its own; or -1 */
+	bool read_only;	   /* mounts of its own, none of which it can write to */
 };
 
 /* Our ends, non-blocking, close-on-exec; the caller's. */

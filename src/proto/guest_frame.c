@@ -158,12 +158,13 @@ static int check_header(const struct guest_decoder *d, struct err *err)
 	return 0;
 }
 
-/* The first frame behind a magic: is it a hello, or the ack of our epoch? Else the search goes on. */
+/* The first frame behind a magic: is it one that may be, and of our epoch? Else the search goes on. */
 static bool opens(struct guest_decoder *d, const struct guest_frame *frame)
 {
 	struct cursor c = {.rest = frame->payload};
 
-	if (frame->type != GUEST_HELLO && frame->type != GUEST_ACK)
+	if (frame->type != GUEST_HELLO && frame->type != GUEST_ACK && frame->type != GUEST_REHEARSE &&
+	    frame->type != GUEST_REHEARSED)
 		return false;
 	(void)cursor_u32(&c); /* the version, which is the caller's to judge */
 	uint64_t epoch = cursor_u64(&c);
@@ -328,6 +329,41 @@ void guest_ack_encode(const struct guest_ack *m, struct buf *out)
 	buf_put_u64(out, (uint64_t)m->ready_ns);
 	buf_put_u64(out, (uint64_t)m->ack_ns);
 	guest_frame_end(out, frame);
+}
+
+int guest_rehearsal_decode(struct str payload, struct guest_rehearsal *ret, struct err *err)
+{
+	struct cursor c = {.rest = payload};
+	struct guest_rehearsal m = {0};
+
+	m.version = cursor_u32(&c);
+	m.epoch = cursor_u64(&c);
+	if (!c.bad && m.version != GUEST_PROTOCOL_VERSION)
+		return err_set(err, ERR_UNSUPPORTED, "guest channel: a rehearsal of version %u, not %d", m.version,
+			       GUEST_PROTOCOL_VERSION);
+	int rc = taken(&c, GUEST_REHEARSE, err);
+	if (rc == 0)
+		*ret = m;
+	return rc;
+}
+
+static void encode_rehearsal(enum guest_frame_type type, uint64_t epoch, struct buf *out)
+{
+	buf_append(out, guest_magic, sizeof(guest_magic));
+	size_t frame = guest_frame_begin(out, type, GUEST_CONTROL);
+	buf_put_u32(out, GUEST_PROTOCOL_VERSION);
+	buf_put_u64(out, epoch);
+	guest_frame_end(out, frame);
+}
+
+void guest_rehearse_encode(uint64_t epoch, struct buf *out)
+{
+	encode_rehearsal(GUEST_REHEARSE, epoch, out);
+}
+
+void guest_rehearsed_encode(uint64_t epoch, struct buf *out)
+{
+	encode_rehearsal(GUEST_REHEARSED, epoch, out);
 }
 
 /* Behind the environment: how standard input comes, and the terminal. */

@@ -7,6 +7,9 @@
  * another epoch sent. The first bytes of the magic, read as a length, are over the limit, so that it can be told from a
  * frame.
  *
+ * A guest that has not had its hello yet may be told to rehearse: magic, rehearse; it walks through what a job's start
+ * costs, takes back what that left, and answers magic, rehearsed. A hello may come at any time, and ends it.
+ *
  * Whatever comes from a guest is hostile until it has passed the functions here. They need libc and base/ only, take
  * bytes and give structs whose pointers reach into these bytes.
  */
@@ -54,24 +57,26 @@ extern const unsigned char guest_beacon[GUEST_MAGIC_SIZE];
 enum guest_sender { GUEST_FROM_HOST = 1, GUEST_FROM_GUEST = 2, GUEST_FROM_BOTH = 3 };
 
 /* name, number, who sends it, least payload */
-#define GUEST_FRAME_TYPES(X)                \
-	X(HELLO, 1, GUEST_FROM_HOST, 12)    \
-	X(ACK, 2, GUEST_FROM_GUEST, 12)     \
-	X(JOB, 3, GUEST_FROM_HOST, 1)       \
-	X(STARTED, 4, GUEST_FROM_GUEST, 4)  \
-	X(SIGNAL, 5, GUEST_FROM_HOST, 12)   \
-	X(OUTPUT, 6, GUEST_FROM_GUEST, 8)   \
-	X(CREDIT, 7, GUEST_FROM_BOTH, 4)    \
-	X(USAGE, 8, GUEST_FROM_GUEST, 24)   \
-	X(EXIT, 9, GUEST_FROM_GUEST, 9)     \
-	X(PING, 10, GUEST_FROM_HOST, 8)     \
-	X(PONG, 11, GUEST_FROM_GUEST, 8)    \
-	X(FAULT, 12, GUEST_FROM_GUEST, 0)   \
-	X(SHUTDOWN, 13, GUEST_FROM_HOST, 0) \
-	X(OPEN, 14, GUEST_FROM_BOTH, 1)     \
-	X(DATA, 15, GUEST_FROM_BOTH, 0)     \
-	X(CLOSE, 16, GUEST_FROM_BOTH, 4)    \
-	X(WINSIZE, 17, GUEST_FROM_HOST, 4)
+#define GUEST_FRAME_TYPES(X)                 \
+	X(HELLO, 1, GUEST_FROM_HOST, 12)     \
+	X(ACK, 2, GUEST_FROM_GUEST, 12)      \
+	X(JOB, 3, GUEST_FROM_HOST, 1)        \
+	X(STARTED, 4, GUEST_FROM_GUEST, 4)   \
+	X(SIGNAL, 5, GUEST_FROM_HOST, 12)    \
+	X(OUTPUT, 6, GUEST_FROM_GUEST, 8)    \
+	X(CREDIT, 7, GUEST_FROM_BOTH, 4)     \
+	X(USAGE, 8, GUEST_FROM_GUEST, 24)    \
+	X(EXIT, 9, GUEST_FROM_GUEST, 9)      \
+	X(PING, 10, GUEST_FROM_HOST, 8)      \
+	X(PONG, 11, GUEST_FROM_GUEST, 8)     \
+	X(FAULT, 12, GUEST_FROM_GUEST, 0)    \
+	X(SHUTDOWN, 13, GUEST_FROM_HOST, 0)  \
+	X(OPEN, 14, GUEST_FROM_BOTH, 1)      \
+	X(DATA, 15, GUEST_FROM_BOTH, 0)      \
+	X(CLOSE, 16, GUEST_FROM_BOTH, 4)     \
+	X(WINSIZE, 17, GUEST_FROM_HOST, 4)   \
+	X(REHEARSE, 18, GUEST_FROM_HOST, 12) \
+	X(REHEARSED, 19, GUEST_FROM_GUEST, 12)
 
 enum guest_frame_type {
 #define X(name, number, sender, least) GUEST_##name = (number),
@@ -98,14 +103,14 @@ struct guest_decoder {
 	bool any_epoch;		/* the guest's: it takes the epoch of each hello */
 	uint64_t epoch;
 	bool synced; /* behind a magic */
-	bool open;   /* hello or ack of our epoch seen */
+	bool open;   /* hello, ack, or a rehearsal's word, of our epoch seen */
 	size_t have;
 	unsigned char bytes[GUEST_HEADER_SIZE + GUEST_PAYLOAD_MAX];
 };
 
-/* The host's: drops everything up to the ack of its epoch. */
+/* The host's: drops everything up to the ack, or rehearsed, of its epoch. */
 void guest_decoder_for_host(struct guest_decoder *d, uint64_t epoch);
-/* The guest's: drops everything up to a hello. A magic between two frames begins a new epoch. */
+/* The guest's: drops everything up to a hello, or rehearse. A magic between two frames begins a new epoch. */
 void guest_decoder_for_guest(struct guest_decoder *d);
 
 enum { GUEST_FRAME_READY = 1 };
@@ -159,6 +164,12 @@ struct guest_ack {
 	int64_t init_ns;  /* the guest's own monotonic clock: PID 1 began */
 	int64_t ready_ns; /* it listened */
 	int64_t ack_ns;
+};
+
+/* Of both REHEARSE and REHEARSED. */
+struct guest_rehearsal {
+	uint32_t version;
+	uint64_t epoch; /* of this rehearsal; the hello has another */
 };
 
 struct guest_winsize {
@@ -234,6 +245,7 @@ bool guest_service_name_ok(const char *name);
 
 int guest_hello_decode(struct str payload, struct guest_hello *ret, struct err *err) must_check;
 int guest_ack_decode(struct str payload, struct guest_ack *ret, struct err *err) must_check;
+int guest_rehearsal_decode(struct str payload, struct guest_rehearsal *ret, struct err *err) must_check;
 int guest_job_decode(struct str payload, struct guest_job *ret, struct err *err) must_check;
 int guest_started_decode(struct str payload, struct guest_started *ret, struct err *err) must_check;
 int guest_signal_decode(struct str payload, struct guest_signal *ret, struct err *err) must_check;
@@ -244,9 +256,11 @@ int guest_exit_decode(struct str payload, struct guest_exit *ret, struct err *er
 /* Also of PONG. */
 int guest_ping_decode(struct str payload, struct guest_ping *ret, struct err *err) must_check;
 
-/* Each appends one whole frame; hello and ack with the magic before it. */
+/* Each appends one whole frame; hello, ack, rehearse and rehearsed with the magic before it. */
 void guest_hello_encode(const struct guest_hello *m, struct buf *out);
 void guest_ack_encode(const struct guest_ack *m, struct buf *out);
+void guest_rehearse_encode(uint64_t epoch, struct buf *out);
+void guest_rehearsed_encode(uint64_t epoch, struct buf *out);
 /* ERR_TOO_LARGE where arguments and environment do not fit a frame. */
 int guest_job_encode(const struct guest_job *m, struct buf *out, struct err *err) must_check;
 void guest_started_encode(const struct guest_started *m, struct buf *out);

@@ -259,6 +259,35 @@ static void all_small_messages_come_back(void **state)
 	assert_int_equal(only_frame(&bytes).type, GUEST_SHUTDOWN);
 }
 
+static void a_rehearsal_comes_before_the_hello(void **state)
+{
+	autovar(buf) bytes = {0};
+	struct guest_rehearsal rehearsal;
+	struct guest_frame frame;
+
+	(void)state;
+	guest_decoder_for_guest(&decoder);
+	guest_rehearse_encode(EPOCH, &bytes);
+	frame = only_frame(&bytes);
+	assert_int_equal(frame.type, GUEST_REHEARSE);
+	assert_int_equal(guest_rehearsal_decode(frame.payload, &rehearsal, &(struct err){0}), 0);
+	assert_int_equal(rehearsal.version, GUEST_PROTOCOL_VERSION);
+	assert_int_equal(rehearsal.epoch, EPOCH);
+	open_guest(&bytes);
+
+	guest_decoder_for_host(&decoder, EPOCH);
+	guest_rehearsed_encode(EPOCH + 1, &bytes); /* another host's */
+	guest_rehearsed_encode(EPOCH, &bytes);
+	frame = only_frame(&bytes);
+	assert_int_equal(frame.type, GUEST_REHEARSED);
+	assert_int_equal(guest_rehearsal_decode(frame.payload, &rehearsal, &(struct err){0}), 0);
+	assert_int_equal(rehearsal.epoch, EPOCH);
+	assert_int_equal(guest_rehearsal_decode(STR("\1\0\0\0\7\0\0\0\0\0\0\0"), &rehearsal, &(struct err){0}),
+			 -ERR_UNSUPPORTED);
+	assert_int_equal(guest_rehearsal_decode(STR("\2\0\0\0\7\0\0\0\0\0\0\0x"), &rehearsal, &(struct err){0}),
+			 -ERR_INVALID);
+}
+
 static void values_out_of_range_are_refused(void **state)
 {
 	struct guest_signal signal;
@@ -385,6 +414,7 @@ int main(void)
 		cmocka_unit_test(a_job_too_large_for_a_frame_is_refused_whole),
 		cmocka_unit_test(jobs_without_sense_are_refused),
 		cmocka_unit_test(all_small_messages_come_back),
+		cmocka_unit_test(a_rehearsal_comes_before_the_hello),
 		cmocka_unit_test(values_out_of_range_are_refused),
 		cmocka_unit_test(byte_by_byte_is_as_good),
 		cmocka_unit_test(noise_and_other_epochs_are_skipped),

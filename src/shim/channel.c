@@ -22,7 +22,18 @@ enum {
 };
 
 /* What was reached; a frame is taken in some states only (table below). */
-enum state { STATE_SILENT, STATE_HELLO, STATE_READY, STATE_SENT, STATE_RUNNING, STATE_EXITED, STATE_DONE, STATE_OVER };
+enum state {
+	STATE_SILENT,
+	STATE_REHEARSING,
+	STATE_REHEARSED,
+	STATE_HELLO,
+	STATE_READY,
+	STATE_SENT,
+	STATE_RUNNING,
+	STATE_EXITED,
+	STATE_DONE,
+	STATE_OVER
+};
 
 struct output {
 	int64_t credit; /* the guest may send so many bytes yet */
@@ -206,6 +217,18 @@ static int on_ack(struct channel *c, const struct guest_frame *frame, struct err
 	return 0;
 }
 
+static int on_rehearsed(struct channel *c, const struct guest_frame *frame, struct err *err)
+{
+	struct guest_rehearsal m;
+
+	int rc = guest_rehearsal_decode(frame->payload, &m, err);
+	if (rc < 0)
+		return rc;
+	c->state = STATE_REHEARSED;
+	c->opts.ops->rehearsed(c->opts.ctx);
+	return 0;
+}
+
 static int on_started(struct channel *c, const struct guest_frame *frame, struct err *err)
 {
 	struct guest_started started;
@@ -315,6 +338,7 @@ static const struct {
 	int (*handle)(struct channel *c, const struct guest_frame *frame, struct err *err);
 	unsigned states;
 } handlers[] = {
+	[GUEST_REHEARSED] = {on_rehearsed, IN(REHEARSING)},
 	[GUEST_ACK] = {on_ack, IN(HELLO)},
 	[GUEST_STARTED] = {on_started, IN(SENT)},
 	[GUEST_OUTPUT] = {on_output, IN(RUNNING) | IN(EXITED)},
@@ -432,7 +456,7 @@ static void on_silence_timer(void *ctx)
 	int64_t now = clock_monotonic_ns();
 
 	/* What waits unread counts: it may be us who were stopped. */
-	if (receive(c) == RECEIVED || c->got_bytes)
+	if (receive(c) == RECEIVED || c->got_bytes || c->state == STATE_REHEARSED)
 		c->heard_ns = now;
 	if (c->state == STATE_OVER)
 		return;
@@ -486,10 +510,27 @@ int channel_new(const struct channel_opts *opts, struct channel **ret, struct er
 	return 0;
 }
 
-void channel_hello(struct channel *c, const struct guest_hello *hello)
+void channel_rehearse(struct channel *c, uint64_t epoch)
 {
 	if (c->state != STATE_SILENT)
 		return;
+	c->state = STATE_REHEARSING;
+	guest_decoder_for_host(&c->decoder, epoch);
+	guest_rehearse_encode(epoch, &c->unsent);
+	transmit(c);
+}
+
+void channel_wait_until(struct channel *c, int64_t deadline_ns)
+{
+	if (c->hello_timer != NULL)
+		loop_timer_set(c->hello_timer, deadline_ns);
+}
+
+void channel_hello(struct channel *c, const struct guest_hello *hello)
+{
+	if (c->state > STATE_REHEARSED)
+		return;
+	c->heard_ns = clock_monotonic_ns();
 	c->state = STATE_HELLO;
 	guest_decoder_for_host(&c->decoder, hello->epoch);
 	guest_hello_encode(hello, &c->unsent);

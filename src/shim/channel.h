@@ -38,6 +38,8 @@ struct channel_ops {
 	void (*lost)(void *ctx, const struct err *err);
 	/* As struct streams_opts has it; NULL: a job without services. */
 	void (*service)(void *ctx, const char *name, struct stream *st, struct err *err);
+	/* Once, after channel_rehearse(), unless a hello came first. NULL where that is never called. */
+	void (*rehearsed)(void *ctx);
 };
 
 struct channel_opts {
@@ -55,6 +57,11 @@ int channel_new(const struct channel_opts *opts, struct channel **ret, struct er
 void channel_free(struct channel *c);
 AUTOPTR_DEFINE(channel)
 
+/* At most once, before the hello, to a guest that is known to listen: it warms up. The hello may follow at any time. */
+void channel_rehearse(struct channel *c, uint64_t epoch);
+/* In place of hello_deadline_ns: `rehearsed` or `ready`, whichever comes next, is there by then, or the guest is lost.
+ * LOOP_NEVER: it is not waited for, and between a rehearsal and the hello its silence is none either. */
+void channel_wait_until(struct channel *c, int64_t deadline_ns);
 /* Once, whether the guest listens or not. */
 void channel_hello(struct channel *c, const struct guest_hello *hello);
 /* After `ready`, once. ERR_TOO_LARGE where it does not fit a frame. What was encoded is wiped when it is sent. */

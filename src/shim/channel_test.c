@@ -26,7 +26,7 @@ struct fixture {
 	uint64_t output_seq;
 	uint64_t epoch;
 	/* what was called */
-	bool listens, ready, started, finished;
+	bool listens, rehearsed, ready, started, finished;
 	struct guest_exit exit;
 	struct buf output;
 	size_t output_bytes;
@@ -61,6 +61,14 @@ static void on_output(void *ctx, enum log_stream stream, struct str bytes)
 	buf_append_str(&f->output, bytes);
 }
 
+static void on_rehearsed(void *ctx)
+{
+	struct fixture *f = ctx;
+
+	assert_false(f->rehearsed);
+	f->rehearsed = true;
+}
+
 static void on_settled(void *ctx)
 {
 	(void)ctx;
@@ -87,7 +95,14 @@ static void on_lost(void *ctx, const struct err *err)
 /* Says hello to a guest that listens. */
 static void on_listens(void *ctx);
 
-static const struct channel_ops ops = {on_listens, on_ready, on_started, on_output, on_settled, on_finished, on_lost};
+static const struct channel_ops ops = {.listens = on_listens,
+				       .rehearsed = on_rehearsed,
+				       .ready = on_ready,
+				       .started = on_started,
+				       .output = on_output,
+				       .settled = on_settled,
+				       .finished = on_finished,
+				       .lost = on_lost};
 
 static const struct guest_hello hello = {
 	.version = GUEST_PROTOCOL_VERSION,
@@ -310,6 +325,102 @@ static void noise_and_another_epoch_come_before_the_ack(void **state)
 	run_until(f, &f->ready);
 	assert_true(f->ready);
 	assert_false(f->started);
+}
+
+static void answer_rehearsal(struct fixture *f)
+{
+	autovar(buf) out = {0};
+
+	guest_rehearsed_encode(5, &out); /* another's */
+	guest_rehearsed_encode(6, &out);
+	say(f, &out);
+	run_until(f, &f->rehearsed);
+	assert_true(f->rehearsed);
+}
+
+/* A guest that listens already, as a clone's does. */
+static void rehearse(struct fixture *f, int64_t silence_ns)
+{
+	struct guest_frame frame;
+
+	open_channel(f, 20 * NS_PER_S, silence_ns, 0);
+	channel_rehearse(f->channel, 6);
+	expect(f, GUEST_REHEARSE, &frame);
+}
+
+static void say_hello_and_wait(struct fixture *f)
+{
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+
+	channel_hello(f->channel, &hello);
+	expect(f, GUEST_HELLO, &frame);
+	put_ack(77, &out);
+	say(f, &out);
+	run_until(f, &f->ready);
+	assert_true(f->ready);
+}
+
+/* Its silence is none, for many times what is allowed. */
+static void let_wait(struct fixture *f)
+{
+	int64_t end = clock_monotonic_ns() + 200 * NS_PER_MS;
+
+	while (clock_monotonic_ns() < end)
+		assert_true(loop_step(f->loop, end, NULL) >= 0 || clock_monotonic_ns() >= end);
+	assert_int_equal(f->lost.code, 0);
+}
+
+static void a_guest_may_rehearse_and_wait(void **state)
+{
+	struct fixture *f = *state;
+
+	rehearse(f, 20 * NS_PER_MS);
+	answer_rehearsal(f);
+	channel_wait_until(f->channel, LOOP_NEVER);
+	let_wait(f);
+	say_hello_and_wait(f);
+	channel_rehearse(f->channel, 6); /* too late: nothing is said */
+	send_job(f);
+}
+
+static void a_hello_need_not_wait_for_a_rehearsal(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+
+	rehearse(f, 0);
+	channel_hello(f->channel, &hello);
+	expect(f, GUEST_HELLO, &frame);
+	guest_rehearsed_encode(6, &out); /* it was said before the hello was read */
+	put_ack(77, &out);
+	say(f, &out);
+	run_until(f, &f->ready);
+	assert_true(f->ready);
+	assert_false(f->rehearsed);
+}
+
+static void a_guest_that_does_not_rehearse_is_lost(void **state)
+{
+	struct fixture *f = *state;
+
+	rehearse(f, 0);
+	channel_wait_until(f->channel, clock_monotonic_ns() + 10 * NS_PER_MS);
+	assert_lost(f, "did not answer");
+	assert_false(f->rehearsed);
+}
+
+static void a_rehearsal_is_answered_once(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	rehearse(f, 0);
+	answer_rehearsal(f);
+	guest_rehearsed_encode(6, &out);
+	say(f, &out);
+	assert_lost(f, "REHEARSED");
 }
 
 static void credit_comes_back_while_there_is_room(void **state)
@@ -691,6 +802,10 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(a_job_runs_and_ends),
 		TEST(noise_and_another_epoch_come_before_the_ack),
+		TEST(a_guest_may_rehearse_and_wait),
+		TEST(a_hello_need_not_wait_for_a_rehearsal),
+		TEST(a_guest_that_does_not_rehearse_is_lost),
+		TEST(a_rehearsal_is_answered_once),
 		TEST(credit_comes_back_while_there_is_room),
 		TEST(without_room_there_is_no_credit),
 		TEST(what_a_dead_vm_left_is_read),

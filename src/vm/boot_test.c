@@ -604,7 +604,7 @@ static void wait_until_it_runs(struct machine *m)
 	}
 }
 
-static void begin_clone(struct machine *m, const char *hostname)
+static void begin_clone(struct machine *m, const char *hostname, bool rehearses)
 {
 	struct vm_spec spec = template.parts;
 	struct template_fds fds;
@@ -625,6 +625,8 @@ static void begin_clone(struct machine *m, const char *hostname)
 	OK(vm_launch(&m->vm->launch, &m->process, e_));
 	OK(vm_connect(m->vm, &m->fd, e_));
 	wait_until_it_runs(m);
+	if (rehearses)
+		OK(vm_rehearse(m->fd, m->reader, clock_monotonic_ns() + BOOT_S * NS_PER_S, e_));
 	vm_hello(hostname, &hello);
 	struct err err = {0};
 	if (vm_handshake(m->fd, &hello, m->reader, m->launched_ns + BOOT_S * NS_PER_S, &m->ack, &err) < 0) {
@@ -696,7 +698,7 @@ static void clones_share_nothing_that_must_differ(void **state)
 		struct machine m;
 		char hostname[32];
 		(void)snprintf(hostname, sizeof(hostname), "clone-%zu", i);
-		begin_clone(&m, hostname);
+		begin_clone(&m, hostname, i % 2 == 1);
 		look_around(&m, own, &off_ns);
 		assert_string_equal(own[HOSTNAME], hostname);
 		for (size_t fact = 0; fact < FACTS; fact++)
@@ -715,6 +717,31 @@ static void clones_share_nothing_that_must_differ(void **state)
 	}
 }
 
+/* Of a machine in which a job has just been started. */
+static char *what_there_is(bool rehearses)
+{
+	struct machine m;
+
+	begin_clone(&m, "same", rehearses);
+	start(&m, "ls -A / /cgroup /run /tmp /dev/shm /root; cut -d' ' -f3- /proc/self/mountinfo; ps -o comm,args | "
+		  "grep -v kworker; "
+		  "cat /etc/hosts /sys/fs/cgroup/pids.max /proc/sysvipc/shm; ls /proc/1/fd");
+	run_to_end(&m);
+	char *text = xstrdup(m.text[0].data);
+	shut_down(&m);
+	return text;
+}
+
+static void a_rehearsal_leaves_nothing(void **state)
+{
+	(void)state;
+	NEEDS_VM();
+	make_template();
+	autofree char *without = what_there_is(false);
+	autofree char *with = what_there_is(true);
+	assert_string_equal(with, without);
+}
+
 /* Each writes where the other reads. */
 static void clones_do_not_see_each_others_disk(void **state)
 {
@@ -723,8 +750,8 @@ static void clones_do_not_see_each_others_disk(void **state)
 	(void)state;
 	NEEDS_VM();
 	make_template();
-	begin_clone(&a, "a");
-	begin_clone(&b, "b");
+	begin_clone(&a, "a", false);
+	begin_clone(&b, "b", false);
 	start(&a, "echo a >/file; sync; echo done; read x");
 	wait_for_text(&a, "done");
 	start(&b, "cat /file; echo b >/file; sync; cat /file");
@@ -834,6 +861,7 @@ int main(void)
 		cmocka_unit_test(a_damaged_image_does_not_boot),
 		cmocka_unit_test(without_a_tree_nobody_notices),
 		cmocka_unit_test(clones_share_nothing_that_must_differ),
+		cmocka_unit_test(a_rehearsal_leaves_nothing),
 		cmocka_unit_test(clones_do_not_see_each_others_disk),
 		cmocka_unit_test(a_template_that_was_touched_is_refused),
 		cmocka_unit_test(without_a_network_there_is_no_device),

@@ -92,6 +92,26 @@ int vm_wait_for_guest(int fd, int64_t deadline_ns, struct err *err)
 		       : err_set(err, ERR_INVALID, "the guest says something else than that it listens");
 }
 
+int vm_rehearse(int fd, struct vm_reader *reader, int64_t deadline_ns, struct err *err)
+{
+	uint64_t epoch = crypto_random_u64();
+	struct guest_rehearsal rehearsal;
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+
+	guest_decoder_for_host(&reader->decoder, epoch);
+	reader->unread = (struct str){0};
+	guest_rehearse_encode(epoch, &out);
+	int rc = file_write_fd(fd, buf_str(&out), err);
+	if (rc == 0)
+		rc = vm_read_frame(fd, reader, deadline_ns, &frame, err);
+	if (rc == 0 && frame.type != GUEST_REHEARSED)
+		rc = err_set(err, ERR_INVALID, "the guest says %s", guest_frame_name((int)frame.type));
+	if (rc == 0)
+		rc = guest_rehearsal_decode(frame.payload, &rehearsal, err);
+	return rc < 0 ? err_wrap(err, "rehearsal") : 0;
+}
+
 int vm_handshake(int fd, const struct guest_hello *hello, struct vm_reader *reader, int64_t deadline_ns,
 		 struct guest_ack *ret, struct err *err)
 {

@@ -26,6 +26,9 @@ int vm_read_frame(int fd, struct vm_reader *reader, int64_t deadline_ns, struct 
 /* Waits for the guest to say that it listens (guest_beacon). */
 int vm_wait_for_guest(int fd, int64_t deadline_ns, struct err *err) must_check;
 
+/* Before a hello: the guest walks through what a job's start costs, and has taken it all back. */
+int vm_rehearse(int fd, struct vm_reader *reader, int64_t deadline_ns, struct err *err) must_check;
+
 /* Says hello and waits for the ack; refuses one that has not done all that a job needs. */
 int vm_handshake(int fd, const struct guest_hello *hello, struct vm_reader *reader, int64_t deadline_ns,
 		 struct guest_ack *ret, struct err *err) must_check;
