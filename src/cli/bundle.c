@@ -443,7 +443,7 @@ const struct command support_bundle_command = {
 		 "and the\n"
 		 "ends of the logs that are named. Secrets that are known here (variables, their files, DATA/secrets, "
 		 "DATA/keys)\n"
-		 "and what looks like a token, a key or a password of an address become '***'. Look through it all the "
+		 "and what looks like a token, a key or a password become '***'. Look through it all the "
 		 "same.\n",
 	.examples = "  nimbus admin support-bundle\n"
 		    "  nimbus admin support-bundle --log /var/log/nimbus.log bundle.tar\n"

@@ -44,10 +44,118 @@ static void what_is_known_or_looks_like_a_secret_goes(void **state)
 	}
 }
 
+/* What people have lines of in their logs. HUSH stands where nothing of the line may be left. */
+static void no_shape_of_a_secret_gets_through(void **state)
+{
+	(void)state;
+	static const char *const lines[] = {
+		"Authorization: Basic dXNlcjpIVVNI HUSH",
+		"authorization: token HUSH",
+		"Proxy-Authorization: Digest username=\"a\", response=\"HUSH\"",
+		"Cookie: session=HUSH; other=HUSH",
+		"Set-Cookie: sid=HUSH; HttpOnly",
+		"X-Api-Key: HUSH",
+		"PRIVATE-TOKEN: HUSH",
+		"X-Vault-Token: HUSH",
+		"-H 'Authorization: Basic HUSH' https://a/",
+		"password=HUSH",
+		"PGPASSWORD=HUSH psql -h db",
+		"export AWS_SECRET_ACCESS_KEY=HUSH",
+		"export DB_PASS='HUSH HUSH'",
+		"host=db user=me password=HUSH dbname=x",
+		"host=db password='HUSH \\'HUSH' dbname=x",
+		"Server=db;User Id=me;Password=HUSH;Database=x",
+		"Server=db;Pwd=HUSH;",
+		"AccountName=a;AccountKey=HUSH/abc==;EndpointSuffix=x",
+		"  password: HUSH",
+		"  password: \"HUSH HUSH\"",
+		"  password: 'HUSH HUSH'",
+		"client_secret: HUSH",
+		"{\"password\":\"HUSH\"}",
+		"{\"api_key\": \"HUSH\", \"b\": 1}",
+		"{\"clientSecret\" : \"HUSH \\\" HUSH\"}",
+		"{\"text\": \"{\\\"token\\\": \\\"HUSH\\\"}\"}",
+		"{'refresh_token': 'HUSH'}",
+		"{\"auths\":{\"r.io\":{\"auth\":\"HUSH\"}}}",
+		"//registry/:_authToken=HUSH",
+		"_auth=HUSH",
+		"machine a login me password HUSH",
+		"mysql --user=me --password=HUSH x",
+		"tool --token HUSH run",
+		"tool --api-key HUSH",
+		"curl -u me:HUSH https://a/",
+		"curl --user me:HUSH https://a/",
+		"https://a/?access_token=HUSH&b=1",
+		"https://a/cb?code=1&client_secret=HUSH",
+		"https://bucket/x?X-Amz-Signature=HUSH&b=1",
+		"https://store/x?sv=1&sig=HUSH",
+		"amqp://me:HUSH@mq:5672/",
+		"redis://:HUSH@cache:6379/0",
+		"password => HUSH",
+		"Passphrase: HUSH",
+		"<password>HUSH</password>",
+		"key AKIAHUSHHUSHHUSHHUSH",
+		"xoxb-1234567890-HUSHHUSHHUSH",
+		"glpat-HUSHHUSHHUSHHUSHHUSH",
+		"npm_HUSHHUSHHUSHHUSHHUSHHUSHHUSHHUSH",
+		"sk_live_HUSHHUSHHUSHHUSH",
+		"AIzaHUSHHUSHHUSHHUSHHUSHHUSHHUSHHUSH",
+		"hf_HUSHHUSHHUSHHUSHHUSH",
+		"dckr_pat_HUSHHUSHHUSHHUSHHUSH",
+		"pypi-AgEIHUSHHUSHHUSHHUSH",
+		"hvs.HUSHHUSHHUSHHUSHHUSH",
+		"LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0tHUSH",
+		"gitleaks wJalrXUtnFEMI/K7MDENG/bPxRfiCYHUSHHUSH09",
+		"-----BEGIN RSA PRIVATE KEY-----\\nHUSH\\n-----END RSA PRIVATE KEY-----",
+		"-----BEGIN OPENSSH PRIVATE KEY-----\nHUSH\n-----END OPENSSH PRIVATE KEY-----",
+	};
+	autoptr(masker) known = masker_new();
+
+	for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+		autovar(buf) out = {0};
+		redact(known, str_c(lines[i]), &out);
+		assert_non_null(out.data);
+		if (strstr(out.data, "HUSH") != NULL)
+			print_error("'%s': '%s'\n", lines[i], out.data);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+		autovar(buf) out = {0};
+		redact(known, str_c(lines[i]), &out);
+		assert_null(strstr(out.data, "HUSH"));
+	}
+}
+
+/* What helps and is no secret stays. */
+static void what_is_none_stays(void **state)
+{
+	(void)state;
+	static const char *const lines[] = {
+		"{\"name\": \"NIMBUS_JWT_SECRET_FILE\", \"value\": \"/etc/nimbus/jwt\"}",
+		"{\"type\": \"secret\", \"secret\": true, \"token\": null}",
+		"sha256 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+		"request id 0b7e3c52-1f0c-4d59-9b31-4e2f2c6a8d10",
+		"nimbus_tokens_refused_total 5",
+		"image 'demo' is not what it says: /srv/Images/2026/demo-V2.squashfs",
+		"the password is not set; see docs/tokens.md",
+		"key: kid-7",
+		"http://127.0.0.1:8000/api/jobs?state=queued&limit=5",
+		"a: b = c",
+	};
+	autoptr(masker) known = masker_new();
+
+	for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+		autovar(buf) out = {0};
+		redact(known, str_c(lines[i]), &out);
+		assert_string_equal(out.data, lines[i]);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_known_or_looks_like_a_secret_goes),
+		cmocka_unit_test(no_shape_of_a_secret_gets_through),
+		cmocka_unit_test(what_is_none_stays),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
