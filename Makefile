@@ -45,11 +45,13 @@ check: # the tests alone, on what is built
 	@$(PYTHON) tests/style/includes.py
 	@$(PYTHON) tests/style/symbols.py $(BUILD)
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --quiet
-	@PYTHON=$(PYTHON) scripts/blackbox.sh $(BUILD) $(DATABASES)
+	@PYTHON=$(PYTHON) PYTEST_FLAGS='$(PYTEST_FLAGS)' scripts/blackbox.sh $(BUILD) $(DATABASES)
 
+# Of the black-box suite what tests/blackbox/selection.py says is worth it; SANITIZED= runs all of it.
+SANITIZED ?= --sanitized
 test-asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	@$(MAKE) --no-print-directory test BUILD=$(BUILD)-asan \
-		MESON_FLAGS='-Db_sanitize=address,undefined -Db_lundef=false'
+	@$(MAKE) --no-print-directory test BUILD=$(BUILD)-asan PYTEST_FLAGS='$(SANITIZED)' \
+		MESON_FLAGS='-Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false'
 
 # The program of before: the last one with the schema that older installations have.
 PREVIOUS ?= c7ae2c9
@@ -64,10 +66,13 @@ test-workflows: images ## real workflows in VMs of the Debian image; needs what 
 	@scripts/deps.sh build run test
 	@NIMBUS_BUILD=$(BUILD) $(PYTHON) -m pytest -q -rs -p no:cacheprovider tests/blackbox/test_workflow.py
 
+# The layers with threads in them: what the others' tests run has one.
+THREADED ?= base net store auth role logs control agent
 test-tsan: ## the threaded tests under ThreadSanitizer
-	@$(MAKE) --no-print-directory build BUILD=$(BUILD)-tsan MESON_FLAGS='-Db_sanitize=thread -Db_lundef=false'
+	@$(MAKE) --no-print-directory $(BUILD)-tsan/build.ninja BUILD=$(BUILD)-tsan \
+		MESON_FLAGS='-Doptimization=1 -Db_sanitize=thread -Db_lundef=false'
 	@TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp \
-		meson test -C $(BUILD)-tsan --no-rebuild --print-errorlogs --quiet --no-suite boot
+		meson test -C $(BUILD)-tsan --print-errorlogs --quiet $(addprefix --suite ,$(THREADED))
 
 bench: assets ## measure, beside a floor in the same run
 	@scripts/deps.sh build run test

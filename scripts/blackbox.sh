@@ -1,7 +1,8 @@
 #!/bin/sh
-# blackbox.sh BUILD DATABASE...: the black-box suite on each of the databases, in lanes that run at once: most of a
-# scenario is waiting. What the lanes say comes one after the other, the first one's as it runs. What failed runs once
-# more, alone, so that a machine which is too small for the lanes is told from a defect; both runs are shown.
+# blackbox.sh BUILD DATABASE...: the black-box suite on each of the databases, in lanes that run at once: much of a
+# scenario is waiting. The lanes of a database divide its files among themselves: each takes the next that none has
+# begun. What they say comes one after the other, the first one's as it runs. What failed runs once more, alone, so that
+# a machine which is too small for the lanes is told from a defect; both runs are shown. PYTEST_FLAGS are pytest's.
 set -eu
 
 lanes=3
@@ -11,19 +12,21 @@ said=$(mktemp -d)
 trap 'kill $(cat "$said"/*.pid) 2>/dev/null || true; rm -rf "$said"' EXIT
 trap 'exit 130' INT TERM
 
-# DATABASE TEST...
+# DATABASE WORD... What a flag is given stands behind a '=': before pytest has read conftest.py it would take it for a file.
 suite() {
     database=$1
     shift
-    exec env NIMBUS_BUILD="$build" "${PYTHON:-python3}" -m pytest -q -p no:cacheprovider --database "$database" "$@"
+    # shellcheck disable=SC2086 # a list of words
+    exec env NIMBUS_BUILD="$build" "${PYTHON:-python3}" -m pytest -q -p no:cacheprovider ${PYTEST_FLAGS:-} \
+        --database="$database" "$@"
 }
 
 for database in "$@"; do
-    for lane in $(seq 0 $((lanes - 1))); do
+    mkdir "$said/$database.begun"
+    for lane in $(seq "$lanes"); do
         output=$said/$database-$lane
         : >"$output" # there before it is followed
-        # shellcheck disable=SC2046 # a list of files
-        suite "$database" $(printf '%s\n' tests/blackbox/test_*.py | awk "NR % $lanes == $lane") >"$output" 2>&1 &
+        suite "$database" --share="$said/$database.begun" tests/blackbox >"$output" 2>&1 &
         echo $! >"$output.pid"
     done
 done
@@ -31,7 +34,7 @@ done
 failed=0
 for database in "$@"; do
     again=
-    for lane in $(seq 0 $((lanes - 1))); do
+    for lane in $(seq "$lanes"); do
         output=$said/$database-$lane
         pid=$(cat "$output.pid")
         echo "== $database, lane $lane"

@@ -1,20 +1,23 @@
 """Fixtures that several files of scenarios share."""
 
+import pathlib
+
 import pytest
 
 import database
 import leaks
+import selection
 from pipeline import Issuer, Pipeline
 from system import NIMBUS, System
 
-# What never starts a control plane is the same whatever its database, and what watches SQLite's own file is of no other:
-# both run once.
-WITHOUT_DATABASE = {"test_cli_logs", "test_config", "test_logs", "test_disk_full", "test_durability"}
+SHARE = pytest.StashKey()
 
 
 def pytest_addoption(parser):
     parser.addoption("--database", choices=["sqlite", "postgresql"], default="sqlite",
                      help="what the control planes of the tests keep their state in")
+    parser.addoption("--sanitized", action="store_true", help="what is worth it under sanitizers (selection.py)")
+    parser.addoption("--share", metavar="FOLDER", help="only the files that no other run with this folder has begun")
 
 
 # Before any test file takes subprocess.run for itself.
@@ -27,14 +30,27 @@ Pipeline.watcher = WATCHED
 def pytest_configure(config):
     config.addinivalue_line("markers", "once: does not depend on the database, so it runs with SQLite only")
     database.choose(config.getoption("--database"))
+    if config.getoption("--share"):
+        config.stash[SHARE] = selection.Share(config.getoption("--share"))
 
 
 def pytest_collection_modifyitems(config, items):
-    if database.kind() == "sqlite":
-        return
-    once = [item for item in items if item.module.__name__ in WITHOUT_DATABASE or item.get_closest_marker("once")]
-    config.hook.pytest_deselected(items=once)
-    items[:] = [item for item in items if item not in once]
+    stale = selection.unknown_names(pathlib.Path(__file__).parent)
+    if stale:
+        raise pytest.UsageError(f"tests/blackbox/selection.py names files that are not there: {', '.join(stale)}")
+    kept, out = [], []
+    for item in items:
+        (kept if selection.wanted(item, database.kind(), config.getoption("--sanitized")) else out).append(item)
+    config.hook.pytest_deselected(items=out)
+    items[:] = kept
+    selection.longest_first(items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item):
+    """True: somebody else's, so nothing is done with it."""
+    share = item.config.stash.get(SHARE, None)
+    return None if share is None or share.mine(selection.name(item)) else True
 
 
 @pytest.hookimpl(trylast=True)
