@@ -14,7 +14,13 @@ import previous
 from system import BUILD, NIMBUS, System, alive, wait_until
 
 ROLES = ("control-plane", "logging-pipeline", "host-agent")
-JOBS = 2  # as many as there are slots
+JOBS = 10
+MEMORY_MB = 128  # the least that a job may have
+SLOTS = {"NIMBUS_AGENT_VCPUS": str(JOBS + 1), "NIMBUS_AGENT_MEMORY_MB": str((JOBS + 1) * 256)}
+# Lines until somebody says that it is over.
+STEADY = "i=0; while [ ! -e /tmp/over ]; do i=$((i+1)); echo line $i; usleep 200000; done; echo over after $i"
+
+OLDER_JOBS = 2  # as many as the older program has slots
 LINES = 300
 SCRIPT = f"i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo line $i; usleep 20000; done"
 
@@ -71,12 +77,32 @@ class Caller:
         self.thread.join()
 
 
+def make_template(system):
+    """So that the jobs of a test begin as clones: the second who asks for a machine has one made."""
+    for _ in range(2):
+        assert system.wait_final(system.submit("true", options=("--memory", str(MEMORY_MB))))["state"] == "succeeded"
+    wait_until(lambda: list((system.data / "agent" / "templates").glob("template-*")), "a template to be made")
+
+
+def lines_of(system, job):
+    return system.output(job).count("\n")
+
+
+def finish(system, job):
+    done = subprocess.run([NIMBUS, "shell", str(job)], env=system.env, input=b"touch /tmp/over\n", capture_output=True,
+                          timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 @pytest.mark.once
 def test_jobs_and_callers_do_not_notice(installed):
-    with System(program=installed) as system:
-        jobs = [system.submit("sh", "-c", SCRIPT) for _ in range(JOBS)]
+    """Ten jobs run all through it, each in a machine of its own."""
+    with System(program=installed, env=SLOTS) as system:
+        make_template(system)
+        jobs = [system.submit("sh", "-c", STEADY, options=("--memory", str(MEMORY_MB))) for _ in range(JOBS)]
         for job in jobs:
             system.wait_state(job, "running")
+            wait_until(lambda job=job: lines_of(system, job), f"a line of job {job}")
         before = {role: system.role_pid(role) for role in ROLES}
         pid = system.process.pid
         put(installed, NIMBUS)
@@ -93,11 +119,18 @@ def test_jobs_and_callers_do_not_notice(installed):
             assert system.role_pid(role) not in (None, before[role]) and not alive(before[role]), role
             now = pathlib.Path(f"/proc/{system.role_pid(role)}/exe").resolve()
             assert str(now) == str(installed), "the new file, not the one that was removed"
+        for job in jobs:
+            had = lines_of(system, job)
+            wait_until(lambda job=job, had=had: lines_of(system, job) > had, f"more lines of job {job}")
+        for job in jobs:
+            finish(system, job)
         for job in [*jobs, waiting]:
             ended = system.wait_final(job)
             assert ended["state"] == "succeeded" and ended["attempt"] == 1, ended
         for job in jobs:
-            assert system.output(job) == "".join(f"line {i}\n" for i in range(1, LINES + 1))
+            *lines, last = system.output(job).splitlines()
+            assert lines == [f"line {i}" for i in range(1, len(lines) + 1)]
+            assert last == f"over after {len(lines)}"
         assert system.stop() == 0
 
 
@@ -166,7 +199,7 @@ def test_the_previous_programs_data_and_running_jobs_go_on_under_this_one(tmp_pa
     with System(program=older) as system:
         ended = system.submit("echo", "before")
         assert system.wait_final(ended)["state"] == "succeeded"
-        jobs = [system.submit("sh", "-c", SCRIPT) for _ in range(JOBS)]
+        jobs = [system.submit("sh", "-c", SCRIPT) for _ in range(OLDER_JOBS)]
         for job in jobs:
             system.wait_state(job, "running")
         queued = system.submit("echo", "after")
