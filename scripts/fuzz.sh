@@ -1,5 +1,6 @@
 #!/bin/sh
-# fuzz.sh SECONDS: builds every fuzzer with clang and runs each that long from its corpus. A crash fails, and is kept.
+# fuzz.sh SECONDS: builds every fuzzer with clang and runs each that long from its corpus, with its dictionary where it has
+# one. A crash fails, and is kept.
 set -eu
 seconds=$1
 build=build-fuzz
@@ -11,8 +12,11 @@ for fuzzer in "$build"/fuzz/fuzz_*; do
     [ -x "$fuzzer" ] && [ -f "$fuzzer" ] || continue
     name=$(basename "$fuzzer")
     mkdir -p "$build/corpus/$name"
+    set --
     echo "== $name, $seconds s"
-    "$fuzzer" -max_total_time="$seconds" -print_final_stats=1 -artifact_prefix="$build/crashes/$name-" \
+    dictionary=fuzz/dictionaries/${name#fuzz_}.dict
+    [ ! -e "$dictionary" ] || set -- "-dict=$dictionary"
+    "$fuzzer" "$@" -max_total_time="$seconds" -print_final_stats=1 -artifact_prefix="$build/crashes/$name-" \
         "$build/corpus/$name" "fuzz/corpus/${name#fuzz_}" 2>&1 | grep -E 'stat::|ERROR|SUMMARY' || true
 done
 if [ -n "$(ls "$build/crashes")" ]; then
