@@ -36,6 +36,8 @@ static const struct metric table[] = {
 	[M_TEMPLATES_BROKEN] = {"nimbus_host_agent_templates_broken_total", METRIC_COUNTER,
 				"templates that could not be used; their VMs booted"},
 	[M_CLONES] = {"nimbus_host_agent_clones_total", METRIC_COUNTER, "VMs that were begun from a template"},
+	[M_RESTARTS] = {"nimbus_host_agent_vm_restarts_total", METRIC_COUNTER,
+			"VMs that did not come up in time and were started once more"},
 	[M_JOB_DURATION] = {"nimbus_job_duration_seconds", METRIC_HISTOGRAM, "VM start to end",
 			    .buckets = (const double[]){0.1, 0.5, 1, 5, 30, 60, 300, 600, 0}},
 };

@@ -34,6 +34,7 @@ enum {
 	M_TEMPLATES_MADE,
 	M_TEMPLATES_BROKEN,
 	M_CLONES,
+	M_RESTARTS,
 };
 
 struct metrics *agent_metrics_new(void) must_check;

@@ -115,6 +115,7 @@ static const struct field exited_fields[] = {
 	{11, FIELD_I64, AT(shim_exited, usage.max_rss_bytes), NULL},
 	{12, FIELD_I64, AT(shim_exited, shipping.batches), NULL},
 	{13, FIELD_I64, AT(shim_exited, shipping.errors), NULL},
+	{14, FIELD_I64, AT(shim_exited, restarts), NULL},
 };
 
 static const struct field shipped_fields[] = {

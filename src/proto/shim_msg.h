@@ -233,6 +233,7 @@ struct shim_exited {
 	const char *message; /* one sentence for people */
 	struct shim_usage usage;
 	struct shim_shipping shipping;
+	int64_t restarts; /* VMs that did not come up and were started once more */
 };
 
 struct shim_msg {

@@ -120,7 +120,8 @@ static void the_rest_comes_back(void **state)
 							.last_seq = 12,
 							.message = "why",
 							.usage = {.max_rss_bytes = 77},
-							.shipping = {.batches = 3, .errors = 4}}},
+							.shipping = {.batches = 3, .errors = 4},
+							.restarts = 1}},
 			  arena);
 	assert_int_equal(back.exited.reason, SHIM_REASON_OOM);
 	assert_int_equal(back.exited.exit_code, -1);
@@ -129,6 +130,7 @@ static void the_rest_comes_back(void **state)
 	assert_string_equal(back.exited.message, "why");
 	assert_int_equal(back.exited.usage.max_rss_bytes, 77);
 	assert_int_equal(back.exited.shipping.errors, 4);
+	assert_int_equal(back.exited.restarts, 1);
 	back = round_trip(&(struct shim_msg){.type = SHIM_SHIPPED, .shipped = {.batches = 3, .errors = 4}}, arena);
 	assert_int_equal(back.shipped.batches, 3);
 	assert_int_equal(back.shipped.errors, 4);

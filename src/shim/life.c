@@ -23,9 +23,11 @@
 #include "shim/workspace.h"
 #include "vm/handshake.h"
 
-#define HELLO_TIMEOUT_DEFAULT_NS (60 * NS_PER_S)
-/* A clone that has not answered by then is given up, and the VM boots instead: many times what one takes. */
-#define CLONE_TIMEOUT_NS (20 * NS_PER_S)
+/* A VM that has not answered by then is given up and boots once more: many times what a boot and a clone take on a
+ * machine with CPUs to spare. On one without, as many times longer, but not above the most. */
+#define BOOT_TIMEOUT_NS (20 * NS_PER_S)
+#define CLONE_TIMEOUT_NS (5 * NS_PER_S)
+#define HELLO_TIMEOUT_MOST_NS (60 * NS_PER_S)
 /* A guest of an older build does not say that it listens. */
 #define LISTEN_NS (5 * NS_PER_S)
 /* The guest kills what is left at the end of the grace and tells the exit; a guest that does not is killed itself. */
@@ -51,7 +53,7 @@ struct life {
 	struct link *link;
 	struct loop_source *deadline_timer;
 	struct loop_source *hello_timer;
-	struct loop_source *again_timer; /* the VM boots, where its clone was given up */
+	struct loop_source *again_timer; /* the VM boots, where the one before was given up */
 	struct loop_source *limit_timer; /* the job's time limit */
 	struct loop_source *kill_timer;	 /* the end of a grace */
 
@@ -77,6 +79,7 @@ struct life {
 	bool vm_gone;
 	bool is_clone;			     /* the VM that runs, or was to */
 	char clone_error[OUTCOME_TEXT_SIZE]; /* why it boots instead; "": it does not */
+	bool again;			     /* given up: when it is gone, it boots */
 	bool stalled;			     /* told in the log */
 	int64_t start_ns;		     /* the agent's decision came */
 	int64_t launched_ns;
@@ -398,7 +401,7 @@ static void on_ready(void *ctx, const struct guest_ack *ack)
 	static const char *const accels[2][2] = {{"tcg", "tcg clone"}, {"kvm", "kvm clone"}};
 	struct life *l = ctx;
 
-	if (l->state != LIFE_BOOTING)
+	if (l->state != LIFE_BOOTING || l->again)
 		return;
 	if (l->network != NULL && (ack->done & GUEST_DONE_NETWORK) == 0) {
 		struct err err = {0};
@@ -475,7 +478,23 @@ static void on_finished(void *ctx, const struct guest_exit *exit)
 	workspace_collect(l->workspace, channel_streams(l->channel));
 }
 
-/* --- a clone that fails: the VM boots instead, since no job was in it --- */
+/* In the job's log, and for who talks with it. */
+static void notice(struct life *l, const char *text)
+{
+	job_log_note(l->log, text);
+	job_log_flush(l->log);
+	if (l->talk != NULL)
+		talk_notice(l->talk, text);
+}
+
+/* --- a VM that does not come up: it boots once more, since no job was in it --- */
+
+static bool give_up(struct life *l)
+{
+	l->again = true;
+	machine_kill(l->machine);
+	return true;
+}
 
 static bool give_up_clone(struct life *l, const char *why)
 {
@@ -486,16 +505,49 @@ static bool give_up_clone(struct life *l, const char *why)
 		log_warn("a clone could not be used: the VM boots instead", F("job", job_of(l)->job_id),
 			 F("template", job_of(l)->template), F("why", l->clone_error));
 	}
-	machine_kill(l->machine);
-	return true;
+	return give_up(l);
+}
+
+/* A guest can stand still before its first word, for no fault of the job's. */
+static bool give_up_boot(struct life *l)
+{
+	int64_t waited_ns = clock_monotonic_ns() - l->launched_ns;
+	char note[160];
+
+	if (l->state != LIFE_BOOTING || l->exited.restarts > 0)
+		return false;
+	l->exited.restarts++;
+	log_warn("a VM did not come up: it is started once more", F("job", job_of(l)->job_id),
+		 F("attempt", job_of(l)->attempt), F("waited_ms", waited_ns / NS_PER_MS),
+		 F("last_words", machine_last_words(l->machine)));
+	(void)snprintf(note, sizeof(note), "the VM did not come up within %.0f s: it is started once more",
+		       (double)waited_ns / (double)NS_PER_S);
+	notice(l, note);
+	return give_up(l);
+}
+
+/* Twice nothing: with what the console said last. */
+static void fail_boot(struct life *l)
+{
+	const char *words = machine_last_words(l->machine);
+	struct err err = {0};
+
+	(void)err_set(&err, ERR_TIMEOUT, "the VM was started twice, and its guest did not answer in time%s%s",
+		      words[0] != '\0' ? "; its last words: " : "", words);
+	fail_start(l, &err);
 }
 
 static void on_lost(void *ctx, const struct err *err)
 {
 	struct life *l = ctx;
+	bool late = err->code == ERR_TIMEOUT && l->state == LIFE_BOOTING;
 
-	if (give_up_clone(l, err->msg))
+	if (give_up_clone(l, err->msg) || (late && give_up_boot(l)))
 		return;
+	if (late) {
+		fail_boot(l);
+		return;
+	}
 	l->facts.guest_lost = *err;
 	end(l);
 }
@@ -521,11 +573,19 @@ static const struct channel_ops channel_ops = {
 
 /* --- the VM --- */
 
+/* How long the guest has to answer. */
 static int64_t hello_timeout(const struct life *l)
 {
-	int64_t most_ns = l->opts.hello_timeout_ns;
+	int64_t alone_ns = l->is_clone ? CLONE_TIMEOUT_NS : BOOT_TIMEOUT_NS;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	double load = 0;
 
-	return l->is_clone && most_ns > CLONE_TIMEOUT_NS ? CLONE_TIMEOUT_NS : most_ns;
+	if (l->opts.hello_timeout_ns != 0)
+		return l->opts.hello_timeout_ns;
+	if (getloadavg(&load, 1) != 1 || cpus < 1 || load <= (double)cpus)
+		return alone_ns;
+	double busy_ns = (double)alone_ns * load / (double)cpus;
+	return busy_ns < (double)HELLO_TIMEOUT_MOST_NS ? (int64_t)busy_ns : HELLO_TIMEOUT_MOST_NS;
 }
 
 static void on_vm_connected(void *ctx, int fd)
@@ -570,7 +630,7 @@ static void on_vm_ended(void *ctx, const struct process_exit *exit)
 	struct life *l = ctx;
 
 	l->vm_gone = true;
-	if (give_up_clone(l, machine_last_words(l->machine))) {
+	if (l->state == LIFE_BOOTING && (l->again || give_up_clone(l, machine_last_words(l->machine)))) {
 		loop_timer_set(l->again_timer, clock_monotonic_ns());
 		return;
 	}
@@ -691,12 +751,7 @@ static void on_brought(void *ctx, const struct err *err)
 
 static void on_missing(void *ctx, const char *text)
 {
-	struct life *l = ctx;
-
-	job_log_note(l->log, text);
-	job_log_flush(l->log);
-	if (l->talk != NULL)
-		talk_notice(l->talk, text);
+	notice(ctx, text);
 }
 
 static void on_collected(void *ctx)
@@ -782,7 +837,7 @@ static int start_with_network(struct life *l, struct err *err)
 	return network_start(l->opts.loop, &network_ops, l, &l->network, err);
 }
 
-/* The clone was given up and its VMM is gone. Its disk is as the template's was: a guest boots from that too. */
+/* It was given up and its VMM is gone. The disk of a clone is as the template's was: a guest boots from that too. */
 static void start_again(void *ctx)
 {
 	struct life *l = ctx;
@@ -794,7 +849,7 @@ static void start_again(void *ctx)
 	machine_free(TAKE(l->machine));
 	network_free(TAKE(l->network));
 	l->booted = (struct shim_booted){0};
-	l->vm_gone = false;
+	l->vm_gone = l->again = false;
 	if (start_with_network(l, &err) < 0)
 		fail_start(l, &err);
 }
@@ -1035,8 +1090,6 @@ int life_new(const struct life_opts *opts, struct life **ret, struct err *err)
 
 	l->opts = *opts;
 	l->log_room = l->talk_room = true;
-	if (l->opts.hello_timeout_ns == 0)
-		l->opts.hello_timeout_ns = HELLO_TIMEOUT_DEFAULT_NS;
 	int rc = add_timers(l, err);
 	if (rc < 0)
 		return rc;

@@ -7,6 +7,8 @@
  * `ending` is entered once, with all that decides the outcome known; the VM is killed, and when it is gone and the
  * log's last line is on disk, the exit is reported. Any state may skip to ending. The lease's deadline holds until the
  * exit is acknowledged: past it the VM is gone and nothing more is sent.
+ *
+ * A VM that does not come up, before any of the job is in it: a clone boots instead, and a boot is tried once more.
  */
 #pragma once
 
@@ -24,7 +26,7 @@ struct life_opts {
 	int dir_fd;	   /* the VM's folder; taken */
 	int agent_fd;	   /* the first agent; taken; or -1 */
 	const struct vm_driver *driver;
-	int64_t hello_timeout_ns; /* from the VM's start to the guest's answer; 0: 60 s */
+	int64_t hello_timeout_ns; /* from the VM's start to the guest's answer; 0: by what the machine has to do */
 };
 
 int life_new(const struct life_opts *opts, struct life **ret, struct err *err) must_check;

@@ -47,6 +47,7 @@ struct fixture {
 static struct fixture *the_fixture; /* a driver has no context */
 static const char *vmm_script = "exec sleep 1000";
 static const char *the_template;
+static int64_t hello_timeout_ns;
 
 static int fake_prepare(const struct vm_spec *spec, struct vm **ret, struct err *err);
 
@@ -142,7 +143,8 @@ static void make_life(struct fixture *f)
 	assert_int_equal(life_new(&(struct life_opts){.loop = f->loop,
 						      .dir_fd = dir_fd,
 						      .agent_fd = ends[1],
-						      .driver = &fake_driver},
+						      .driver = &fake_driver,
+						      .hello_timeout_ns = hello_timeout_ns},
 				  &f->life, NULL),
 			 0);
 }
@@ -153,6 +155,13 @@ static void end_life(struct fixture *f)
 	loop_free(TAKE(f->loop));
 }
 
+static void make_impatient_life(struct fixture *f, int64_t timeout_ns)
+{
+	end_life(f);
+	hello_timeout_ns = timeout_ns;
+	make_life(f);
+}
+
 static int set_up(void **state)
 {
 	struct fixture *f = xcalloc(1, sizeof(*f));
@@ -160,6 +169,7 @@ static int set_up(void **state)
 	the_fixture = f;
 	vmm_script = "exec sleep 1000";
 	the_template = NULL;
+	hello_timeout_ns = 0;
 	f->guest_fd = -1;
 	f->vmm_fd = -1;
 	f->agent_fd = -1;
@@ -511,6 +521,72 @@ static void a_clone_that_is_refused_boots(void **state)
 }
 
 /* Whoever connects hears all that was reached; the exit is repeated until it is acknowledged. */
+static void wait_for_boots(struct fixture *f, unsigned boots)
+{
+	while (f->boots < boots) {
+		fd_close(&f->guest_fd);
+		step(f);
+	}
+	fd_close(&f->guest_fd);
+}
+
+/* For no fault of the job's, which knows of it by its log. */
+static void a_vm_that_does_not_come_up_is_started_once_more(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	make_impatient_life(f, NS_PER_S);
+	start(f, 0, INT64_MAX);
+	wait_for_boots(f, 2);
+	boot(f);
+	go(f);
+	put_end(f, 0, 0, false, &out);
+	guest_says(f, &out);
+	assert_int_equal(hear_exited(f, SHIM_REASON_EXIT).restarts, 1);
+	assert_int_equal(f->boots, 2);
+	assert_log(f, "1s|nimbus: the VM did not come up within 1 s: it is started once more\n");
+}
+
+static void a_vm_that_does_not_come_up_twice_is_a_start_failed(void **state)
+{
+	struct fixture *f = *state;
+
+	make_impatient_life(f, NS_PER_S / 20);
+	start(f, 0, INT64_MAX);
+	struct shim_exited e = hear_exited(f, SHIM_REASON_START_FAILED);
+	assert_non_null(strstr(e.message, "the VM was started twice"));
+	assert_int_equal(e.restarts, 1);
+	assert_int_equal(f->boots, 2);
+}
+
+/* And then its boot: all in all three VMs. */
+static void a_clone_that_stands_still_boots(void **state)
+{
+	struct fixture *f = *state;
+
+	the_template = "template-1";
+	make_impatient_life(f, NS_PER_S / 20);
+	start(f, 0, INT64_MAX);
+	struct shim_exited e = hear_exited(f, SHIM_REASON_START_FAILED);
+	assert_int_equal(e.restarts, 1);
+	assert_int_equal(f->clones, 1);
+	assert_int_equal(f->boots, 2);
+}
+
+/* It is not started again for nobody. */
+static void a_lease_that_ends_while_the_vm_comes_up_ends_it(void **state)
+{
+	struct fixture *f = *state;
+
+	make_impatient_life(f, NS_PER_S / 20);
+	start(f, 0, INT64_MAX);
+	wait_for_boots(f, 2);
+	tell_bare(f, SHIM_DESTROY);
+	assert_int_equal(hear_exited(f, SHIM_REASON_LEASE_LOST).restarts, 1);
+	assert_int_equal(f->boots, 2);
+}
+
 static void every_agent_is_told_everything(void **state)
 {
 	struct fixture *f = *state;
@@ -796,6 +872,10 @@ int main(void)
 		TEST(a_vm_without_room_stands_still_and_goes_on),
 		TEST(a_clone_is_greeted_when_it_runs),
 		TEST(a_clone_that_is_refused_boots),
+		TEST(a_vm_that_does_not_come_up_is_started_once_more),
+		TEST(a_vm_that_does_not_come_up_twice_is_a_start_failed),
+		TEST(a_clone_that_stands_still_boots),
+		TEST(a_lease_that_ends_while_the_vm_comes_up_ends_it),
 		TEST(every_agent_is_told_everything),
 		TEST(ends_are_told_apart),
 		TEST(a_cancelled_job_has_its_grace),

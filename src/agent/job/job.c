@@ -96,6 +96,7 @@ static void on_exited(struct agent_job *j, const struct shim_exited *e)
 	metrics_set(m, M_JOB_CPU_SECONDS, (double)(e->usage.user_ns + e->usage.system_ns) / (double)NS_PER_S);
 	metrics_set(m, M_JOB_MEMORY_BYTES, (double)e->usage.max_rss_bytes);
 	metrics_observe_ns(m, M_JOB_DURATION, e->usage.wall_ns);
+	metrics_add(m, M_RESTARTS, (uint64_t)(e->restarts > 0 ? e->restarts : 0));
 	struct job_result r = result_of(e);
 	autofree char *message = j->give_back	      ? xstrdup("the agent was stopped")
 				 : e->message != NULL ? xstrdup(e->message)
