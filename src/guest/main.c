@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "guest/session.h"
 #include "guest/system.h"
+#include "guest/tick.h"
 
 enum { LINGER_S = 5 };
 
@@ -21,6 +22,19 @@ static int64_t uptime_ns(void)
 
 	(void)clock_gettime(CLOCK_MONOTONIC, &now);
 	return now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+/* A machine whose timer ticks many times too fast runs wrong and hot all its life, and one without hardly runs: it ends
+ * here, and the host starts another. */
+static int check_tick(struct tick_sample begin, struct err *err)
+{
+	int64_t rate = tick_rate(begin, tick_sample());
+
+	if (rate == 1)
+		return 0;
+	return err_set(err, ERR_UNAVAILABLE,
+		       "the kernel measured its timer wrong, on a busy host: it ticks %lld times as often as it should",
+		       (long long)rate);
 }
 
 static uint32_t hello(void *ctx, const struct guest_hello *message)
@@ -80,7 +94,10 @@ int main(void)
 	}
 	take_signals();
 	be_first();
+	struct tick_sample begin = tick_sample();
 	int rc = system_boot(&err);
+	if (rc == 0)
+		rc = check_tick(begin, &err);
 	opts.cgroup_fd = system_cgroup();
 	if (rc == 0)
 		rc = system_channel(&opts.channel_fd, &err);

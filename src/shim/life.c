@@ -508,20 +508,18 @@ static bool give_up_clone(struct life *l, const char *why)
 	return give_up(l);
 }
 
-/* A guest can stand still before its first word, for no fault of the job's. */
-static bool give_up_boot(struct life *l)
+/* For no fault of the job's: docs/testing.md has how a guest comes to stand still, or to end itself. */
+static bool give_up_boot(struct life *l, const char *why)
 {
-	int64_t waited_ns = clock_monotonic_ns() - l->launched_ns;
-	char note[160];
+	char note[OUTCOME_TEXT_SIZE];
 
 	if (l->state != LIFE_BOOTING || l->exited.restarts > 0)
 		return false;
 	l->exited.restarts++;
 	log_warn("a VM did not come up: it is started once more", F("job", job_of(l)->job_id),
-		 F("attempt", job_of(l)->attempt), F("waited_ms", waited_ns / NS_PER_MS),
-		 F("last_words", machine_last_words(l->machine)));
-	(void)snprintf(note, sizeof(note), "the VM did not come up within %.0f s: it is started once more",
-		       (double)waited_ns / (double)NS_PER_S);
+		 F("attempt", job_of(l)->attempt), F("waited_ms", (clock_monotonic_ns() - l->launched_ns) / NS_PER_MS),
+		 F("why", why), F("last_words", machine_last_words(l->machine)));
+	(void)snprintf(note, sizeof(note), "the VM did not come up (%s): it is started once more", why);
 	notice(l, note);
 	return give_up(l);
 }
@@ -542,7 +540,7 @@ static void on_lost(void *ctx, const struct err *err)
 	struct life *l = ctx;
 	bool late = err->code == ERR_TIMEOUT && l->state == LIFE_BOOTING;
 
-	if (give_up_clone(l, err->msg) || (late && give_up_boot(l)))
+	if (give_up_clone(l, err->msg) || (late && give_up_boot(l, err->msg)))
 		return;
 	if (late) {
 		fail_boot(l);
@@ -629,8 +627,13 @@ static void on_vm_ended(void *ctx, const struct process_exit *exit)
 {
 	struct life *l = ctx;
 
+	/* By its guest's will: a VMM that fails says so with another code, and would again. */
+	bool ended_itself = exit->exited && exit->code == 0;
+
 	l->vm_gone = true;
-	if (l->state == LIFE_BOOTING && (l->again || give_up_clone(l, machine_last_words(l->machine)))) {
+	bool again = l->again || give_up_clone(l, machine_last_words(l->machine)) ||
+		     (ended_itself && give_up_boot(l, "it ended"));
+	if (again && l->state == LIFE_BOOTING) {
 		loop_timer_set(l->again_timer, clock_monotonic_ns());
 		return;
 	}

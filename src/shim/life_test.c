@@ -545,7 +545,8 @@ static void a_vm_that_does_not_come_up_is_started_once_more(void **state)
 	guest_says(f, &out);
 	assert_int_equal(hear_exited(f, SHIM_REASON_EXIT).restarts, 1);
 	assert_int_equal(f->boots, 2);
-	assert_log(f, "1s|nimbus: the VM did not come up within 1 s: it is started once more\n");
+	assert_log(f,
+		   "1s|nimbus: the VM did not come up (the guest did not answer in time): it is started once more\n");
 }
 
 static void a_vm_that_does_not_come_up_twice_is_a_start_failed(void **state)
@@ -556,6 +557,19 @@ static void a_vm_that_does_not_come_up_twice_is_a_start_failed(void **state)
 	start(f, 0, INT64_MAX);
 	struct shim_exited e = hear_exited(f, SHIM_REASON_START_FAILED);
 	assert_non_null(strstr(e.message, "the VM was started twice"));
+	assert_int_equal(e.restarts, 1);
+	assert_int_equal(f->boots, 2);
+}
+
+/* A guest that finds its machine wrong ends it. */
+static void a_vm_that_ends_itself_is_started_once_more(void **state)
+{
+	struct fixture *f = *state;
+
+	vmm_script = "echo 'it ticks too fast'";
+	start(f, 0, INT64_MAX);
+	struct shim_exited e = hear_exited(f, SHIM_REASON_START_FAILED);
+	assert_non_null(strstr(e.message, "before its guest answered"));
 	assert_int_equal(e.restarts, 1);
 	assert_int_equal(f->boots, 2);
 }
@@ -874,6 +888,7 @@ int main(void)
 		TEST(a_clone_that_is_refused_boots),
 		TEST(a_vm_that_does_not_come_up_is_started_once_more),
 		TEST(a_vm_that_does_not_come_up_twice_is_a_start_failed),
+		TEST(a_vm_that_ends_itself_is_started_once_more),
 		TEST(a_clone_that_stands_still_boots),
 		TEST(a_lease_that_ends_while_the_vm_comes_up_ends_it),
 		TEST(every_agent_is_told_everything),

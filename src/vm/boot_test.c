@@ -100,7 +100,7 @@ static void end_vm(struct machine *m)
 	free(m->reader);
 }
 
-/* False: the guest said nothing until the deadline. */
+/* False: the guest said nothing until the deadline, or ended itself. */
 static bool try_boot(struct machine *m, unsigned memory_mb, unsigned disk_mb, const struct guest_network *network,
 		     int network_fd)
 {
@@ -126,21 +126,21 @@ static bool try_boot(struct machine *m, unsigned memory_mb, unsigned disk_mb, co
 	int rc = vm_handshake(m->fd, &hello, m->reader, m->launched_ns + BOOT_S * NS_PER_S, &m->ack, &err);
 	if (rc < 0)
 		print_console(m);
-	if (rc < 0 && rc != -ERR_TIMEOUT)
+	if (rc < 0 && rc != -ERR_TIMEOUT && rc != -ERR_UNAVAILABLE)
 		fail_msg("%s", err.msg);
 	m->hello_ns = clock_monotonic_ns();
 	close_disks(&spec);
 	return rc == 0;
 }
 
-/* About one boot in some hundreds under TCG on a busy machine stands still before it has said a word (docs/testing.md):
- * that is printed, and the machine is started once more. */
+/* Under TCG a busy machine can disturb a boot so that it never ends well (docs/testing.md): what the shim does for a
+ * job is done here, which is below it, and printed. */
 static void boot_spec(struct machine *m, unsigned memory_mb, unsigned disk_mb, const struct guest_network *network,
 		      int network_fd)
 {
 	if (try_boot(m, memory_mb, disk_mb, network, network_fd))
 		return;
-	print_message("a guest stood still while it booted: once more\n");
+	print_message("a guest did not come up: once more\n");
 	end_vm(m);
 	assert_true(try_boot(m, memory_mb, disk_mb, network, network_fd));
 }

@@ -15,8 +15,9 @@
 #include "vm/scratch.h"
 #include "vm/template.h"
 
-/* It runs at the lowest priority, beside jobs that take every CPU. */
-enum { BOOT_S = 300, SAVE_S = 60, REAP_S = 10 };
+/* It runs below jobs that take every CPU. A guest whose boot the host has disturbed (guest/tick.h) ends itself or
+ * stands still: then there is another. */
+enum { BOOT_S = 60, SAVE_S = 60, REAP_S = 10, TRIES = 3 };
 /* What the guest's kernel still does of its own accord after it has said that it listens, it does once, here. */
 static const int64_t settle_ns = 200 * NS_PER_MS;
 
@@ -220,8 +221,8 @@ static int rename_done(struct making *m, char ret_name[static TEMPLATE_NAME_SIZE
 	return rc;
 }
 
-int template_make(int templates_fd, int scratch_cache_fd, const struct secret *key, const struct template_order *order,
-		  char ret_name[static TEMPLATE_NAME_SIZE], struct err *err)
+static int make_once(int templates_fd, int scratch_cache_fd, const struct secret *key,
+		     const struct template_order *order, char ret_name[static TEMPLATE_NAME_SIZE], struct err *err)
 {
 	autovar(making) m = {.order = order, .templates_fd = templates_fd, .folder = -1, .files = {-1, -1, -1}};
 
@@ -230,5 +231,21 @@ int template_make(int templates_fd, int scratch_cache_fd, const struct secret *k
 		rc = run_machine(&m, err);
 	if (rc == 0)
 		rc = write_manifest(&m, key, err);
-	return rc == 0 ? rename_done(&m, ret_name, err) : err_wrap(err, "make a template");
+	return rc == 0 ? rename_done(&m, ret_name, err) : rc;
+}
+
+int template_make(int templates_fd, int scratch_cache_fd, const struct secret *key, const struct template_order *order,
+		  char ret_name[static TEMPLATE_NAME_SIZE], struct err *err)
+{
+	struct err last = {0};
+	int rc = -ERR_UNAVAILABLE;
+
+	for (int i = 0; i < TRIES && (rc == -ERR_UNAVAILABLE || rc == -ERR_TIMEOUT); i++) {
+		last = (struct err){0};
+		rc = make_once(templates_fd, scratch_cache_fd, key, order, ret_name, &last);
+	}
+	if (rc == 0)
+		return 0;
+	*err = last;
+	return err_wrap(err, "make a template");
 }

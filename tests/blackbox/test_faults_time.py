@@ -14,7 +14,8 @@ import pytest
 
 import database
 from chaos import (AGENT, CONTROL, FULL, PIPELINE, ROLES, Client, Parts, PythonAgent, admin_session,
-                   check_invariants, check_log, needs_qemu_reason, report, submit_by_hand, wait_shipped, wait_until)
+                   check_invariants, check_log, needs_qemu_reason, numbers, report, submit_by_hand, wait_shipped,
+                   wait_until)
 from system import ROOT, System, alive
 
 pytestmark = pytest.mark.skipif(needs_qemu_reason is not None, reason=str(needs_qemu_reason))
@@ -68,6 +69,23 @@ def test_a_role_that_stands_still_for_longer_than_a_lease(role, attempt):
         wait_shipped(system)
         check_invariants(system)
         report(f"SIGSTOP of {role} for {STOP_TTL + 1.5} s, lease {STOP_TTL} s: succeeded in attempt {job['attempt']}")
+
+
+def test_a_vm_that_stands_still_while_it_boots_is_started_once_more():
+    with System(env={"NIMBUS_ACCEL": "tcg", "NIMBUS_TEMPLATES": "false"}) as system:
+        client = Client(system)
+        job_id = client.submit("echo done")
+        vm = wait_until(system.vmms, "a VM")[0]
+        os.kill(vm, signal.SIGSTOP)
+        # Its time is a minute at most, and the next one has the same.
+        job = client.wait_final(job_id, 240)
+        assert (job["state"], job["attempt"]) == ("succeeded", 1), job
+        assert not alive(vm)
+        assert "a VM did not come up: it is started once more" in system.log()
+        restarts = numbers(system.endpoints["agent_metrics"])["nimbus_host_agent_vm_restarts_total"]
+        shown = system.cli("logs", str(job_id))
+        assert "the VM did not come up (the guest did not answer in time): it is started once more" in shown.stderr.decode()
+        assert shown.stdout == b"done\n" and restarts == 1
 
 
 # --- jumping clocks ---
