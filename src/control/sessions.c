@@ -452,14 +452,14 @@ static void start_end(void *state, struct http_upgraded *u, int fd)
 	wake(s);
 }
 
+/* It was never there: who comes the right way finds the place free. */
 static void cancel_end(void *state)
 {
 	struct claim *c = state;
 	struct sessions *s = c->sessions;
 
 	pthread_mutex_lock(&s->lock);
-	c->end->state = END_GONE;
-	tell_alone(other_end(c->end));
+	c->end->state = END_NONE;
 	pthread_mutex_unlock(&s->lock);
 	wake(s);
 	free(c);

@@ -301,3 +301,18 @@ def test_a_client_gone_in_its_head_costs_nothing(control):
                 if line.startswith("nimbus_control_plane_sessions ")][0]
 
     wait_until(lambda: sessions() == 0, "all sessions to be over")
+
+
+def test_a_call_that_is_no_upgrade_takes_nobodys_place(control, agent):
+    """A person with curl, say: the client and the shim still find each other."""
+    job_id, lease = begin(control, agent, session={})
+    client, shim = f"/api/jobs/{job_id}/session", f"/api/jobs/{job_id}/session/shim"
+    token = lease["job"]["job_token"]
+    assert control.call("GET", client).status_code == 400
+    assert control.call("GET", shim, token=token).status_code == 400
+    with control.end(shim, token) as there:
+        assert control.call("GET", client).status_code == 400
+        with control.end(client) as here:
+            there.exit(3)
+            there.close()
+            assert [kind for kind, _ in here.frames()] == [EXIT]
