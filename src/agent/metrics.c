@@ -1,5 +1,12 @@
 #include "agent/metrics.h"
 
+#include "proto/shim_msg.h"
+
+#define TEXT(name, text) text,
+static const char *const services[] = {SHIM_SERVICES(TEXT) NULL};
+static const char *const refusals[] = {SHIM_REFUSALS(TEXT) NULL};
+#undef TEXT
+
 static const struct metric table[] = {
 	[M_LEASE_REQUESTS] = {"nimbus_host_agent_lease_requests_total", METRIC_COUNTER, "calls for a job"},
 	[M_LEASE_ERRORS] = {"nimbus_host_agent_lease_errors_total", METRIC_COUNTER, "calls for a job that failed"},
@@ -38,6 +45,19 @@ static const struct metric table[] = {
 	[M_CLONES] = {"nimbus_host_agent_clones_total", METRIC_COUNTER, "VMs that were begun from a template"},
 	[M_RESTARTS] = {"nimbus_host_agent_vm_restarts_total", METRIC_COUNTER,
 			"VMs that did not come up in time and were started once more"},
+	[M_SERVICE_REQUESTS] = {"nimbus_host_agent_service_requests_total", METRIC_COUNTER,
+				"requests of jobs that were passed on to a service; of dns: connections",
+				.label = "service", .values = services},
+	[M_SERVICE_SENT] = {"nimbus_host_agent_service_sent_bytes_total", METRIC_COUNTER,
+			    "bytes that jobs sent to a service", .label = "service", .values = services},
+	[M_SERVICE_RECEIVED] = {"nimbus_host_agent_service_received_bytes_total", METRIC_COUNTER,
+				"bytes that a service sent to jobs", .label = "service", .values = services},
+	[M_SERVICE_REFUSED] = {"nimbus_host_agent_service_refused_total", METRIC_COUNTER,
+			       "requests and connections of jobs that a service did not get, or did not answer",
+			       .label = "reason", .values = refusals},
+	[M_SERVICE_STREAMS] = {"nimbus_host_agent_service_streams", METRIC_GAUGE,
+			       "connections of jobs to services, as their shims last told", .label = "service",
+			       .values = services},
 	[M_JOB_DURATION] = {"nimbus_job_duration_seconds", METRIC_HISTOGRAM, "VM start to end",
 			    .buckets = (const double[]){0.1, 0.5, 1, 5, 30, 60, 300, 600, 0}},
 };

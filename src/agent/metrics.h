@@ -35,6 +35,11 @@ enum {
 	M_TEMPLATES_BROKEN,
 	M_CLONES,
 	M_RESTARTS,
+	M_SERVICE_REQUESTS,
+	M_SERVICE_SENT,
+	M_SERVICE_RECEIVED,
+	M_SERVICE_REFUSED,
+	M_SERVICE_STREAMS,
 };
 
 struct metrics *agent_metrics_new(void) must_check;

@@ -65,6 +65,7 @@ static const struct field go_fields[] = {
 static const struct field deadline_fields[] = {
 	{1, FIELD_I64, AT(shim_deadline, deadline_ns), "deadline_ns"},
 	{2, FIELD_TEXT, AT(shim_deadline, log_url), NULL},
+	{3, FIELD_I64, AT(shim_deadline, counts), NULL},
 };
 
 static const struct field cancel_fields[] = {
@@ -101,22 +102,36 @@ static const struct field running_fields[] = {
 	{2, FIELD_I64, AT(shim_running, started_at), NULL},
 };
 
-static const struct field exited_fields[] = {
-	{1, FIELD_I64, AT(shim_exited, reason), "reason"},
-	{2, FIELD_I64, AT(shim_exited, exit_code), "exit_code"},
-	{3, FIELD_I64, AT(shim_exited, signal), "signal"},
-	{4, FIELD_I64, AT(shim_exited, last_seq), "last_seq"},
-	{5, FIELD_I64, AT(shim_exited, started_at), NULL},
-	{6, FIELD_I64, AT(shim_exited, ended_at), NULL},
-	{7, FIELD_TEXT, AT(shim_exited, message), NULL},
-	{8, FIELD_I64, AT(shim_exited, usage.wall_ns), NULL},
-	{9, FIELD_I64, AT(shim_exited, usage.user_ns), NULL},
-	{10, FIELD_I64, AT(shim_exited, usage.system_ns), NULL},
-	{11, FIELD_I64, AT(shim_exited, usage.max_rss_bytes), NULL},
-	{12, FIELD_I64, AT(shim_exited, shipping.batches), NULL},
-	{13, FIELD_I64, AT(shim_exited, shipping.errors), NULL},
-	{14, FIELD_I64, AT(shim_exited, restarts), NULL},
-};
+/* The counts of one service, and of one reason why it was refused; `base` is what lies before the tags of both. */
+#define SERVICE(base, type, member, number)                                                            \
+	{(base) + 10 * (number) + 1, FIELD_I64, AT(type, member each[number].requests), NULL},         \
+		{(base) + 10 * (number) + 2, FIELD_I64, AT(type, member each[number].sent), NULL},     \
+		{(base) + 10 * (number) + 3, FIELD_I64, AT(type, member each[number].received), NULL}, \
+		{(base) + 10 * (number) + 4, FIELD_I64, AT(type, member each[number].streams), NULL},
+#define SERVED_SERVICE(name, text) SERVICE(100, shim_served, , SHIM_SERVICE_##name)
+#define EXITED_SERVICE(name, text) SERVICE(100, shim_exited, served., SHIM_SERVICE_##name)
+#define SERVED_REFUSAL(name, text) \
+	{200 + SHIM_REFUSAL_##name, FIELD_I64, AT(shim_served, refused[SHIM_REFUSAL_##name]), NULL},
+#define EXITED_REFUSAL(name, text) \
+	{200 + SHIM_REFUSAL_##name, FIELD_I64, AT(shim_exited, served.refused[SHIM_REFUSAL_##name]), NULL},
+
+static const struct field served_fields[] = {SHIM_SERVICES(SERVED_SERVICE) SHIM_REFUSALS(SERVED_REFUSAL)};
+
+static const struct field exited_fields[] = {{1, FIELD_I64, AT(shim_exited, reason), "reason"},
+					     {2, FIELD_I64, AT(shim_exited, exit_code), "exit_code"},
+					     {3, FIELD_I64, AT(shim_exited, signal), "signal"},
+					     {4, FIELD_I64, AT(shim_exited, last_seq), "last_seq"},
+					     {5, FIELD_I64, AT(shim_exited, started_at), NULL},
+					     {6, FIELD_I64, AT(shim_exited, ended_at), NULL},
+					     {7, FIELD_TEXT, AT(shim_exited, message), NULL},
+					     {8, FIELD_I64, AT(shim_exited, usage.wall_ns), NULL},
+					     {9, FIELD_I64, AT(shim_exited, usage.user_ns), NULL},
+					     {10, FIELD_I64, AT(shim_exited, usage.system_ns), NULL},
+					     {11, FIELD_I64, AT(shim_exited, usage.max_rss_bytes), NULL},
+					     {12, FIELD_I64, AT(shim_exited, shipping.batches), NULL},
+					     {13, FIELD_I64, AT(shim_exited, shipping.errors), NULL},
+					     {14, FIELD_I64, AT(shim_exited, restarts), NULL},
+					     SHIM_SERVICES(EXITED_SERVICE) SHIM_REFUSALS(EXITED_REFUSAL)};
 
 static const struct field shipped_fields[] = {
 	{1, FIELD_I64, AT(shim_shipping, batches), NULL},
@@ -142,6 +157,7 @@ static const struct message {
 	{SHIM_RUNNING, "running", running_fields, ARRAY_LEN(running_fields)},
 	{SHIM_EXITED, "exited", exited_fields, ARRAY_LEN(exited_fields)},
 	{SHIM_SHIPPED, "shipped", shipped_fields, ARRAY_LEN(shipped_fields)},
+	{SHIM_SERVED, "served", served_fields, ARRAY_LEN(served_fields)},
 };
 
 /* All members of the message's union begin at the same place. */

@@ -17,6 +17,8 @@
  *	exit_ack                   ->                     the agent has it on disk
  *	                           <-  shipped            every log line is acknowledged; the shim ends
  *
+ * served (what its services were used for) answers each deadline whose agent wants it.
+ *
  * session (a command beside the job, for a client that waits at the control plane) comes any time while it runs; the
  * shim connects there itself, and answers nothing here.
  *
@@ -71,7 +73,8 @@ enum {
 	X(BOOTED, 65)     \
 	X(RUNNING, 66)    \
 	X(EXITED, 67)     \
-	X(SHIPPED, 68)
+	X(SHIPPED, 68)    \
+	X(SERVED, 69)
 
 enum shim_msg_type {
 #define X(name, number) SHIM_##name = number,
@@ -165,6 +168,7 @@ struct shim_go {
 struct shim_deadline {
 	int64_t deadline_ns;
 	const char *log_url; /* NULL: as before. A new agent may know the pipeline under another address. */
+	int64_t counts;	     /* not 0: the agent knows served, and wants it */
 };
 
 struct shim_cancel {
@@ -223,6 +227,50 @@ struct shim_shipping {
 	int64_t errors;	 /* calls to it that failed or were refused */
 };
 
+/* What a job reaches without a network: shim/services.h. The text is a label of the agent's metrics. Numbers are on the
+ * wire: append only. */
+#define SHIM_SERVICES(X) \
+	X(LOGS, "logs")  \
+	X(DNS, "dns")
+
+enum shim_service {
+#define X(name, text) SHIM_SERVICE_##name,
+	SHIM_SERVICES(X)
+#undef X
+		SHIM_SERVICE_COUNT,
+};
+
+/* Why a request to one was not passed on, or had no answer. The same holds. */
+#define SHIM_REFUSALS(X)                                                        \
+	X(MALFORMED, "malformed")	/* not as HTTP has it, or broken off */ \
+	X(NO_SUCH_CALL, "no_such_call") /* not on the list of a job's calls */  \
+	X(TOO_LARGE, "too_large")	/* its head, or its body */             \
+	X(SLOW, "slow")			/* its head did not come in time */     \
+	X(AWAY, "away")			/* the service did not answer */        \
+	X(SILENT, "silent")		/* nor refuse */                        \
+	X(NO_SERVICE, "no_service")	/* there is none of the name */         \
+	X(STREAMS, "too_many_streams")	/* more than GUEST_STREAMS_MAX at once */
+
+enum shim_refusal {
+#define X(name, text) SHIM_REFUSAL_##name,
+	SHIM_REFUSALS(X)
+#undef X
+		SHIM_REFUSAL_COUNT,
+};
+
+struct shim_service_counts {
+	int64_t requests; /* of what is not HTTP: connections */
+	int64_t sent;	  /* bytes of the job to the service */
+	int64_t received;
+	int64_t streams; /* open now */
+};
+
+/* Of this shim's life so far, but for the streams. */
+struct shim_served {
+	struct shim_service_counts each[SHIM_SERVICE_COUNT];
+	int64_t refused[SHIM_REFUSAL_COUNT];
+};
+
 struct shim_exited {
 	int64_t reason;	    /* enum shim_reason; decode refuses others */
 	int64_t exit_code;  /* -1: none */
@@ -234,6 +282,7 @@ struct shim_exited {
 	struct shim_usage usage;
 	struct shim_shipping shipping;
 	int64_t restarts; /* VMs that did not come up and were started once more */
+	struct shim_served served;
 };
 
 struct shim_msg {
@@ -249,6 +298,7 @@ struct shim_msg {
 		struct shim_running running;
 		struct shim_exited exited;
 		struct shim_shipping shipped;
+		struct shim_served served;
 	};
 };
 

@@ -121,7 +121,8 @@ static void the_rest_comes_back(void **state)
 							.message = "why",
 							.usage = {.max_rss_bytes = 77},
 							.shipping = {.batches = 3, .errors = 4},
-							.restarts = 1}},
+							.restarts = 1,
+							.served = {.refused = {[SHIM_REFUSAL_STREAMS] = 6}}}},
 			  arena);
 	assert_int_equal(back.exited.reason, SHIM_REASON_OOM);
 	assert_int_equal(back.exited.exit_code, -1);
@@ -134,6 +135,23 @@ static void the_rest_comes_back(void **state)
 	back = round_trip(&(struct shim_msg){.type = SHIM_SHIPPED, .shipped = {.batches = 3, .errors = 4}}, arena);
 	assert_int_equal(back.shipped.batches, 3);
 	assert_int_equal(back.shipped.errors, 4);
+	back = round_trip(&(struct shim_msg){.type = SHIM_DEADLINE, .deadline = {.counts = 1}}, arena);
+	assert_int_equal(back.deadline.counts, 1);
+}
+
+static void what_services_were_used_for_comes_whole(void **state)
+{
+	autoptr(arena) arena = arena_new();
+	struct shim_served served = {0};
+	int64_t *numbers = (int64_t *)&served;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(served) / sizeof(int64_t); i++)
+		numbers[i] = (int64_t)i + 1;
+	struct shim_msg back = round_trip(&(struct shim_msg){.type = SHIM_SERVED, .served = served}, arena);
+	assert_memory_equal(&back.served, &served, sizeof(served));
+	back = round_trip(&(struct shim_msg){.type = SHIM_EXITED, .exited = {.message = "", .served = served}}, arena);
+	assert_memory_equal(&back.exited.served, &served, sizeof(served));
 }
 
 static void a_message_that_is_too_large_leaves_nothing(void **state)
@@ -180,7 +198,7 @@ static void damaged_messages_are_refused_or_read(void **state)
 			}
 		}
 		/* Cut between two fields, a message only lacks those that may be absent. */
-		assert_true(accepted < 20);
+		assert_true(accepted < 40);
 	}
 }
 
@@ -235,6 +253,7 @@ int main(void)
 		cmocka_unit_test(start_comes_back),
 		cmocka_unit_test(go_comes_back),
 		cmocka_unit_test(the_rest_comes_back),
+		cmocka_unit_test(what_services_were_used_for_comes_whole),
 		cmocka_unit_test(a_message_that_is_too_large_leaves_nothing),
 		cmocka_unit_test(damaged_messages_are_refused_or_read),
 		cmocka_unit_test(unknown_fields_are_skipped_and_wrong_ones_refused),

@@ -196,8 +196,20 @@ static void close_log(struct life *l)
 }
 
 /* Nobody is there to be served; what is written down for another shim is without this token. */
+static void count_services(struct life *l)
+{
+	if (l->services == NULL)
+		return;
+	services_counts(l->services, &l->exited.served);
+	if (l->channel != NULL)
+		l->exited.served.refused[SHIM_REFUSAL_STREAMS] = (int64_t)streams_refused(channel_streams(l->channel));
+}
+
 static void drop_services(struct life *l)
 {
+	count_services(l);
+	for (size_t i = 0; i < SHIM_SERVICE_COUNT; i++)
+		l->exited.served.each[i].streams = 0;
 	services_free(TAKE(l->services));
 	secret_free(TAKE(l->start_msg.start.services_token));
 }
@@ -988,6 +1000,9 @@ static void on_new_deadline(struct life *l, struct shim_msg *m, struct arena **a
 		job_log_redirect(l->log, m->deadline.log_url);
 	if (l->services != NULL && m->deadline.log_url != NULL)
 		services_redirect(l->services, m->deadline.log_url);
+	count_services(l);
+	if (m->deadline.counts != 0 && l->services != NULL)
+		tell(l, &(struct shim_msg){.type = SHIM_SERVED, .served = l->exited.served});
 	if (l->state == LIFE_WAITING || l->acknowledged || l->facts.stop == STOP_LEASE)
 		return;
 	l->start_msg.start.deadline_ns = m->deadline.deadline_ns;

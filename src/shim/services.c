@@ -68,6 +68,7 @@ struct joint {
 
 struct services {
 	struct services_opts opts;
+	struct shim_served counts; /* but for the streams */
 	char *logs_url;
 	struct http_client *client;
 	struct joint *joints;
@@ -78,6 +79,7 @@ struct services {
 
 struct service {
 	const char *name;
+	enum shim_service id;
 	uint16_t port; /* of the guest's loopback */
 	const char *variable;
 	const char *value;
@@ -107,9 +109,9 @@ static const struct service_call logs_calls[] = {
 };
 
 static const struct service services[] = {
-	{"logs", 8002, "NIMBUS_LOGS_URL", "http://127.0.0.1:8002", logs_calls, ARRAY_LEN(logs_calls), logs_are_there,
-	 connect_logs},
-	{"dns", DNS_PORT, NULL, NULL, NULL, 0, names_are_there, connect_resolver},
+	{"logs", SHIM_SERVICE_LOGS, 8002, "NIMBUS_LOGS_URL", "http://127.0.0.1:8002", logs_calls, ARRAY_LEN(logs_calls),
+	 logs_are_there, connect_logs},
+	{"dns", SHIM_SERVICE_DNS, DNS_PORT, NULL, NULL, NULL, 0, names_are_there, connect_resolver},
 };
 
 size_t services_ports(const struct services *s, struct guest_service ret[static GUEST_SERVICES_MAX])
@@ -194,6 +196,29 @@ static void wait_for(struct joint *j, int64_t default_ns)
 	int64_t wait_ns = j->all->opts.wait_ns > 0 ? j->all->opts.wait_ns : default_ns;
 
 	loop_timer_set(j->timer, clock_monotonic_ns() + wait_ns);
+}
+
+static struct shim_service_counts *counts_of(const struct joint *j)
+{
+	return &j->all->counts.each[j->service->id];
+}
+
+static enum shim_refusal refusal_of(const struct err *err)
+{
+	static const struct {
+		int code;
+		enum shim_refusal refusal;
+	} refusals[] = {
+		{ERR_INVALID, SHIM_REFUSAL_MALFORMED},		 {ERR_NOT_FOUND, SHIM_REFUSAL_NO_SUCH_CALL},
+		{ERR_TOO_LARGE, SHIM_REFUSAL_TOO_LARGE},	 {ERR_TOO_SLOW, SHIM_REFUSAL_SLOW},
+		{ERR_HEADERS_TOO_LARGE, SHIM_REFUSAL_TOO_LARGE}, {ERR_TIMEOUT, SHIM_REFUSAL_SILENT},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(refusals); i++) {
+		if (refusals[i].code == err->code)
+			return refusals[i].refusal;
+	}
+	return SHIM_REFUSAL_AWAY;
 }
 
 static void close_failed(struct joint *j, const char *text)
@@ -281,6 +306,7 @@ static void fail(struct joint *j, const struct err *err)
 {
 	autovar(buf) text = {0};
 
+	j->all->counts.refused[refusal_of(err)]++;
 	if (j->service->calls != NULL && !j->heard)
 		write_answer(err, &text);
 	if (text.len > 0 && text.len <= stream_room(j->stream))
@@ -438,8 +464,10 @@ static int push(struct joint *j, struct err *err)
 		rc = send_some(j, buf_str(&j->out), &sent, NULL);
 		if (rc == HTTP_AGAIN)
 			return 0;
-		if (rc == 0)
+		if (rc == 0) {
 			wait_for(j, IDLE_WAIT_NS);
+			counts_of(j)->sent += (int64_t)sent;
+		}
 		drop_sent(j, rc < 0 ? j->out.len : sent);
 	}
 }
@@ -467,6 +495,7 @@ static int take_answer(struct joint *j, struct str bytes, struct err *err)
 	}
 	if (used > 0) {
 		j->heard = true;
+		counts_of(j)->received += (int64_t)used;
 		wait_for(j, IDLE_WAIT_NS);
 		stream_send(j->stream, (struct str){bytes.data, used});
 	}
@@ -677,6 +706,12 @@ static void on_resolver_connected(void *ctx, unsigned events)
 	connected(j, j->fd);
 }
 
+static void no_resolver(struct joint *j, const char *text)
+{
+	j->all->counts.refused[SHIM_REFUSAL_AWAY]++;
+	close_failed(j, text);
+}
+
 /* By datagrams to the first: who asked asks again, or says that it does not answer. */
 static void use_datagrams(struct joint *j)
 {
@@ -684,7 +719,7 @@ static void use_datagrams(struct joint *j)
 
 	j->fd = socket(to->ss_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (j->fd < 0 || connect(j->fd, (const struct sockaddr *)to, sizeof(*to)) != 0) {
-		close_failed(j, "no resolver of the host answers");
+		no_resolver(j, "no resolver of the host answers");
 		return;
 	}
 	j->datagrams = true;
@@ -712,7 +747,7 @@ static void next_resolver(struct joint *j)
 	if (j->resolver_count > 0)
 		use_datagrams(j);
 	else
-		close_failed(j, "the host's resolv.conf names no resolver");
+		no_resolver(j, "the host's resolv.conf names no resolver");
 }
 
 static void connect_resolver(struct joint *j)
@@ -739,6 +774,7 @@ static void split_logs_url(const char *url, struct service_target *ret)
 /* A connection that was asked on before is asked again. */
 static void begin_request(struct joint *j)
 {
+	counts_of(j)->requests++;
 	j->chunks = (struct service_chunks){0};
 	service_reply_fini(&j->reply);
 	j->heard = false;
@@ -863,6 +899,7 @@ static void begin(struct services *s, const struct service *service, struct stre
 		wait_for(j, HEAD_WAIT_NS);
 		return;
 	}
+	counts_of(j)->requests++;
 	j->request.length = INT64_MAX;
 	j->state = STATE_CONNECTING;
 	wait_for(j, CONNECT_WAIT_NS);
@@ -878,8 +915,10 @@ void services_open(struct services *s, const char *name, struct stream *st, stru
 			begin(s, &services[i], st, err);
 		else
 			(void)err_set(err, ERR_UNAVAILABLE, "this job has no service '%s'", services[i].name);
+		s->counts.refused[SHIM_REFUSAL_NO_SERVICE] += !services[i].there(s);
 		return;
 	}
+	s->counts.refused[SHIM_REFUSAL_NO_SERVICE]++;
 	(void)err_set(err, ERR_NOT_FOUND, "there is no such service");
 }
 
@@ -889,6 +928,13 @@ void services_redirect(struct services *s, const char *logs_url)
 		return;
 	free(s->logs_url);
 	s->logs_url = xstrdup(logs_url);
+}
+
+void services_counts(const struct services *s, struct shim_served *ret)
+{
+	*ret = s->counts;
+	for (const struct joint *j = s->joints; j != NULL; j = j->next)
+		ret->each[j->service->id].streams += j->stream != NULL;
 }
 
 int services_new(const struct services_opts *opts, struct services **ret, struct err *err)

@@ -16,6 +16,7 @@
 #include "base/secret.h"
 #include "net/loop.h"
 #include "proto/guest_frame.h"
+#include "proto/shim_msg.h"
 #include "shim/streams.h"
 
 struct services;
@@ -44,3 +45,6 @@ void services_redirect(struct services *s, const char *logs_url);
 size_t services_ports(const struct services *s, struct guest_service ret[static GUEST_SERVICES_MAX]);
 /* "NIMBUS_LOGS_URL", "http://127.0.0.1:8002", one after the other; false where there are no more. */
 bool services_variable(const struct services *s, size_t index, const char **ret_name, const char **ret_value);
+
+/* What they were used for, so far. Nothing in it is the guest's to choose but the numbers. */
+void services_counts(const struct services *s, struct shim_served *ret);

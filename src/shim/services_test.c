@@ -312,8 +312,16 @@ static void one_request_follows_another_each_with_the_token_once(void **state)
 		UNTIL(f, holds(&f->data, i % 2 == 0 ? "null" : "0\r\n\r\n"));
 		assert_false(f->ended);
 	}
+	struct shim_served counts;
+	services_counts(f->services, &counts);
+	const struct shim_service_counts *logs = &counts.each[SHIM_SERVICE_LOGS];
+	assert_int_equal(logs->requests, 3 * ARRAY_LEN(bodies));
+	assert_int_equal(logs->streams, 1);
+	assert_true(logs->sent > logs->requests * 100 && logs->received > logs->requests * 40);
 	guest_says(f, "");
 	UNTIL(f, f->closed);
+	services_counts(f->services, &counts);
+	assert_int_equal(logs->streams, 0);
 	assert_int_equal(f->status, GUEST_CLOSE_OK);
 	assert_true(f->hung_up);
 }
@@ -443,6 +451,11 @@ static void nothing_else_is_reached(void **state)
 	assert_true(holds(&f->data, "\"detail\":\"a job's calls of this service are: POST /logs, GET /logs/query"));
 	pass(f, 20 * NS_PER_MS, true);
 	assert_int_equal(f->peer, -1);
+	struct shim_served counts;
+	services_counts(f->services, &counts);
+	assert_int_equal(counts.refused[SHIM_REFUSAL_NO_SUCH_CALL], 1);
+	assert_int_equal(counts.each[SHIM_SERVICE_LOGS].requests, 0);
+	assert_int_equal(counts.each[SHIM_SERVICE_LOGS].streams, 1);
 	/* It goes on talking to nobody, for ever. */
 	autofree char *much = xcalloc(1, 30001);
 	memset(much, 'x', 30000);
@@ -464,6 +477,9 @@ static void an_unknown_service_is_refused(void **state)
 	assert_true(f->closed);
 	assert_int_equal(f->status, GUEST_CLOSE_REFUSED);
 	assert_true(holds(&f->text, "no such service"));
+	struct shim_served counts;
+	services_counts(f->services, &counts);
+	assert_int_equal(counts.refused[SHIM_REFUSAL_NO_SERVICE], 1);
 }
 
 static void names_are_for_jobs_with_a_network(void **state)

@@ -47,6 +47,7 @@ struct streams {
 	size_t turn; /* of the table: who sends next */
 	uint16_t refused[REFUSALS_MAX];
 	size_t refusals;
+	uint64_t refused_ever;
 };
 
 /* --- the table --- */
@@ -192,6 +193,7 @@ static int refuse_one_more(struct streams *s, uint16_t number, struct err *err)
 	if (s->refusals == REFUSALS_MAX)
 		return err_set(err, ERR_INVALID, "the guest opens streams faster than they can be refused");
 	s->refused[s->refusals++] = number;
+	s->refused_ever++;
 	return 0;
 }
 
@@ -552,6 +554,11 @@ struct streams *streams_new(const struct streams_opts *opts)
 
 	s->opts = *opts;
 	return s;
+}
+
+uint64_t streams_refused(const struct streams *s)
+{
+	return s->refused_ever;
 }
 
 void streams_ready(struct streams *s)

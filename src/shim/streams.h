@@ -88,5 +88,7 @@ int streams_take(struct streams *s, const struct guest_frame *frame, struct err 
 /* Appends frames until *out has `most` bytes or a little more, or nothing is left to send: each stream in its turn.
  * Whether it appended any. */
 bool streams_fill(struct streams *s, struct buf *out, size_t most);
+/* How many of the guest's were refused because too many were open. */
+uint64_t streams_refused(const struct streams *s);
 /* The guest is gone: each user is told so, and nothing is opened any more. */
 void streams_lost(struct streams *s);

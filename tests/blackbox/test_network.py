@@ -97,6 +97,7 @@ class InNamespace(System):
     """`nimbus up` and the command line, both in there."""
 
     def __init__(self, folder, namespace, env=None):
+        self.namespace = namespace
         self.wrapper = folder / "nimbus"
         self.wrapper.write_text(f"#!/bin/sh\nexec {' '.join(namespace.enter())} {NIMBUS} \"$@\"\n")
         self.wrapper.chmod(0o755)
@@ -107,6 +108,11 @@ class InNamespace(System):
                               check=False)
         assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}\n{self.log()[-8000:]}"
         return done
+
+    def get_inside(self, url):
+        program = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())"
+        return subprocess.run([*self.namespace.enter(), sys.executable, "-c", program, url], check=True,
+                              capture_output=True).stdout.decode()
 
     def run(self, script, *options):
         """Gives the job and what it printed."""
@@ -207,6 +213,12 @@ def test_bodies_come_in_chunks_and_connections_are_kept(place):
     assert re.findall(r"HTTP/1\.1 (\d+)", said) == ["202", "200", "404", "400", "400"], said
     assert "a chunk's size is no number" in said and "says twice" in said
     assert '"message":"in chunks"' in said, said
+    # The agent counts, when the job has ended at the latest.
+    url = nimbus.endpoints["agent_metrics"]
+    shown = nimbus.get_inside(f"{url}/metrics")
+    assert int(re.search(r'service_requests_total{service="logs"} (\d+)', shown).group(1)) >= 2, shown
+    assert int(re.search(r'service_refused_total{reason="no_such_call"} (\d+)', shown).group(1)) >= 1, shown
+    assert int(re.search(r'service_refused_total{reason="malformed"} (\d+)', shown).group(1)) >= 2, shown
 
 
 def test_it_reads_no_other_jobs_log_and_cannot_forge_its_own(place):

@@ -77,9 +77,32 @@ static void count_shipping(struct agent_job *j, const struct shim_shipping *s)
 	j->counted = *s;
 }
 
+static void count_up(struct agent_job *j, size_t metric, size_t value, int64_t before, int64_t now)
+{
+	if (now > before)
+		metrics_add_at(j->agent->metrics, metric, value, (uint64_t)(now - before));
+}
+
+/* What a job's services were used for: totals too, told while it runs and when it has ended. */
+static void count_served(struct agent_job *j, const struct shim_served *now)
+{
+	const struct shim_served *before = &j->served;
+
+	for (size_t i = 0; i < SHIM_SERVICE_COUNT; i++) {
+		count_up(j, M_SERVICE_REQUESTS, i, before->each[i].requests, now->each[i].requests);
+		count_up(j, M_SERVICE_SENT, i, before->each[i].sent, now->each[i].sent);
+		count_up(j, M_SERVICE_RECEIVED, i, before->each[i].received, now->each[i].received);
+	}
+	for (size_t i = 0; i < SHIM_REFUSAL_COUNT; i++)
+		count_up(j, M_SERVICE_REFUSED, i, before->refused[i], now->refused[i]);
+	j->served = *now;
+	jobs_show(j->agent);
+}
+
 static void on_exited(struct agent_job *j, const struct shim_exited *e)
 {
 	count_shipping(j, &e->shipping);
+	count_served(j, &e->served);
 	if (j->life == LIFE_ENDED)
 		return; /* acknowledged when it is written down */
 	if (j->life == LIFE_REPORTING || j->life == LIFE_CLOSING) {
@@ -124,6 +147,9 @@ static void on_shim_says(struct agent_job *j, const struct shim_msg *m)
 		break;
 	case SHIM_SHIPPED: /* it goes now, and the link says so */
 		count_shipping(j, &m->shipped);
+		break;
+	case SHIM_SERVED:
+		count_served(j, &m->served);
 		break;
 	case SHIM_START:
 	case SHIM_GO:

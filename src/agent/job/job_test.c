@@ -58,7 +58,9 @@ static void say_exited(struct fake_shim *f, enum shim_reason reason, int64_t cod
 					 .exit_code = code,
 					 .last_seq = 5,
 					 .message = "it ended",
-					 .shipping = {.batches = 1, .errors = 1}};
+					 .shipping = {.batches = 1, .errors = 1},
+					 .served = {.each = {[SHIM_SERVICE_LOGS] = {.requests = 2, .sent = 30}},
+						    .refused = {[SHIM_REFUSAL_AWAY] = 1}}};
 	say(f, &(struct shim_msg){.type = SHIM_EXITED, .exited = f->exited});
 }
 
@@ -452,6 +454,9 @@ static void a_job_runs_with_its_secrets_and_its_end_is_told(void **state)
 	assert_true(peek(&w->plane, &w->plane.renewals) >= 2);
 	assert_int_equal((int)metrics_get(w->agent.metrics, M_LOG_BATCHES), 3);
 	assert_int_equal((int)metrics_get(w->agent.metrics, M_LOG_ERRORS), 1);
+	assert_int_equal((int)metrics_get(w->agent.metrics, M_SERVICE_REQUESTS), 2);
+	assert_int_equal((int)metrics_get(w->agent.metrics, M_SERVICE_SENT), 30);
+	assert_int_equal((int)metrics_get(w->agent.metrics, M_SERVICE_REFUSED), 1);
 }
 
 static void a_stale_fence_starts_nothing(void **state)

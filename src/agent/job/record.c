@@ -61,10 +61,16 @@ void job_free(struct agent_job *j)
 
 void jobs_show(struct agent *a)
 {
+	int64_t streams[SHIM_SERVICE_COUNT] = {0};
 	size_t active = 0;
 
-	for (const struct agent_job *j = a->jobs; j != NULL; j = j->next)
+	for (const struct agent_job *j = a->jobs; j != NULL; j = j->next) {
 		active += job_life_has_slot(j->life);
+		for (size_t i = 0; i < SHIM_SERVICE_COUNT; i++)
+			streams[i] += j->served.each[i].streams;
+	}
+	for (size_t i = 0; i < SHIM_SERVICE_COUNT; i++)
+		metrics_set_at(a->metrics, M_SERVICE_STREAMS, i, (double)streams[i]);
 	metrics_set(a->metrics, M_ACTIVE_JOBS, (double)active);
 	metrics_set(a->metrics, M_VCPUS_FREE, (double)slots_vcpus_free(&a->slots));
 	metrics_set(a->metrics, M_MEMORY_FREE, (double)slots_memory_mb_free(&a->slots) * 1048576);

@@ -101,6 +101,7 @@ struct agent_job {
 	struct loop_source *shim_exit;
 	struct loop_source *guard;    /* connects again, or kills a shim that does not go */
 	struct shim_shipping counted; /* of what this shim has shipped */
+	struct shim_served served;    /* and of what its services were used for */
 	unsigned revivals;	      /* shims started to ship what a dead one left */
 	struct job_times times;
 };

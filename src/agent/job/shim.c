@@ -116,8 +116,8 @@ void job_shim_cancel(struct agent_job *j)
 void job_shim_extend(struct agent_job *j)
 {
 	if (j->link != NULL && j->life >= LIFE_ADOPTED && j->life <= LIFE_RUNNING)
-		send_msg(j,
-			 &(struct shim_msg){.type = SHIM_DEADLINE, .deadline = {.deadline_ns = j->lease.deadline_ns}});
+		send_msg(j, &(struct shim_msg){.type = SHIM_DEADLINE,
+					       .deadline = {.deadline_ns = j->lease.deadline_ns, .counts = 1}});
 }
 
 static char *log_url(const struct agent_job *j)
