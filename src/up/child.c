@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -41,6 +42,7 @@ struct child {
 	struct http_pending *probe;
 	unsigned failures;
 	bool refused;
+	char end[32]; /* how it fell last */
 	bool pressed; /* has had its second SIGTERM */
 	int64_t started_ns;
 };
@@ -229,6 +231,8 @@ static void on_end(void *ctx, unsigned events)
 	}
 	log_warn("ended unexpectedly", F("child", c->opts.name), F("pid", c->process.pid),
 		 F(end.exited ? "exit_code" : "signal", end.exited ? end.code : end.signal));
+	(void)snprintf(c->end, sizeof(c->end), "%s %d", end.exited ? "exit status" : "signal",
+		       end.exited ? end.code : end.signal);
 	c->refused = end.exited && end.code == err_info(ERR_INVALID)->exit_status;
 	bool steady = clock_monotonic_ns() - c->started_ns >= STEADY_NS;
 	c->failures = steady ? 1 : c->failures + 1;
@@ -297,6 +301,11 @@ const char *child_name(const struct child *c)
 unsigned child_failures(const struct child *c)
 {
 	return c->failures;
+}
+
+const char *child_end(const struct child *c)
+{
+	return c->end;
 }
 
 bool child_refused(const struct child *c)

@@ -60,5 +60,7 @@ bool child_is_gone(const struct child *c);
 const char *child_name(const struct child *c);
 /* How often it fell without having been ready since. */
 unsigned child_failures(const struct child *c);
+/* How it fell last, in words: "exit status 3"; "" where it never did. */
+const char *child_end(const struct child *c);
 /* Its last end was a refusal of how it was called or configured: trying again cannot help. */
 bool child_refused(const struct child *c);

@@ -17,6 +17,9 @@ void handover_fini(struct handover *h)
 {
 	sockets_fini(&h->sockets);
 	fd_close(&h->lock_fd);
+	fd_close(&h->previous_fd);
+	free(h->program);
+	free(h->failure);
 }
 
 /* --- as text --- */
@@ -48,10 +51,18 @@ static const struct js_shape role_shape = JS_SHAPE(struct role_entry, role_field
 
 struct entry {
 	int64_t lock_fd;
+	int64_t previous_fd; /* 0: none; no other descriptor of ours is */
+	const char *program;
+	const char *failure;
+	int64_t begun;
 	struct js_objects roles; /* struct role_entry */
 };
 static const struct js_field entry_fields[] = {
 	{"lock_fd", JS_FIELD_I64, JS_REQUIRED, offsetof(struct entry, lock_fd)},
+	{"previous_fd", JS_FIELD_I64, JS_OMIT_EMPTY, offsetof(struct entry, previous_fd), .max = 1 << 20},
+	{"program", JS_FIELD_TEXT, JS_OMIT_EMPTY, offsetof(struct entry, program)},
+	{"failure", JS_FIELD_TEXT, JS_OMIT_EMPTY, offsetof(struct entry, failure)},
+	{"begun", JS_FIELD_I64, JS_OMIT_EMPTY, offsetof(struct entry, begun), .max = UP_ROLE_COUNT},
 	{"roles", JS_FIELD_OBJECTS, JS_REQUIRED, offsetof(struct entry, roles), .max = 64, .shape = &role_shape},
 };
 static const struct js_shape entry_shape = JS_SHAPE(struct entry, entry_fields);
@@ -69,6 +80,8 @@ static int set_all(const struct handover *h, bool inherited, struct err *err)
 {
 	int rc = set_inherited(h->lock_fd, inherited, err);
 
+	if (rc == 0)
+		rc = set_inherited(h->previous_fd, inherited, err);
 	for (size_t r = 0; r < UP_ROLE_COUNT; r++) {
 		for (size_t i = 0; i < h->sockets.roles[r].count && rc == 0; i++) {
 			const struct listener *l = h->sockets.roles[r].items[i];
@@ -104,7 +117,12 @@ int handover_write(const struct handover *h, int *ret_fd, struct err *err)
 		return err_sys(err, "write down what is left to the next program");
 	for (size_t i = 0; i < UP_ROLE_COUNT; i++)
 		roles[i] = describe_role(h, i, arena);
-	const struct entry entry = {.lock_fd = h->lock_fd, .roles = {.items = roles, .count = UP_ROLE_COUNT}};
+	const struct entry entry = {.lock_fd = h->lock_fd,
+				    .previous_fd = h->previous_fd > 0 ? h->previous_fd : 0,
+				    .program = h->program,
+				    .failure = h->failure,
+				    .begun = (int64_t)h->begun,
+				    .roles = {.items = roles, .count = UP_ROLE_COUNT}};
 	autoptr(js) v = js_encode(&entry_shape, &entry);
 	js_write(v, &text);
 	int rc = file_write_fd(fd, buf_str(&text), err);
@@ -159,7 +177,7 @@ int handover_read(int fd, struct handover *ret, struct err *err)
 	autoptr(arena) arena = arena_new();
 	autoptr(js) v = NULL;
 	autovar(buf) text = {0};
-	autovar(handover) h = {.lock_fd = -1};
+	autovar(handover) h = HANDOVER_NONE;
 	struct entry entry = {0};
 
 	int rc = file_read(AT_FDCWD, path, HANDOVER_MAX, &text, err);
@@ -170,6 +188,10 @@ int handover_read(int fd, struct handover *ret, struct err *err)
 	if (rc < 0)
 		return err_wrap(err, "read what the program before left");
 	h.lock_fd = (int)entry.lock_fd;
+	h.previous_fd = entry.previous_fd > 0 ? (int)entry.previous_fd : -1;
+	h.program = entry.program != NULL ? xstrdup(entry.program) : NULL;
+	h.failure = entry.failure != NULL ? xstrdup(entry.failure) : NULL;
+	h.begun = (size_t)entry.begun;
 	const struct role_entry *roles = entry.roles.items;
 	for (size_t i = 0; i < entry.roles.count && rc == 0; i++)
 		rc = take_role(&roles[i], &h, err);
@@ -178,6 +200,6 @@ int handover_read(int fd, struct handover *ret, struct err *err)
 	if (rc < 0)
 		return rc;
 	*ret = h;
-	h = (struct handover){.lock_fd = -1};
+	h = HANDOVER_NONE;
 	return 0;
 }

@@ -50,9 +50,18 @@ struct up {
 	char *program; /* where it lay when we started */
 	const struct role_flags *flags;
 	int lock_fd;
-	size_t replaced;    /* so many roles run under this program, of those that one before us started */
-	struct err failure; /* why it ends, where nobody asked for that */
+	int previous_fd;	  /* the program whose place we take, until that is done; or -1 */
+	char *rolled_back;	  /* why the place came back to us; NULL: it did not */
+	size_t replaced;	  /* so many roles of `replacements` run under this program */
+	size_t to_replace;	  /* of so many that others started */
+	bool ours[UP_ROLE_COUNT]; /* those that we have started ourselves all the same, since they had no process */
+	struct err failure;	  /* why it ends, where nobody asked for that */
 };
+
+static bool is_replacing(const struct up *u)
+{
+	return u->phase == PHASE_UP && u->replaced < u->to_replace;
+}
 
 /* --- the folder is ours alone --- */
 
@@ -161,14 +170,26 @@ static void tell_upgrade(const struct up *u, bool ok, const char *message)
 		log_error("how the upgrade went cannot be written down", F("error", &err));
 }
 
-static int leave_to_another(struct up *u, struct err *err)
+/* `program` NULL: to the one before us, because of `failure`. Returns only when it failed. */
+static int leave_to(struct up *u, const char *program, char *failure, struct err *err)
 {
-	struct handover h = {.lock_fd = u->lock_fd, .sockets = u->layout.sockets};
+	struct handover h = {
+		.lock_fd = u->lock_fd,
+		.previous_fd = u->previous_fd,
+		.program = u->program,
+		.failure = failure,
+		.begun = failure != NULL ? u->replaced + 1 : 0,
+		.sockets = u->layout.sockets,
+	};
+	autoclose self_fd = -1;
 
 	for (size_t i = 0; i < UP_ROLE_COUNT; i++)
 		h.pids[i] = child_pid(u->children[i]);
-	int rc = upgrade_try(u->program, u->layout.role.data_dir, u->flags->env_file, err);
-	return rc < 0 ? rc : upgrade_exec(u->program, &h, err);
+	if (program == NULL)
+		return upgrade_exec(NULL, &h, err);
+	int rc = process_self_exec_fd(&self_fd, err);
+	h.previous_fd = self_fd;
+	return rc < 0 ? rc : upgrade_exec(program, &h, err);
 }
 
 static void on_upgrade(void *ctx)
@@ -176,24 +197,61 @@ static void on_upgrade(void *ctx)
 	struct up *u = ctx;
 	struct err err = {0};
 
-	if (u->phase != PHASE_UP || u->replaced < UP_ROLE_COUNT) {
+	if (u->phase != PHASE_UP || is_replacing(u)) {
 		tell_upgrade(u, false, "it is just starting, stopping or being upgraded: try again later");
 		return;
 	}
 	log_info("another program takes over", F("program", u->program));
-	(void)!leave_to_another(u, &err);
+	if (upgrade_try(u->program, u->layout.role.data_dir, u->flags->env_file, &err) == 0)
+		(void)!leave_to(u, u->program, NULL, &err);
 	log_error("no upgrade: all stays as it was", F("error", &err));
 	tell_upgrade(u, false, err.msg);
 }
 
-static void replace_next(struct up *u)
+/* The program before us knew how to run this system. Its roles that we have not come to still do. */
+static void roll_back(struct up *u, const char *failure)
 {
-	if (u->replaced < UP_ROLE_COUNT) {
-		child_replace(u->children[replacements[u->replaced].role], replacements[u->replaced].signal);
+	autofree char *copy = xstrdup(failure);
+	struct err err = {0};
+
+	if (u->previous_fd < 0) { /* it is tried again and again */
+		tell_upgrade(u, false, failure);
 		return;
 	}
-	log_info("upgraded: every role runs under the new program", F("version", NIMBUS_VERSION));
-	tell_upgrade(u, true, NIMBUS_VERSION);
+	log_error("the upgrade is rolled back", F("why", failure));
+	(void)!leave_to(u, NULL, copy, &err);
+	log_error("there is no way back", F("error", &err));
+	fd_close(&u->previous_fd);
+	tell_upgrade(u, false, failure);
+}
+
+static void end_replacing(struct up *u)
+{
+	fd_close(&u->previous_fd);
+	if (u->rolled_back == NULL) {
+		log_info("upgraded: every role runs under the new program", F("version", NIMBUS_VERSION));
+		tell_upgrade(u, true, NIMBUS_VERSION);
+		return;
+	}
+	autofree char *text =
+		xasprintf("%s; rolled back: the program of before (%s) runs again", u->rolled_back, NIMBUS_VERSION);
+	log_warn("the upgrade was rolled back: every role runs under the program of before", F("why", u->rolled_back));
+	tell_upgrade(u, false, text);
+}
+
+static void replace_next(struct up *u)
+{
+	for (; u->replaced < u->to_replace; u->replaced++) {
+		enum up_role role = replacements[u->replaced].role;
+		if (!u->ours[role]) {
+			u->ours[role] = true;
+			child_replace(u->children[role], replacements[u->replaced].signal);
+			return;
+		}
+		if (!child_is_ready(u->children[role]))
+			return;
+	}
+	end_replacing(u);
 }
 
 /* --- phases --- */
@@ -284,11 +342,14 @@ static void on_fall(struct up *u, const struct child *c)
 
 	if (child_failures(c) < START_TRIES && !child_refused(c))
 		return;
-	(void)err_set(&err, ERR_INTERNAL, "%s does not start", child_name(c));
-	if (u->phase == PHASE_STARTING)
+	if (u->phase == PHASE_STARTING) {
+		(void)err_set(&err, ERR_INTERNAL, "%s does not start", child_name(c));
 		fail(u, &err);
-	else if (u->phase == PHASE_UP && u->replaced < UP_ROLE_COUNT)
-		tell_upgrade(u, false, err.msg);
+	} else if (is_replacing(u) && c == u->children[replacements[u->replaced].role]) {
+		(void)err_set(&err, ERR_INTERNAL, "%s does not start under %s (%s): the log of 'nimbus up' says why",
+			      child_name(c), NIMBUS_VERSION, child_end(c));
+		roll_back(u, err.msg);
+	}
 }
 
 static void on_gone(struct up *u)
@@ -302,10 +363,8 @@ static void on_gone(struct up *u)
 
 static void on_replaced(struct up *u, const struct child *c)
 {
-	if (u->phase != PHASE_UP || u->replaced == UP_ROLE_COUNT || c != u->children[replacements[u->replaced].role])
-		return;
-	u->replaced++;
-	replace_next(u);
+	if (is_replacing(u) && c == u->children[replacements[u->replaced].role])
+		replace_next(u);
 }
 
 static void on_child(void *ctx, struct child *c, enum child_event event)
@@ -327,6 +386,7 @@ static void on_child(void *ctx, struct child *c, enum child_event event)
 /* The processes that the program before us started, or none of its own. */
 static int begin_child(struct up *u, size_t i, pid_t pid, struct err *err)
 {
+	u->ours[i] = pid <= 0;
 	return pid > 0 ? child_adopt(u->children[i], pid, err) : child_start(u->children[i], err);
 }
 
@@ -393,6 +453,8 @@ static void up_fini(struct up *u)
 	loop_free(u->loop);
 	layout_fini(&u->layout);
 	free(u->program);
+	free(u->rolled_back);
+	fd_close(&u->previous_fd);
 	fd_close(&u->lock_fd);
 }
 AUTOVAR_DEFINE(up)
@@ -435,10 +497,9 @@ static int open_sockets(struct up *u, const struct up_options *options, struct c
 static int begin(struct up *u, const struct up_options *options, struct command_call *call,
 		 pid_t pids[static UP_ROLE_COUNT], struct err *err)
 {
-	struct handover h = {.lock_fd = -1};
+	struct handover h = HANDOVER_NONE;
 
 	if (options->resume_fd == 0) {
-		u->replaced = UP_ROLE_COUNT;
 		int rc = take_folder(u, call, err);
 		return rc < 0 ? rc : open_sockets(u, options, call, err);
 	}
@@ -446,7 +507,16 @@ static int begin(struct up *u, const struct up_options *options, struct command_
 	if (rc < 0)
 		return rc;
 	u->lock_fd = h.lock_fd;
+	u->program = h.program;
+	u->rolled_back = h.failure;
 	u->phase = PHASE_UP;
+	/* Those that a failed upgrade did not come to are this program's own still. */
+	u->to_replace = h.failure != NULL ? h.begun : UP_ROLE_COUNT;
+	/* Back and forth is enough. */
+	if (h.failure == NULL)
+		u->previous_fd = h.previous_fd;
+	else
+		fd_close(&h.previous_fd);
 	memcpy(pids, h.pids, sizeof(h.pids));
 	layout_take_sockets(&u->layout, &h.sockets);
 	return write_endpoints(u, err);
@@ -455,7 +525,7 @@ static int begin(struct up *u, const struct up_options *options, struct command_
 static int run(struct command_call *call, struct err *err)
 {
 	const struct up_options *options = call->options;
-	autovar(up) u = {.lock_fd = -1, .flags = &options->role};
+	autovar(up) u = {.lock_fd = -1, .previous_fd = -1, .flags = &options->role};
 	autoclose exec_fd = -1;
 	pid_t pids[UP_ROLE_COUNT] = {0};
 
@@ -472,7 +542,7 @@ static int run(struct command_call *call, struct err *err)
 	if (rc < 0)
 		return rc;
 	rc = prepare(&u, err);
-	if (rc == 0)
+	if (rc == 0 && u.program == NULL)
 		rc = upgrade_program(&u.program, err);
 	if (rc == 0)
 		rc = process_self_exec_fd(&exec_fd, err);

@@ -1,9 +1,13 @@
 #include "up/upgrade.h"
 
+#include <elf.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -15,7 +19,7 @@
 
 #define RESULT_FILE "run/upgrade.json"
 
-enum { TRY_S = 15, CMDLINE_MAX = 64 * 1024, RESULT_MAX = 4096 };
+enum { TRY_S = 15, CMDLINE_MAX = 64 * 1024, RESULT_MAX = 4096, SCHEMAS_MAX = 1 << 20 };
 
 /* --- the program --- */
 
@@ -30,10 +34,50 @@ int upgrade_program(char **ret, struct err *err)
 	return 0;
 }
 
-/* What it says goes where ours goes. */
-static int run(const char *program, const char *const *argv, const char *what, struct err *err)
+/* The head of a program's file, where it is one that the processor runs itself. */
+static int read_head(const char *path, Elf64_Ehdr *ret, int64_t *ret_size, struct err *err)
 {
-	const struct process_fd fds[] = {{STDERR_FILENO, STDOUT_FILENO}, {STDERR_FILENO, STDERR_FILENO}};
+	struct stat st;
+	autoclose fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || fstat(fd, &st) != 0)
+		return err_sys(err, "open %s", path);
+	*ret_size = st.st_size;
+	ssize_t len = pread(fd, ret, sizeof(*ret), 0);
+	bool script = len >= 2 && memcmp(ret->e_ident, "#!", 2) == 0;
+	return len == sizeof(*ret) || script ? 0 : err_set(err, ERR_INVALID, "%s is no program", path);
+}
+
+/* What execve(2) and the loader would say with less clarity, or not at all. */
+static int look_at(const char *program, struct err *err)
+{
+	Elf64_Ehdr theirs = {0}, ours = {0};
+	int64_t size = 0, own_size = 0;
+
+	int rc = read_head(program, &theirs, &size, err);
+	if (rc == 0)
+		rc = read_head("/proc/self/exe", &ours, &own_size, err);
+	if (rc < 0)
+		return rc;
+	if (memcmp(theirs.e_ident, ELFMAG, SELFMAG) != 0) /* a script, perhaps: trying it tells */
+		return 0;
+	if (theirs.e_ident[EI_CLASS] != ours.e_ident[EI_CLASS] || theirs.e_machine != ours.e_machine)
+		return err_set(err, ERR_INVALID,
+			       "%s is a program for another processor (ELF machine %u, and this one is %u)", program,
+			       theirs.e_machine, ours.e_machine);
+	/* The table of its sections stands at its end. */
+	uint64_t whole = theirs.e_shoff + (uint64_t)theirs.e_shnum * theirs.e_shentsize;
+	if (theirs.e_shoff > INT64_MAX / 2 || (uint64_t)size < whole)
+		return err_set(err, ERR_INVALID, "%s is cut short: it has %lld bytes of %llu", program, (long long)size,
+			       (unsigned long long)whole);
+	return 0;
+}
+
+/* What it says on its standard output goes to `output`, the rest where ours goes. */
+static int run(const char *program, const char *const *argv, const char *what, int output, struct process_exit *ret,
+	       struct err *err)
+{
+	const struct process_fd fds[] = {{output, STDOUT_FILENO}, {STDERR_FILENO, STDERR_FILENO}};
 	const struct process_spec spec = {.path = program,
 					  .argv = argv,
 					  .envp = (const char *const *)(uintptr_t)environ,
@@ -41,32 +85,81 @@ static int run(const char *program, const char *const *argv, const char *what, s
 					  .fd_count = ARRAY_LEN(fds),
 					  .parent_death_signal = SIGKILL};
 	struct process process;
-	struct process_exit end = {0};
 
 	int rc = process_spawn(&spec, &process, err);
 	if (rc < 0)
 		return err_wrap(err, "%s", program);
-	rc = process_wait(&process, clock_monotonic_ns() + TRY_S * NS_PER_S, &end, err);
-	if (rc < 0) {
-		(void)!process_signal(&process, SIGKILL, NULL);
-		(void)!process_wait(&process, INT64_MAX, &end, NULL);
-		return err_wrap(err, "%s %s", program, what);
-	}
+	rc = process_wait(&process, clock_monotonic_ns() + TRY_S * NS_PER_S, ret, err);
+	if (rc == 0)
+		return 0;
+	(void)!process_signal(&process, SIGKILL, NULL);
+	(void)!process_wait(&process, INT64_MAX, ret, NULL);
+	return err_wrap(err, "%s %s", program, what);
+}
+
+static int must_succeed(const char *program, const char *const *argv, const char *what, struct err *err)
+{
+	struct process_exit end = {0};
+
+	int rc = run(program, argv, what, STDERR_FILENO, &end, err);
+	if (rc < 0)
+		return rc;
 	if (!end.exited || end.code != 0)
 		return err_set(err, ERR_INVALID, "%s: '%s' failed (%s %d), so it does not take over", program, what,
 			       end.exited ? "exit status" : "signal", end.exited ? end.code : end.signal);
 	return 0;
 }
 
+/* Of `db status --json`: one that has given up programs of that age would not let its roles start. */
+static int check_schemas(const char *program, struct str said, struct err *err)
+{
+	autoptr(js) list = NULL;
+
+	if (js_parse(said, &list, NULL) < 0 || js_type(list) != JS_ARRAY)
+		return err_set(err, ERR_INVALID, "%s: 'db status' tells no databases, so it does not take over",
+			       program);
+	for (size_t i = 0; i < js_len(list); i++) {
+		const struct js *database = js_at(list, i);
+		if (strcmp(js_text(js_get(database, "status"), ""), "too new") == 0)
+			return err_set(err, ERR_INVALID,
+				       "%s is too old for the database '%s': it knows schema %lld, and needs %lld",
+				       program, js_text(js_get(database, "name"), "?"),
+				       (long long)js_int(js_get(database, "newest"), 0),
+				       (long long)js_int(js_get(database, "oldest_program"), 0));
+	}
+	return 0;
+}
+
+/* Its exit status is not asked for: migrations that are pending are what an upgrade is for. */
+static int ask_schemas(const char *program, const char *const *argv, struct err *err)
+{
+	autovar(buf) said = {0};
+	struct process_exit end = {0};
+	autoclose output = memfd_create("nimbus-schemas", MFD_CLOEXEC);
+	autofree char *path = xasprintf("/proc/self/fd/%d", output);
+
+	if (output < 0)
+		return err_sys(err, "keep what %s says", program);
+	int rc = run(program, argv, "db status", output, &end, err);
+	if (rc == 0)
+		rc = file_read(AT_FDCWD, path, SCHEMAS_MAX, &said, err);
+	return rc < 0 ? rc : check_schemas(program, buf_str(&said), err);
+}
+
 int upgrade_try(const char *program, const char *data_dir, const char *env_file, struct err *err)
 {
 	const char *const version[] = {"nimbus", "version", NULL};
-	const char *const check[] = {"nimbus", "config", "check",
-				     "--data", data_dir, env_file != NULL ? "--env-file" : NULL,
-				     env_file, NULL};
+	const char *const env_flag = env_file != NULL ? "--env-file" : NULL;
+	const char *const check[] = {"nimbus", "config", "check", "--data", data_dir, env_flag, env_file, NULL};
+	const char *const schemas[] = {"nimbus", "db",	   "status", "--json", "--data",
+				       data_dir, env_flag, env_file, NULL};
 
-	int rc = run(program, version, "version", err);
-	return rc < 0 ? rc : run(program, check, "config check", err);
+	int rc = look_at(program, err);
+	if (rc == 0)
+		rc = must_succeed(program, version, "version", err);
+	if (rc == 0)
+		rc = must_succeed(program, check, "config check", err);
+	return rc < 0 ? rc : ask_schemas(program, schemas, err);
 }
 
 /* --- taking its place --- */
@@ -104,8 +197,11 @@ int upgrade_exec(const char *program, const struct handover *h, struct err *err)
 	size_t count = old_arguments(&text, argv, ARRAY_LEN(argv) - 3);
 	argv[count++] = flag;
 	argv[count++] = number;
-	(void)execve(program, argv, environ);
-	rc = err_sys(err, "execute %s", program);
+	if (program != NULL)
+		(void)execve(program, argv, environ);
+	else
+		(void)syscall(SYS_execveat, h->previous_fd, "", argv, environ, AT_EMPTY_PATH);
+	rc = err_sys(err, "execute %s", program != NULL ? program : "the program before");
 	fd_close(&state_fd);
 	handover_withdraw(h);
 	return rc;

@@ -102,13 +102,17 @@ static const struct command_option options[] = {
 const struct command upgrade_command = {
 	.path = "upgrade",
 	.summary = "Replace the running system by the program that lies in its place now",
-	.about = "Put the new program where the old one lies (mv, or your package manager), then call this. 'nimbus "
-		 "up'\n"
-		 "looks whether the new one starts and accepts the configuration, becomes it, and replaces one role "
-		 "after\n"
-		 "the other. No connection is refused meanwhile, and jobs that run go on; so do their logs. The same "
-		 "without\n"
-		 "a new program restarts every role. SIGUSR2 to 'nimbus up' asks for it too.\n",
+	.about =
+		"Put the new program where the old one lies (mv, or your package manager), then call this. 'nimbus "
+		"up'\n"
+		"looks whether the new one is whole, starts, accepts the configuration and knows the databases, "
+		"becomes "
+		"it, and\n"
+		"replaces one role after the other. Where one does not come up, the old program takes its place back, "
+		"and\n"
+		"this ends with exit 1. No connection is refused meanwhile, and jobs that run go on; so do their logs. "
+		"The\n"
+		"same without a new program restarts every role. SIGUSR2 to 'nimbus up' asks for it too.\n",
 	.examples = "  nimbus upgrade\n"
 		    "  install -m 755 nimbus.new /usr/bin/nimbus && nimbus upgrade\n"
 		    "  nimbus upgrade --data ~/nimbus --timeout 300\n",

@@ -3,6 +3,7 @@
 import pathlib
 import shutil
 import signal
+import sqlite3
 import subprocess
 import threading
 import time
@@ -155,6 +156,81 @@ def test_what_cannot_run_does_not_take_over(installed):
         done = upgrade(system)
         assert done.returncode == 0, done.stderr
         assert system.cli("jobs", "recent", check=False).returncode == 0
+
+
+@pytest.mark.once
+def test_a_damaged_program_does_not_take_over(installed):
+    with System(program=installed) as system:
+        before = {role: system.role_pid(role) for role in ROLES}
+        whole = NIMBUS.read_bytes()
+
+        def refused(content, said):
+            new = installed.with_suffix(".new")
+            new.write_bytes(content)
+            new.chmod(0o755)
+            new.rename(installed)
+            done = upgrade(system)
+            assert done.returncode == 1 and said in done.stderr.decode(), done.stderr.decode()
+            assert {role: system.role_pid(role) for role in ROLES} == before, "all stays as it was"
+
+        refused(whole[:len(whole) // 2], f"is cut short: it has {len(whole) // 2} bytes of {len(whole)}")
+        refused(whole[:-1], "is cut short")
+        refused(whole[:3], "is no program")
+        refused(whole[:18] + b"\xf3\0" + whole[20:], "for another processor (ELF machine 243, and this one is ")
+        refused(b"", "is no program")
+        # A program that its own databases have left behind.
+        put(installed, NIMBUS)
+        with sqlite3.connect(system.data / "control" / "control.db") as database:
+            kept = database.execute("SELECT max(version) FROM schema_migrations").fetchone()[0]
+            columns = [row[1] for row in database.execute("PRAGMA table_info(schema_steps)")]
+            assert "oldest" in columns, columns
+            database.execute("UPDATE schema_steps SET oldest = ? WHERE version = ?", (kept + 1, kept))
+        done = upgrade(system)
+        assert done.returncode == 1 and f"too old for the database 'control': it knows schema {kept}" in (
+            done.stderr.decode()), done.stderr.decode()
+        with sqlite3.connect(system.data / "control" / "control.db") as database:
+            database.execute("UPDATE schema_steps SET oldest = 0 WHERE version = ?", (kept,))
+        assert upgrade(system).returncode == 0
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("broken", ROLES)
+def test_a_role_that_does_not_come_up_is_rolled_back(installed, broken):
+    """The program of before takes its place back: jobs go on, nobody is refused, and the next upgrade works."""
+    with System(program=installed) as system:
+        job = system.submit("sh", "-c", SCRIPT)
+        system.wait_state(job, "running")
+        before = {role: system.role_pid(role) for role in ROLES}
+        pid = system.process.pid
+        first = installed.stat().st_ino
+        put(installed, BUILD / "nimbus-broken")
+        installed.with_name("nimbus.broken").write_text(broken)
+        for folder in list(installed.parents)[:4]: # the role reads it, as the service user
+            folder.chmod(0o755)
+        with Caller(system.endpoints["control_plane"]) as control, Caller(system.endpoints["logging_pipeline"]) as logs:
+            done = upgrade(system)
+        said = done.stderr.decode()
+        assert done.returncode == 1 and f"not upgraded: {broken} does not start under" in said, said + system.log()
+        assert "(exit status 3)" in said and "the program of before" in said
+        assert control.failed == [] and logs.failed == [], (control.failed[:3], logs.failed[:3])
+        assert system.process.poll() is None and system.process.pid == pid == system.endpoints["pid"]
+        order = ("logging-pipeline", "control-plane", "host-agent")
+        for role in ROLES:
+            now = system.role_pid(role)
+            assert pathlib.Path(f"/proc/{now}/exe").stat().st_ino == first, f"{role} is not the program of before"
+            untouched = order.index(role) > order.index(broken)
+            assert (now == before[role]) == untouched, "those that were not come to are not restarted"
+        # What was put there meanwhile is found where it always was.
+        put(installed, NIMBUS)
+        done = upgrade(system)
+        assert done.returncode == 0, done.stderr.decode() + system.log()
+        for role in ROLES:
+            exe = pathlib.Path(f"/proc/{system.role_pid(role)}/exe")
+            assert exe.stat().st_ino == installed.stat().st_ino
+        ended = system.wait_final(job)
+        assert ended["state"] == "succeeded" and ended["attempt"] == 1, ended
+        assert system.output(job) == "".join(f"line {i}\n" for i in range(1, LINES + 1))
+        assert system.stop() == 0
 
 
 @pytest.mark.once
