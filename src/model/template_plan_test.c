@@ -165,6 +165,122 @@ static void bounds_hold_and_the_plan_comes_to_rest(void **state)
 	}
 }
 
+/* --- a day --- */
+
+#define MINUTE_NS (INT64_C(60) * 1000000000)
+enum { DAY_HOURS = 24, SHIFT_HOURS = 2, KEPT_MAX = 3, NIGHT_FIRST = 2, NIGHT_LAST = 3 };
+
+struct day {
+	struct template_wish wishes[WISHES];
+	struct template_room room;
+	int64_t asked, made, failed, dropped;
+};
+
+/* What jobs of that hour mostly ask for. */
+static size_t favourite(int hour)
+{
+	return (size_t)(hour / SHIFT_HOURS) % WISHES;
+}
+
+static void ask(struct day *d, size_t at)
+{
+	d->wishes[at].asked++;
+	d->wishes[at].last_asked_ns = d->room.now_ns;
+	d->asked++;
+}
+
+/* One in five makers fails, and is not tried again within five minutes. */
+static void make(struct day *d, struct template_wish *w)
+{
+	assert_true(d->room.now_ns >= w->not_before_ns && !d->room.busy);
+	if (below(5) == 0) {
+		w->not_before_ns = d->room.now_ns + 5 * MINUTE_NS;
+		d->failed++;
+		return;
+	}
+	do_step(w, TEMPLATE_MAKE, &d->room);
+	d->made++;
+}
+
+/* Nobody goes who was asked for later than one that stays. */
+static void drop(struct day *d, size_t at)
+{
+	for (size_t i = 0; i < WISHES; i++)
+		assert_false(d->wishes[i].has && d->wishes[i].last_asked_ns < d->wishes[at].last_asked_ns);
+	do_step(&d->wishes[at], TEMPLATE_DROP, &d->room);
+	d->dropped++;
+}
+
+/* As the agent does: one step after the other, until there is nothing to do. */
+static void follow_plan(struct day *d)
+{
+	enum template_step step = TEMPLATE_MAKE;
+	size_t at = 0;
+
+	for (int turns = 0; step != TEMPLATE_NOTHING; turns++) {
+		assert_true(turns <= 3 * WISHES);
+		step = template_plan(d->wishes, WISHES, &d->room, &at);
+		if (step == TEMPLATE_MAKE)
+			make(d, &d->wishes[at]);
+		else if (step == TEMPLATE_DROP)
+			drop(d, at);
+	}
+}
+
+static size_t kept(const struct day *d)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < WISHES; i++)
+		count += d->wishes[i].has;
+	return count;
+}
+
+/* Somebody's backup takes the disk for two hours of the night, and gives it back. */
+static void fill_disk(struct day *d, bool fill)
+{
+	d->room.disk_free += (fill ? -1 : 1) * 6000 * MIB;
+}
+
+static void live_minute(struct day *d, int hour)
+{
+	d->room.now_ns += MINUTE_NS;
+	d->room.busy = below(3) == 0;
+	if (below(10) < 7)
+		ask(d, favourite(hour));
+	if (below(10) == 0)
+		ask(d, (size_t)below(WISHES));
+	follow_plan(d);
+}
+
+/* Every two hours jobs ask for another machine: at the end of each hour that one has a template, the bounds hold, none
+ * is kept on a full disk, and what was made was asked for. */
+static void a_day_keeps_what_jobs_ask_for(void **state)
+{
+	struct day d = {.room = plenty};
+
+	(void)state;
+	srandom(11);
+	d.room.count_max = KEPT_MAX;
+	d.room.disk_free = 5000 * MIB;
+	for (size_t i = 0; i < WISHES; i++)
+		d.wishes[i].memory_bytes = (128 + below(400)) * MIB;
+	for (int hour = 0; hour < DAY_HOURS; hour++) {
+		bool night = hour >= NIGHT_FIRST && hour <= NIGHT_LAST;
+		if (hour == NIGHT_FIRST || hour == NIGHT_LAST + 1)
+			fill_disk(&d, night);
+		for (int minute = 0; minute < 60; minute++) {
+			live_minute(&d, hour);
+			assert_true(kept(&d) <= (night ? 0 : KEPT_MAX));
+		}
+		assert_int_equal(d.wishes[favourite(hour)].has, !night);
+	}
+	assert_int_equal(d.made - d.dropped, kept(&d));
+	assert_true(d.made * TEMPLATE_ASKED_LEAST <= d.asked);
+	/* Each shift's machine, once more after the night; and a day in which nothing went wrong shows little. */
+	assert_true(d.made >= DAY_HOURS / SHIFT_HOURS && d.failed > 0 && d.dropped > KEPT_MAX);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -173,6 +289,7 @@ int main(void)
 		cmocka_unit_test(what_is_there_goes_when_the_disk_runs_short),
 		cmocka_unit_test(the_least_used_makes_room),
 		cmocka_unit_test(bounds_hold_and_the_plan_comes_to_rest),
+		cmocka_unit_test(a_day_keeps_what_jobs_ask_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
