@@ -1,5 +1,6 @@
 /*
- * Children of PID 1 that unpack and pack: they block where PID 1 must not.
+ * Children of PID 1 that unpack and pack: they block where PID 1 must not. The archive itself goes through the window;
+ * what is said of it (proto/guest_window.h) is all that goes through PID 1.
  */
 #pragma once
 
@@ -10,10 +11,12 @@
 #include "proto/guest_stream.h"
 
 struct archiver {
-	pid_t pid;     /* ends with 0, or otherwise with a sentence in report_fd */
-	int bytes_fd;  /* ours, non-blocking: the tar goes in or comes out */
-	int report_fd; /* ours, non-blocking */
+	pid_t pid;   /* ends with 0, or otherwise with a sentence in report_fd */
+	int to_fd;   /* ours, non-blocking, as the others: what the host says goes in */
+	int from_fd; /* what it is told comes out */
+	int report_fd;
 };
 
-int archiver_unpack(const char *folder, struct archiver *ret, struct err *err) must_check;
-int archiver_pack(const struct guest_pack *pack, struct archiver *ret, struct err *err) must_check;
+/* window_fd: the disk, opened with O_DIRECT. */
+int archiver_unpack(const char *folder, int window_fd, struct archiver *ret, struct err *err) must_check;
+int archiver_pack(const struct guest_pack *pack, int window_fd, struct archiver *ret, struct err *err) must_check;

@@ -70,6 +70,7 @@ struct conduits {
 	size_t listenerc;
 	struct watched watched[CONDUITS_POLL_MAX];
 	size_t turn; /* who is served first */
+	int window_fd;
 	const struct guest_job *job;
 };
 
@@ -451,6 +452,8 @@ static void keep_archive(struct conduit *p, const struct archiver *archive)
 {
 	p->pid = archive->pid;
 	p->ran = true;
+	p->sink = archive->to_fd;
+	p->sources[0] = archive->from_fd;
 	p->report = archive->report_fd;
 }
 
@@ -458,26 +461,20 @@ static int start_unpack(struct conduits *c, struct conduit *p, const struct gues
 {
 	struct archiver archive;
 
-	(void)c;
-	int rc = archiver_unpack(open->name, &archive, err);
-	if (rc < 0)
-		return rc;
-	keep_archive(p, &archive);
-	p->sink = archive.bytes_fd;
-	return 0;
+	int rc = archiver_unpack(open->name, c->window_fd, &archive, err);
+	if (rc == 0)
+		keep_archive(p, &archive);
+	return rc;
 }
 
 static int start_pack(struct conduits *c, struct conduit *p, const struct guest_open *open, struct err *err)
 {
 	struct archiver archive;
 
-	(void)c;
-	int rc = archiver_pack(&open->pack, &archive, err);
-	if (rc < 0)
-		return rc;
-	keep_archive(p, &archive);
-	p->sources[0] = archive.bytes_fd;
-	return 0;
+	int rc = archiver_pack(&open->pack, c->window_fd, &archive, err);
+	if (rc == 0)
+		keep_archive(p, &archive);
+	return rc;
 }
 
 static int (*const starters[])(struct conduits *, struct conduit *, const struct guest_open *, struct err *) = {
@@ -506,7 +503,7 @@ static int on_open(struct conduits *c, const struct guest_frame *frame, struct e
 		say_closed(c, p, GUEST_CLOSE_REFUSED, str_c(why.msg));
 		return 0;
 	}
-	if (p->sink >= 0)
+	if (open.kind == GUEST_KIND_EXEC && p->sink >= 0)
 		widen(c, p);
 	return 0;
 }
@@ -774,11 +771,11 @@ void conduits_job_ended(struct conduits *c)
 	say_closed(c, p, GUEST_CLOSE_OK, STR(""));
 }
 
-struct conduits *conduits_init(struct buf *out, int cgroup_fd)
+struct conduits *conduits_init(struct buf *out, int cgroup_fd, int window_fd)
 {
 	static struct conduits conduits;
 
-	conduits = (struct conduits){.out = out, .cgroup_fd = cgroup_fd};
+	conduits = (struct conduits){.out = out, .cgroup_fd = cgroup_fd, .window_fd = window_fd};
 	return &conduits;
 }
 

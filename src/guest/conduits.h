@@ -22,8 +22,9 @@ struct conduits;
 
 enum { CONDUITS_POLL_MAX = 300 };
 
-/* One in a process. What is to be sent is appended to `out`; cgroup_fd is the job's, or -1. */
-struct conduits *conduits_init(struct buf *out, int cgroup_fd) must_check;
+/* One in a process. What is to be sent is appended to `out`; cgroup_fd is the job's, or -1; window_fd as
+ * guest/archiver.h has it, or -1: then no archive is taken. */
+struct conduits *conduits_init(struct buf *out, int cgroup_fd, int window_fd) must_check;
 /* The host began anew: all are closed, and what they ran is killed. */
 void conduits_fini(struct conduits *c);
 

@@ -99,6 +99,7 @@ int main(void)
 	if (rc == 0)
 		rc = check_tick(begin, &err);
 	opts.cgroup_fd = system_cgroup();
+	opts.window_fd = system_window();
 	if (rc == 0)
 		rc = system_channel(&opts.channel_fd, &err);
 	if (rc == 0)

@@ -200,7 +200,7 @@ noreturn_fn static void run(int udp)
 	(void)prctl(PR_SET_NAME, "nimbus-names");
 	if (dup2(udp, STDIN_FILENO) < 0)
 		_exit(1);
-	task_be_ordinary();
+	task_be_ordinary(STDERR_FILENO + 1);
 	/* What asks the job to end is not for us; what kills it kills us too. */
 	for (size_t i = 0; i < ARRAY_LEN(ignored); i++)
 		(void)signal(ignored[i], SIG_IGN);

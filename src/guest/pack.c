@@ -4,17 +4,22 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/buf.h"
 #include "base/clock.h"
 #include "proto/tar.h"
 
-enum { OUT_SIZE = 256 * 1024, DEPTH_MAX = 250 };
+enum { DEPTH_MAX = 250, PAGE = 4096, DIRECT_LEAST = 128 * 1024 };
 
 struct packing {
-	int out_fd;
-	struct buf out;
+	pack_sink put;
+	void *ctx;
+	char *piece; /* PACK_PIECE bytes */
+	size_t filled;
+	struct buf head;
 	dev_t device;		     /* what is on another is left out */
 	char path[TAR_PATH_MAX + 1]; /* of the entry, as the archive calls it */
 	size_t len;
@@ -22,23 +27,32 @@ struct packing {
 
 static int flush(struct packing *p, struct err *err)
 {
-	size_t done = 0;
+	size_t len = p->filled;
 
-	while (done < p->out.len) {
-		ssize_t sent = write(p->out_fd, p->out.data + done, p->out.len - done);
-		if (sent < 0 && errno == EINTR)
-			continue;
-		if (sent < 0)
-			return err_sys(err, "send the archive");
-		done += (size_t)sent;
-	}
-	buf_clear(&p->out);
-	return 0;
+	p->filled = 0;
+	return len > 0 ? p->put(p->ctx, (struct str){p->piece, len}, err) : 0;
 }
 
-static int flush_if_full(struct packing *p, struct err *err)
+/* So many bytes of the piece are there. */
+static int advance(struct packing *p, size_t len, struct err *err)
 {
-	return p->out.len >= OUT_SIZE / 2 ? flush(p, err) : 0;
+	p->filled += len;
+	return p->filled == PACK_PIECE ? flush(p, err) : 0;
+}
+
+static int put_bytes(struct packing *p, struct str bytes, struct err *err)
+{
+	int rc = 0;
+
+	while (bytes.len > 0 && rc == 0) {
+		size_t room = PACK_PIECE - p->filled;
+		size_t len = bytes.len < room ? bytes.len : room;
+		memcpy(p->piece + p->filled, bytes.data, len);
+		bytes.data += len;
+		bytes.len -= len;
+		rc = advance(p, len, err);
+	}
+	return rc;
 }
 
 /* --- entries --- */
@@ -54,42 +68,55 @@ static int put_header(struct packing *p, enum tar_kind kind, const struct stat *
 
 	if (entry.mtime_ns < 0)
 		entry.mtime_ns = 0;
-	int rc = tar_entry_encode(&entry, &p->out, err);
-	return rc == 0 ? flush_if_full(p, err) : rc;
+	buf_clear(&p->head);
+	int rc = tar_entry_encode(&entry, &p->head, err);
+	return rc == 0 ? put_bytes(p, buf_str(&p->head), err) : rc;
 }
 
 static int put_zeros(struct packing *p, uint64_t count, struct err *err)
 {
-	static const char zeros[64 * 1024];
 	int rc = 0;
 
 	while (count > 0 && rc == 0) {
-		size_t len = count < sizeof(zeros) ? (size_t)count : sizeof(zeros);
-		buf_append(&p->out, zeros, len);
+		size_t room = PACK_PIECE - p->filled;
+		size_t len = count < room ? (size_t)count : room;
+		memset(p->piece + p->filled, 0, len);
 		count -= len;
-		rc = flush_if_full(p, err);
+		rc = advance(p, len, err);
 	}
 	return rc;
 }
 
-/* As many bytes as the header says. */
+static size_t whole_blocks(uint64_t len)
+{
+	return (size_t)((len + TAR_BLOCK - 1) / TAR_BLOCK * TAR_BLOCK);
+}
+
+/* A file whose end moved, or a disk of larger blocks. False: it was not that. */
+static bool go_indirect(int fd)
+{
+	return (fcntl(fd, F_GETFL) & O_DIRECT) != 0 && fcntl(fd, F_SETFL, 0) == 0;
+}
+
+/* As many bytes as the header says. The piece stands on a block's border, and what is read around the page cache is
+ * asked for in whole blocks. */
 static int put_content(struct packing *p, int fd, uint64_t size, struct err *err)
 {
 	uint64_t left = size;
 	int rc = 0;
 
 	while (left > 0 && rc == 0) {
-		size_t want = left < OUT_SIZE / 2 ? (size_t)left : OUT_SIZE / 2;
-		ssize_t got = read(fd, buf_reserve(&p->out, want), want);
-		if (got < 0 && errno == EINTR)
+		size_t room = PACK_PIECE - p->filled;
+		ssize_t got = read(fd, p->piece + p->filled, left < room ? whole_blocks(left) : room);
+		if (got < 0 && (errno == EINTR || (errno == EINVAL && go_indirect(fd))))
 			continue;
 		if (got < 0)
 			return err_sys(err, "read '%s'", p->path);
 		if (got == 0)
 			break;
-		p->out.len += (size_t)got;
-		left -= (uint64_t)got;
-		rc = flush_if_full(p, err);
+		size_t len = (uint64_t)got < left ? (size_t)got : (size_t)left;
+		left -= len;
+		rc = advance(p, len, err);
 	}
 	return rc == 0 ? put_zeros(p, left + tar_padding(size), err) : rc;
 }
@@ -107,6 +134,9 @@ static int put_file(struct packing *p, int dir, const char *name, struct err *er
 		return err_sys(err, "open '%s'", p->path);
 	}
 	int rc = S_ISREG(st.st_mode) ? put_header(p, TAR_FILE, &st, "", err) : 0;
+	/* Where the file system can. */
+	if (st.st_size >= DIRECT_LEAST)
+		(void)fcntl(fd, F_SETFL, O_DIRECT);
 	if (rc == 0 && S_ISREG(st.st_mode))
 		rc = put_content(p, fd, (uint64_t)st.st_size, err);
 	(void)close(fd);
@@ -241,19 +271,25 @@ static int put_path(struct packing *p, const char *given, struct err *err)
 	return rc;
 }
 
-int pack_stream(const struct guest_pack *pack, int out_fd, struct err *err)
+int pack_stream(const struct guest_pack *pack, pack_sink put, void *ctx, struct err *err)
 {
 	static struct packing packing; /* a process packs one thing at a time */
 	struct packing *p = &packing;
 	int rc = 0;
 
-	*p = (struct packing){.out_fd = out_fd};
+	*p = (struct packing){.put = put, .ctx = ctx, .piece = aligned_alloc(PAGE, PACK_PIECE)};
+	if (p->piece == NULL)
+		return err_sys(err, "take memory for an archive");
 	for (size_t i = 0; i < pack->count && rc == 0; i++)
 		rc = put_path(p, pack->paths[i], err);
 	if (rc == 0) {
-		tar_end_encode(&p->out);
-		rc = flush(p, err);
+		buf_clear(&p->head);
+		tar_end_encode(&p->head);
+		rc = put_bytes(p, buf_str(&p->head), err);
 	}
-	buf_fini(&p->out);
+	if (rc == 0)
+		rc = flush(p, err);
+	buf_fini(&p->head);
+	free(p->piece);
 	return rc;
 }

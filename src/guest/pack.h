@@ -7,7 +7,12 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
+#include "base/str.h"
 #include "proto/guest_stream.h"
 
-/* The paths as struct guest_pack says. ERR_NOT_FOUND names one that is not there. Blocks. */
-int pack_stream(const struct guest_pack *pack, int out_fd, struct err *err) must_check;
+/* Takes the next piece of the archive: PACK_PIECE bytes, save for the last, in memory of so many on a page's border. */
+enum { PACK_PIECE = 1 << 20 };
+typedef int (*pack_sink)(void *ctx, struct str bytes, struct err *err);
+/* The paths as struct guest_pack says. ERR_NOT_FOUND names one that is not there. Blocks. Large files do not go through
+ * the page cache. */
+int pack_stream(const struct guest_pack *pack, pack_sink put, void *ctx, struct err *err) must_check;

@@ -492,7 +492,7 @@ void session_run(const struct session_opts *opts)
 	guest_decoder_for_guest(&s->decoder);
 	(void)buf_reserve(&s->out, 2 * OUT_MAX); /* once: later, memory may be short */
 	buf_append(&s->out, guest_beacon, sizeof(guest_beacon));
-	s->conduits = conduits_init(&s->out, opts->cgroup_fd);
+	s->conduits = conduits_init(&s->out, opts->cgroup_fd, opts->window_fd);
 	sigemptyset(&children);
 	sigaddset(&children, SIGCHLD);
 	s->child_fd = signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK);

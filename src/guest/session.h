@@ -24,6 +24,7 @@ struct session_ops {
 struct session_opts {
 	int channel_fd; /* non-blocking */
 	int cgroup_fd;	/* the job's, or -1 */
+	int window_fd;	/* for archives, or -1 */
 	int64_t init_ns;
 	int64_t linger_ns; /* how long after its last frame the guest waits for a shutdown message */
 	const struct session_ops *ops;

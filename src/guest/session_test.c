@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -23,6 +24,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "proto/guest_stream.h"
+#include "proto/guest_window.h"
 #include "proto/tar.h"
 
 enum { EPOCH = 5, REHEARSAL = 6, WAIT_S = 30, NO_NAMESPACE = 77, ENDED = 42 };
@@ -52,6 +54,7 @@ struct host {
 	int open_streams;
 	bool give_credit;
 	uint64_t next_seq;
+	int window_fd;
 	struct seen seen[SEEN_MAX];
 };
 
@@ -100,7 +103,8 @@ noreturn_fn static void be_pid_1(int fd, int64_t linger_ns)
 {
 	static const struct session_ops ops = {
 		.hello = fake_hello, .rehearse = fake_rehearse, .rehearsed = fake_rehearsed, .signal_all = signal_all};
-	const struct session_opts opts = {.channel_fd = fd, .cgroup_fd = -1, .linger_ns = linger_ns, .ops = &ops};
+	const struct session_opts opts = {
+		.channel_fd = fd, .cgroup_fd = -1, .window_fd = host.window_fd, .linger_ns = linger_ns, .ops = &ops};
 	sigset_t children;
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -308,6 +312,7 @@ static int end_status(void)
 	buf_fini(&host.text[0]);
 	buf_fini(&host.text[1]);
 	forget();
+	fd_close(&host.window_fd);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
@@ -336,6 +341,8 @@ static void start_silent_guest(int64_t linger_ns)
 	int ends[2];
 
 	host = (struct host){.open_streams = 2, .give_credit = true};
+	host.window_fd = memfd_create("window", MFD_CLOEXEC);
+	assert_int_equal(ftruncate(host.window_fd, GUEST_WINDOW_SIZE), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
 	host.pid = fork();
 	assert_true(host.pid >= 0);
@@ -1021,17 +1028,57 @@ static struct seen *unpack_into(uint16_t number, const char *folder, struct buf 
 {
 	open_message = (struct guest_open){.kind = GUEST_KIND_UNPACK, .name = folder};
 	struct seen *st = open_stream(number);
-	send_data(st, buf_str(tar));
+	struct guest_window window = {0};
+	struct str rest = buf_str(tar);
+
+	while (rest.len > 0 && !st->closed) {
+		autovar(buf) words = {0};
+		uint32_t len = rest.len < GUEST_WINDOW_SLOT ? (uint32_t)rest.len : GUEST_WINDOW_SLOT;
+		if (guest_window_full(&window)) {
+			(void)step();
+			assert_int_equal(guest_window_returned(&window, buf_str(&st->text[0]), NULL), 0);
+			buf_clear(&st->text[0]);
+			continue;
+		}
+		assert_int_equal(pwrite(host.window_fd, rest.data, len, (off_t)guest_window_next(&window)), len);
+		guest_window_put(&window, len, &words);
+		send_data(st, buf_str(&words));
+		rest.data += len;
+		rest.len -= len;
+	}
 	end_data(st);
 	run_to_close(st);
 	return st;
 }
 
-static struct seen *pack_from(uint16_t number, const char *path)
+/* All that lies in the window, as it is said. */
+static void take_pieces(struct seen *st, struct guest_window *window, struct buf *tar)
+{
+	autovar(buf) words = {0};
+	struct guest_piece piece;
+
+	assert_int_equal(guest_window_came(window, buf_str(&st->text[0]), NULL), 0);
+	buf_clear(&st->text[0]);
+	while (guest_window_first(window, &piece)) {
+		char *to = buf_reserve(tar, piece.len);
+		assert_int_equal(pread(host.window_fd, to, piece.len, (off_t)piece.at), piece.len);
+		tar->len += piece.len;
+		guest_window_taken(window, &words);
+	}
+	if (words.len > 0 && !st->closed)
+		send_data(st, buf_str(&words));
+}
+
+static struct seen *pack_from(uint16_t number, const char *path, struct buf *tar)
 {
 	open_message = (struct guest_open){.kind = GUEST_KIND_PACK, .pack = {.count = 1, .paths = {path}}};
 	struct seen *st = open_stream(number);
-	run_to_close(st);
+	struct guest_window window = {0};
+
+	while (!st->closed) {
+		(void)step();
+		take_pieces(st, &window, tar);
+	}
 	return st;
 }
 
@@ -1055,10 +1102,11 @@ static void files_go_in_and_come_out(void **state)
 	assert_int_equal(st->status, GUEST_CLOSE_OK);
 	start_job("exit 0");
 	run_to_end();
-	st = pack_from(18, dot);
+	buf_clear(&tar);
+	st = pack_from(18, dot, &tar);
 	assert_int_equal(st->status, GUEST_CLOSE_OK);
-	assert_true(st->text[0].len > SIZE);
-	assert_non_null(memmem(st->text[0].data, st->text[0].len, bytes, SIZE));
+	assert_true(tar.len > SIZE);
+	assert_non_null(memmem(tar.data, tar.len, bytes, SIZE));
 	free(bytes);
 	shut_down();
 	assert_int_equal(dir_remove(AT_FDCWD, folder, NULL), 0);
@@ -1076,7 +1124,7 @@ static void archives_that_fail_say_why(void **state)
 	const struct seen *st = unpack_into(16, "/tmp", &tar);
 	assert_int_equal(st->status, GUEST_CLOSE_FAILED);
 	assert_non_null(strstr(st->why, "tar"));
-	st = pack_from(18, "/tmp/there-is-no-such-file");
+	st = pack_from(18, "/tmp/there-is-no-such-file", &tar);
 	assert_int_equal(st->status, GUEST_CLOSE_FAILED);
 	assert_string_equal(st->why, "there is no '/tmp/there-is-no-such-file'");
 	shut_down();
@@ -1091,7 +1139,8 @@ static void a_host_that_closes_ends_an_archive(void **state)
 	host.give_credit = false;
 	open_message = (struct guest_open){.kind = GUEST_KIND_PACK, .pack = {.count = 1, .paths = {"/usr/bin"}}};
 	struct seen *st = open_stream(16);
-	while (st->text[0].len < GUEST_CREDIT_START)
+	/* The window is full, and nobody takes anything out. */
+	while (st->text[0].len < (size_t)GUEST_WINDOW_SLOTS * GUEST_WINDOW_WORD)
 		(void)step();
 	guest_close_encode(16, &(struct guest_close){0}, &out);
 	say(&out);

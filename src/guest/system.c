@@ -19,6 +19,7 @@
 #include "guest/names.h"
 #include "guest/network.h"
 #include "guest/verity.h"
+#include "proto/guest_window.h"
 
 enum {
 	DEVICE_TRIES = 10000, /* of a millisecond each: all devices of a healthy machine are there in a few */
@@ -28,6 +29,8 @@ enum {
 };
 
 #define PORT_NAME "nimbus.0"
+#define ROOT_SERIAL "nimbus-root"
+#define SCRATCH_SERIAL "nimbus-scratch"
 
 struct mount_point {
 	const char *source;
@@ -149,20 +152,19 @@ static bool has_virtio_device(unsigned wanted)
 
 /* --- disks --- */
 
-/* The first virtio disk that is read-only (the root) or writable (the scratch disk): no driver has to promise an order.
- */
-static bool find_disk(bool read_only, char *path, size_t size)
+/* By the name that the host gave the disk, which no driver has to promise an order of. */
+static bool find_disk(const char *serial, char *path, size_t size)
 {
 	DIR *dir = opendir("/sys/block");
 	const struct dirent *entry;
 	bool found = false;
 
 	while (dir != NULL && !found && (entry = readdir(dir)) != NULL) {
-		char ro_path[300], ro[4];
+		char name_path[300], name[32];
 		if (strncmp(entry->d_name, "vd", 2) != 0)
 			continue;
-		(void)snprintf(ro_path, sizeof(ro_path), "/sys/block/%s/ro", entry->d_name);
-		found = read_text(ro_path, ro, sizeof(ro)) && (ro[0] == '1') == read_only;
+		(void)snprintf(name_path, sizeof(name_path), "/sys/block/%s/serial", entry->d_name);
+		found = read_text(name_path, name, sizeof(name)) && strcmp(name, serial) == 0;
 		if (found)
 			(void)snprintf(path, size, "/dev/%s", entry->d_name);
 	}
@@ -194,9 +196,9 @@ static int mount_lower(struct err *err)
 {
 	char disk[300];
 
-	for (int i = 0; !find_disk(true, disk, sizeof(disk)); i++) {
+	for (int i = 0; !find_disk(ROOT_SERIAL, disk, sizeof(disk)); i++) {
 		if (i == DEVICE_TRIES)
-			return err_set(err, ERR_UNAVAILABLE, "no read-only disk");
+			return err_set(err, ERR_UNAVAILABLE, "no disk called " ROOT_SERIAL);
 		pause_ms();
 	}
 	int rc = map_verity(disk, sizeof(disk), err);
@@ -211,7 +213,7 @@ static bool scratch_on_disk;
 static int mount_scratch(struct err *err)
 {
 	char disk[300];
-	bool on_disk = find_disk(false, disk, sizeof(disk));
+	bool on_disk = find_disk(SCRATCH_SERIAL, disk, sizeof(disk));
 	const struct mount_point m =
 		on_disk ? (struct mount_point){disk, "/scratch", "ext4", MS_NOATIME, "noinit_itable"}
 			: (struct mount_point){"tmpfs", "/scratch", "tmpfs", 0, "mode=755"};
@@ -483,6 +485,14 @@ int system_cgroup(void)
 	(void)write_text("/cgroup/cgroup.subtree_control", 0, "+cpu +memory +pids");
 	(void)mkdir("/cgroup/job", 0755);
 	return open("/cgroup/job", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* Where /sys and /dev are the job's already: it has not begun. */
+int system_window(void)
+{
+	char disk[300];
+
+	return find_disk(GUEST_WINDOW_SERIAL, disk, sizeof(disk)) ? open(disk, O_RDWR | O_DIRECT | O_CLOEXEC) : -1;
 }
 
 int system_boot(struct err *err)

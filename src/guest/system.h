@@ -15,6 +15,8 @@ int system_boot(struct err *err) must_check;
 int system_channel(int *ret_fd, struct err *err) must_check;
 /* A folder, or -1 where the kernel has none. */
 int system_cgroup(void);
+/* The disk that archives go through (proto/guest_window.h), or -1. */
+int system_window(void);
 
 /* Entropy, clock, names: what makes a clone a machine of its own. Gives what is done. */
 uint32_t system_hello(const struct guest_hello *hello);

@@ -102,9 +102,9 @@ static void be_killable(void)
 	(void)close(fd);
 }
 
-void task_be_ordinary(void)
+void task_be_ordinary(unsigned kept)
 {
-	(void)syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0);
+	(void)syscall(SYS_close_range, kept, ~0U, 0);
 	be_killable();
 	default_signals();
 	(void)signal(SIGPIPE, SIG_IGN);

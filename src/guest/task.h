@@ -35,7 +35,8 @@ struct task_ends {
 /* A program that cannot be run is its exit status (127, 126) with a sentence on its standard error. */
 int task_start(const struct task_spec *spec, struct task_ends *ret, struct err *err) must_check;
 
-/* A child of PID 1 that runs our own code: back to what any process is. Keeps descriptors 0 to 2. */
-void task_be_ordinary(void);
+/* A child of PID 1 that runs our own code: back to what any process is. Keeps so many descriptors,
+ * from 0. */
+void task_be_ordinary(unsigned kept);
 /* Writes a number to a file of a cgroup, if it is there. */
 void cgroup_write(int cgroup_fd, const char *name, unsigned long long value);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,7 +14,8 @@
 #include "proto/tar.h"
 
 enum {
-	READ_SIZE = 256 * 1024,
+	BLOCK = 4096,
+	DIRECT_LEAST = 128 * 1024, /* files of so much go around the page cache */
 	DEPTH_MAX = 128, /* folders whose times are set when all in them is there; deeper ones have the time of now */
 	FOLDER_MODE = 0755,
 };
@@ -28,7 +30,10 @@ struct unpacking {
 	int root;
 	int parent; /* of the last entry, and its path: many follow in the same folder */
 	char parent_path[TAR_PATH_MAX + 1];
-	int file; /* being written, or -1 */
+	int file;    /* being written, or -1 */
+	bool direct; /* it is, around the page cache: only in whole blocks */
+	char *block; /* BLOCK bytes, for what comes in two parts */
+	size_t block_len;
 	struct tar_decoder tar;
 	struct tar_entry entry; /* the last */
 	char path[TAR_PATH_MAX + 1];
@@ -166,7 +171,12 @@ static int make_file(struct unpacking *u, const char *name, struct err *err)
 	if (unlinkat(u->parent, name, 0) != 0 && errno != ENOENT)
 		return fail(u, "replace what was there", err);
 	u->file = openat(u->parent, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	return u->file >= 0 ? 0 : fail(u, "make the file", err);
+	if (u->file < 0)
+		return fail(u, "make the file", err);
+	/* Not every file system can. */
+	u->direct = u->entry.size >= DIRECT_LEAST && fcntl(u->file, F_SETFL, O_DIRECT) == 0;
+	u->block_len = 0;
+	return 0;
 }
 
 static int make_symlink(struct unpacking *u, const char *name, struct err *err)
@@ -225,12 +235,17 @@ static int on_entry(struct unpacking *u, struct err *err)
 	return rc == 0 ? makers[u->entry.kind](u, name, err) : rc;
 }
 
-static int on_bytes(struct unpacking *u, struct str bytes, struct err *err)
+/* A disk of larger blocks. False: it was not that. */
+static bool go_indirect(int fd)
 {
-	assert(u->file >= 0);
+	return (fcntl(fd, F_GETFL) & O_DIRECT) != 0 && fcntl(fd, F_SETFL, 0) == 0;
+}
+
+static int write_all(const struct unpacking *u, struct str bytes, struct err *err)
+{
 	while (bytes.len > 0) {
 		ssize_t done = write(u->file, bytes.data, bytes.len);
-		if (done < 0 && errno == EINTR)
+		if (done < 0 && (errno == EINTR || (errno == EINVAL && go_indirect(u->file))))
 			continue;
 		if (done < 0)
 			return fail(u, "write the file", err);
@@ -240,11 +255,56 @@ static int on_bytes(struct unpacking *u, struct str bytes, struct err *err)
 	return 0;
 }
 
+/* The rest of the file goes the ordinary way. */
+static int leave_direct(struct unpacking *u, struct err *err)
+{
+	u->direct = false;
+	if (fcntl(u->file, F_SETFL, 0) != 0)
+		return fail(u, "write the file", err);
+	return write_all(u, (struct str){u->block, u->block_len}, err);
+}
+
+/* A block that the last bytes began is filled up first; those that begin one now are kept for the next. */
+static int write_blocks(struct unpacking *u, struct str bytes, struct err *err)
+{
+	size_t first = u->block_len > 0 ? BLOCK - u->block_len : 0;
+	int rc = 0;
+
+	if (first > bytes.len)
+		first = bytes.len;
+	memcpy(u->block + u->block_len, bytes.data, first);
+	u->block_len += first;
+	if (u->block_len == BLOCK) {
+		u->block_len = 0;
+		rc = write_all(u, (struct str){u->block, BLOCK}, err);
+	}
+	size_t rest = (bytes.len - first) % BLOCK;
+	if (rc == 0)
+		rc = write_all(u, (struct str){bytes.data + first, bytes.len - first - rest}, err);
+	memcpy(u->block + u->block_len, bytes.data + bytes.len - rest, rest);
+	u->block_len += rest;
+	return rc;
+}
+
+static int on_bytes(struct unpacking *u, struct str bytes, struct err *err)
+{
+	assert(u->file >= 0);
+	if (u->direct && (uintptr_t)bytes.data % TAR_BLOCK != 0) {
+		int rc = leave_direct(u, err);
+		if (rc < 0)
+			return rc;
+	}
+	return u->direct ? write_blocks(u, bytes, err) : write_all(u, bytes, err);
+}
+
 static int on_file_done(struct unpacking *u, struct err *err)
 {
 	const struct tar_entry *e = &u->entry;
 	const struct timespec times[2] = {timespec_of(e->mtime_ns), timespec_of(e->mtime_ns)};
 
+	int rc = u->direct ? leave_direct(u, err) : 0;
+	if (rc < 0)
+		return rc;
 	bool good = fchmod(u->file, e->mode) == 0 && futimens(u->file, times) == 0;
 	good = close(u->file) == 0 && good;
 	u->file = -1;
@@ -273,21 +333,19 @@ static int take(struct unpacking *u, struct str input, struct err *err)
 	}
 }
 
-static int take_all(struct unpacking *u, int in_fd, struct err *err)
+static int take_all(struct unpacking *u, unpack_source next, void *ctx, struct err *err)
 {
-	static char bytes[READ_SIZE];
+	struct str bytes;
 	int rc = 0;
 
 	for (;;) {
-		ssize_t got = read(in_fd, bytes, sizeof(bytes));
-		if (got < 0 && errno == EINTR)
-			continue;
+		int got = next(ctx, &bytes, err);
 		if (got < 0)
-			return err_sys(err, "read the archive");
-		if (got == 0)
+			return got;
+		if (bytes.len == 0)
 			return rc == TAR_END ? 0 : tar_decode_end(&u->tar, err);
 		if (rc != TAR_END)
-			rc = take(u, (struct str){bytes, (size_t)got}, err);
+			rc = take(u, bytes, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -314,16 +372,21 @@ static int make_target(const char *folder, struct err *err)
 	return fd >= 0 ? fd : err_sys(err, "open the folder %s", folder);
 }
 
-int unpack_stream(int in_fd, const char *folder, struct err *err)
+int unpack_stream(unpack_source next, void *ctx, const char *folder, struct err *err)
 {
 	static struct unpacking unpacking; /* big; a process unpacks one thing at a time */
 	struct unpacking *u = &unpacking;
 
 	*u = (struct unpacking){.parent = -1, .file = -1};
+	u->block = aligned_alloc(BLOCK, BLOCK);
+	if (u->block == NULL)
+		return err_sys(err, "take memory for a block");
 	u->root = make_target(folder, err);
-	if (u->root < 0)
+	if (u->root < 0) {
+		free(u->block);
 		return u->root;
-	int rc = take_all(u, in_fd, err);
+	}
+	int rc = take_all(u, next, ctx, err);
 	leave_folders(u, "");
 	if (u->parent >= 0)
 		(void)close(u->parent);
@@ -331,5 +394,6 @@ int unpack_stream(int in_fd, const char *folder, struct err *err)
 		(void)close(u->file);
 	(void)close(u->root);
 	tar_decoder_fini(&u->tar);
+	free(u->block);
 	return rc;
 }

@@ -7,6 +7,10 @@
 
 #include "base/compiler.h"
 #include "base/err.h"
+#include "base/str.h"
 
-/* Until the archive's end, then to the end of the stream. The folder is made where it is not there. Blocks. */
-int unpack_stream(int in_fd, const char *folder, struct err *err) must_check;
+/* The next bytes of the archive, good until the next call; none: there are no more. */
+typedef int (*unpack_source)(void *ctx, struct str *ret, struct err *err);
+/* Until the archive's end, then to the end of its bytes. The folder is made where it is not there. Blocks. Large files
+ * whose bytes come on a block's border do not go through the page cache. */
+int unpack_stream(unpack_source next, void *ctx, const char *folder, struct err *err) must_check;

@@ -4,8 +4,8 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -54,22 +54,41 @@ static void put(struct buf *tar, enum tar_kind kind, const char *path, uint32_t 
 		buf_putc(tar, '\0');
 }
 
-/* The bytes come through a pipe, from a process of their own. */
-static int unpack_from(struct buf *tar, const char *to, struct err *err)
-{
-	int ends[2], status;
+/* In pieces of `step`, the first of which stands where `shift` says beside a block's border. */
+struct source {
+	struct str rest;
+	size_t step;
+	size_t shift;
+	char *piece; /* on a page's border */
+};
 
-	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-	pid_t pid = fork();
-	if (pid == 0) {
-		(void)close(ends[0]);
-		_exit(file_write_fd(ends[1], buf_str(tar), NULL) == 0 ? 0 : 1);
-	}
-	(void)close(ends[1]);
-	int rc = unpack_stream(ends[0], to, err);
-	(void)close(ends[0]);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
+static int next_piece(void *ctx, struct str *ret, struct err *err)
+{
+	struct source *s = ctx;
+	size_t len = s->rest.len < s->step ? s->rest.len : s->step;
+
+	(void)err;
+	memcpy(s->piece + s->shift, s->rest.data, len);
+	*ret = (struct str){s->piece + s->shift, len};
+	s->rest.data += len;
+	s->rest.len -= len;
+	return 0;
+}
+
+static int unpack_pieces(const struct buf *tar, const char *to, size_t step, size_t shift, struct err *err)
+{
+	struct source source = {
+		.rest = buf_str(tar), .step = step, .shift = shift, .piece = aligned_alloc(4096, 1 << 21)};
+
+	assert_non_null(source.piece);
+	int rc = unpack_stream(next_piece, &source, to, err);
+	free(source.piece);
 	return rc;
+}
+
+static int unpack_from(const struct buf *tar, const char *to, struct err *err)
+{
+	return unpack_pieces(tar, to, 1 << 20, 0, err);
 }
 
 static int unpack(struct buf *tar, struct err *err)
@@ -243,30 +262,24 @@ static void what_breaks_off_is_an_error(void **state)
 
 /* --- there and back --- */
 
+/* Every piece but the last is whole. */
+static int keep_piece(void *ctx, struct str bytes, struct err *err)
+{
+	struct buf *tar = ctx;
+
+	(void)err;
+	assert_int_equal(tar->len % PACK_PIECE, 0);
+	assert_true(bytes.len > 0 && bytes.len <= PACK_PIECE);
+	buf_append_str(tar, bytes);
+	return 0;
+}
+
 static int pack_into(struct buf *tar, const char *path, struct err *err)
 {
 	static struct guest_pack pack;
-	int ends[2], status;
 
 	pack = (struct guest_pack){.count = 1, .paths = {path}};
-	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-	pid_t pid = fork();
-	if (pid == 0) {
-		struct err why = {0};
-		(void)close(ends[0]);
-		int rc = pack_stream(&pack, ends[1], &why);
-		if (rc < 0)
-			_exit(-rc);
-		_exit(0);
-	}
-	(void)close(ends[1]);
-	ssize_t got;
-	while ((got = read(ends[0], buf_reserve(tar, 65536), 65536)) > 0)
-		tar->len += (size_t)got;
-	(void)close(ends[0]);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	err->code = WEXITSTATUS(status);
-	return -WEXITSTATUS(status);
+	return pack_stream(&pack, keep_piece, tar, err);
 }
 
 static void a_folder_goes_there_and_back(void **state)
@@ -308,6 +321,41 @@ static void a_folder_goes_there_and_back(void **state)
 	assert_true(is_there("out/big"));
 }
 
+/* Around the page cache and through it, however the pieces fall: all that was there, nothing else. */
+static void large_files_are_whole_whatever_the_pieces(void **state)
+{
+	static const size_t sizes[] = {128 * 1024 - 1, 128 * 1024, 128 * 1024 + 1, 131072 + 4096 + 511, 3000000};
+	static const struct {
+		size_t step, shift;
+	} pieces[] = {{1 << 20, 0}, {512, 0}, {1536, 0}, {4096 + 512, 512}, {1 << 20, 1}, {5000, 0}, {65537, 3}};
+	autofree char *from = xasprintf("%s/from", folder);
+	autofree char *big = xmalloc(3000000);
+	autovar(buf) tar = {0};
+	struct err err = {0};
+
+	(void)state;
+	for (size_t i = 0; i < 3000000; i++)
+		big[i] = (char)(i * 2654435761U >> 11);
+	assert_int_equal(mkdir("from", 0755), 0);
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		autofree char *path = xasprintf("from/%zu", sizes[i]);
+		make_file(path, 0600, (struct str){big, sizes[i]});
+	}
+	assert_int_equal(pack_into(&tar, from, &err), 0);
+	for (size_t k = 0; k < ARRAY_LEN(pieces); k++) {
+		autofree char *to = xasprintf("%s/out", folder);
+		if (unpack_pieces(&tar, to, pieces[k].step, pieces[k].shift, &err) < 0)
+			fail_msg("%s", err.msg);
+		for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+			autofree char *path = xasprintf("out/from/%zu", sizes[i]);
+			autovar(buf) bytes = {0};
+			assert_int_equal(file_read(AT_FDCWD, path, 4000000, &bytes, NULL), 0);
+			assert_int_equal(bytes.len, sizes[i]);
+			assert_memory_equal(bytes.data, big, sizes[i]);
+		}
+	}
+}
+
 static void what_is_not_there_cannot_be_packed(void **state)
 {
 	autofree char *path = xasprintf("%s/none", folder);
@@ -323,9 +371,10 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		T(modes_times_and_links_are_kept),     T(the_folder_is_made),	       T(what_was_there_is_replaced),
-		T(nothing_is_written_outside),	       T(what_breaks_off_is_an_error), T(a_folder_goes_there_and_back),
-		T(what_is_not_there_cannot_be_packed),
+		T(modes_times_and_links_are_kept),     T(the_folder_is_made),
+		T(what_was_there_is_replaced),	       T(nothing_is_written_outside),
+		T(what_breaks_off_is_an_error),	       T(a_folder_goes_there_and_back),
+		T(what_is_not_there_cannot_be_packed), T(large_files_are_whole_whatever_the_pieces),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

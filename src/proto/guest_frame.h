@@ -26,12 +26,13 @@
 
 enum {
 	/*
-	 * 2: streams, and what a job's standard input is. Agent, shim and guest come from one build, and a shim keeps
-	 * the guest that it began with, so both sides of a channel speak one version; a template made by another build
-	 * is not used. Where it is otherwise nevertheless, a guest answers with its own version and nothing done, and
-	 * the host refuses it in a sentence: the job fails before it began, and nothing else was said.
+	 * 2: streams, and what a job's standard input is. 3: archives go through the window. Agent, shim and guest come
+	 * from one build, and a shim keeps the guest that it began with, so both sides of a channel speak one version;
+	 * a template made by another build is not used. Where it is otherwise nevertheless, a guest answers with its
+	 * own version and nothing done, and the host refuses it in a sentence: the job fails before it began, and
+	 * nothing else was said.
 	 */
-	GUEST_PROTOCOL_VERSION = 2,
+	GUEST_PROTOCOL_VERSION = 3,
 	GUEST_MAGIC_SIZE = 16,
 	GUEST_HEADER_SIZE = 7,
 	GUEST_PAYLOAD_MAX = 64 * 1024,

@@ -12,8 +12,10 @@
  *	SERVICE  guest  bytes                       bytes                           -
  *	EXEC     host   DATA: u8 0, standard input  DATA: u8 1 or 2, bytes          guest_exec_status()
  *	                WINSIZE, SIGNAL
- *	UNPACK   host   a tar                       -                               0, or FAILED and why
- *	PACK     host   -                           a tar                           0, or FAILED and why
+ *	UNPACK   host   pieces of a tar             those that are taken            0, or FAILED and why
+ *	PACK     host   those that are taken        pieces of a tar                 0, or FAILED and why
+ *
+ * What is said of pieces, and where they lie: proto/guest_window.h. One archive is on its way at a time.
  *
  * Stream GUEST_STDIN is the job's own standard input: open with a JOB that has one, without OPEN; the host sends its
  * bytes (and WINSIZE), the guest's CLOSE says that nobody reads it any more.

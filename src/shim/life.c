@@ -435,7 +435,7 @@ static void on_ready(void *ctx, const struct guest_ack *ack)
 	move(l, LIFE_BOOTED);
 	if (job_of(l)->inputs.count > 0 && l->workspace != NULL) {
 		l->bringing = true;
-		workspace_bring(l->workspace, channel_streams(l->channel));
+		workspace_bring(l->workspace, channel_streams(l->channel), machine_window(l->machine));
 	}
 	if (l->state == LIFE_BOOTED)
 		tell_booted(l);
@@ -487,7 +487,7 @@ static void on_finished(void *ctx, const struct guest_exit *exit)
 	l->collecting = true;
 	loop_timer_set(l->limit_timer, LOOP_NEVER);
 	job_log_flush(l->log);
-	workspace_collect(l->workspace, channel_streams(l->channel));
+	workspace_collect(l->workspace, channel_streams(l->channel), machine_window(l->machine));
 }
 
 /* In the job's log, and for who talks with it. */

@@ -53,6 +53,11 @@ static void on_console(void *ctx, unsigned events)
 	read_console(ctx);
 }
 
+int machine_window(const struct machine *m)
+{
+	return m->vm->window_fd;
+}
+
 const char *machine_last_words(struct machine *m)
 {
 	struct str rest = str_trim(buf_str(&m->tail));

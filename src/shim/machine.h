@@ -25,6 +25,8 @@ struct machine_ops {
 
 int machine_start(struct loop *loop, const struct vm_driver *driver, const struct vm_spec *spec,
 		  const struct machine_ops *ops, void *ctx, struct machine **ret, struct err *err) must_check;
+/* The VM's window (proto/guest_window.h), borrowed. */
+int machine_window(const struct machine *m);
 /* The VMM is killed at once; `ended` follows. */
 void machine_kill(struct machine *m);
 /* The last line that kernel or VMM printed, made fit to be shown; "" where there was none. */

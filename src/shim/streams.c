@@ -222,7 +222,7 @@ static int on_open(struct streams *s, const struct guest_frame *frame, struct er
 /* The kinds of which the guest has bytes to send. */
 static bool may_send(const struct stream *st)
 {
-	return st->kind == GUEST_KIND_SERVICE || st->kind == GUEST_KIND_EXEC || st->kind == GUEST_KIND_PACK;
+	return st->kind != GUEST_KIND_STDIN;
 }
 
 /* The byte before an EXEC's data: which output it is of. */

@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "net/loop.h"
 #include "shim/channel.h"
+#include "shim/window.h"
 #include "vm/assets.h"
 #include "vm/driver.h"
 #include "vm/handshake.h"
@@ -41,9 +42,11 @@ struct test_stream {
 	struct stream *stream; /* NULL once it is over */
 	struct str input;      /* sent as there is room */
 	uint64_t made_up;      /* so many bytes of zeros after it */
-	bool end;	       /* after all input */
-	struct buf text[3];    /* by part */
-	size_t keep;	       /* bytes of each */
+	bool archive, sends;   /* all of it goes through the window, into the guest */
+	struct window window;
+	bool end;	    /* after all input */
+	struct buf text[3]; /* by part */
+	size_t keep;	    /* bytes of each */
 	uint64_t got;
 	bool closed;
 	uint32_t status;
@@ -202,12 +205,40 @@ unused_fn static void test_vm_end(struct test_vm *v)
 
 /* --- streams --- */
 
+unused_fn static size_t test_stream_room(const struct test_stream *t)
+{
+	return t->archive ? window_room(&t->window) : stream_room(t->stream);
+}
+
+unused_fn static void test_stream_put(struct test_stream *t, struct str bytes)
+{
+	autovar(buf) say = {0};
+
+	if (t->archive && window_put(&t->window, bytes, &say, NULL) < 0)
+		abort();
+	if (!t->archive)
+		stream_send(t->stream, bytes);
+	else if (say.len > 0)
+		stream_send(t->stream, buf_str(&say));
+}
+
+unused_fn static void test_stream_finish(struct test_stream *t)
+{
+	autovar(buf) say = {0};
+
+	if (t->archive)
+		window_finish(&t->window, &say);
+	if (say.len > 0)
+		stream_send(t->stream, buf_str(&say));
+	stream_end(t->stream);
+}
+
 unused_fn static void test_stream_feed(struct test_stream *t)
 {
 	static const char zeros[STREAM_UNSENT_MAX];
 	size_t room;
 
-	while (t->stream != NULL && (room = stream_room(t->stream)) > 0) {
+	while (t->stream != NULL && (room = test_stream_room(t)) > 0) {
 		struct str piece = t->input.len > 0 ? t->input : (struct str){zeros, sizeof(zeros)};
 		if (t->input.len == 0 && piece.len > t->made_up)
 			piece.len = (size_t)t->made_up;
@@ -221,28 +252,59 @@ unused_fn static void test_stream_feed(struct test_stream *t)
 		} else {
 			t->made_up -= piece.len;
 		}
-		stream_send(t->stream, piece);
+		test_stream_put(t, piece);
 	}
 	if (t->stream != NULL && t->end && t->input.len == 0 && t->made_up == 0) {
 		t->end = false;
-		stream_end(t->stream);
+		test_stream_finish(t);
 	}
+}
+
+unused_fn static void test_stream_keep(struct test_stream *t, int part, struct str bytes)
+{
+	t->got += bytes.len;
+	if (t->text[part].len < t->keep)
+		buf_append_str(&t->text[part], bytes);
+}
+
+/* Pieces that came, or, where it sends, that were taken. */
+unused_fn static void test_stream_on_words(struct test_stream *t, struct str words)
+{
+	static char bytes[GUEST_WINDOW_SLOT];
+	autovar(buf) say = {0};
+	ptrdiff_t len = 0;
+
+	if (t->sends) {
+		if (window_returned(&t->window, words, NULL) < 0)
+			abort();
+		test_stream_feed(t);
+		return;
+	}
+	if (window_came(&t->window, words, NULL) < 0)
+		abort();
+	while ((len = window_get(&t->window, bytes, sizeof(bytes), &say, NULL)) > 0)
+		test_stream_keep(t, 0, (struct str){bytes, (size_t)len});
+	stream_send(t->stream, buf_str(&say));
 }
 
 unused_fn static void test_stream_on_data(void *ctx, struct stream *st, int part, struct str bytes)
 {
 	struct test_stream *t = ctx;
 
-	t->got += bytes.len;
-	if (t->text[part].len < t->keep)
-		buf_append_str(&t->text[part], bytes);
 	stream_consumed(st, bytes.len);
+	if (t->archive)
+		test_stream_on_words(t, bytes);
+	else
+		test_stream_keep(t, part, bytes);
 }
 
 unused_fn static void test_stream_on_room(void *ctx, struct stream *st)
 {
 	(void)st;
-	test_stream_feed(ctx);
+	struct test_stream *t = ctx;
+
+	if (!t->archive)
+		test_stream_feed(t);
 }
 
 unused_fn static void test_stream_on_closed(void *ctx, uint32_t status, const char *text)
@@ -263,6 +325,9 @@ unused_fn static int test_stream_open(struct test_vm *v, const struct guest_open
 		.data = test_stream_on_data, .room = test_stream_on_room, .closed = test_stream_on_closed};
 
 	t->vm = v;
+	t->sends = open->kind == GUEST_KIND_UNPACK;
+	t->archive = t->sends || open->kind == GUEST_KIND_PACK;
+	window_begin(&t->window, v->vm->window_fd);
 	int rc = streams_open(channel_streams(v->channel), open, &ops, t, &t->stream, err);
 	if (rc == 0)
 		test_stream_feed(t);

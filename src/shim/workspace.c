@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/mem.h"
+#include "shim/window.h"
 
 #define LIMIT_DEFAULT_NS (INT64_C(1800) * NS_PER_S)
 
@@ -15,6 +16,7 @@ struct workspace {
 	struct workspace_opts opts;
 	enum phase phase;
 	struct streams *streams;
+	int window_fd;
 	size_t at;			/* which input or output */
 	struct loop_source *step_timer; /* what is next, from the loop */
 	struct loop_source *limit_timer;
@@ -23,11 +25,12 @@ struct workspace {
 	/* The one that is under way. */
 	struct stream *stream;	      /* NULL: closed */
 	struct http_pending *pending; /* NULL: over */
-	struct buf rest;	      /* what one side has given and the other did not take */
-	bool answered;		      /* the call is over */
-	bool closed;		      /* the stream is */
-	bool guest_done;	      /* PACK: the guest has given all of it, and well */
-	struct err failed;	      /* the first cause */
+	struct window window;
+	struct buf words;  /* to be said to the guest of it */
+	bool answered;	   /* the call is over */
+	bool closed;	   /* the stream is */
+	bool guest_done;   /* PACK: the guest has given all of it, and well */
+	struct err failed; /* the first cause */
 };
 
 static void step_soon(struct workspace *w)
@@ -54,6 +57,21 @@ static void side_is_over(struct workspace *w)
 		step_soon(w);
 }
 
+/* What is to be said of the window's pieces is a few words: they have room. */
+static void say(struct workspace *w)
+{
+	if (w->words.len > 0 && w->stream != NULL)
+		stream_send(w->stream, buf_str(&w->words));
+	buf_clear(&w->words);
+}
+
+static void end_input(struct workspace *w)
+{
+	window_finish(&w->window, &w->words);
+	say(w);
+	stream_end(w->stream);
+}
+
 static void on_answer(void *ctx, struct http_reply *reply, const struct err *err)
 {
 	struct workspace *w = ctx;
@@ -63,8 +81,8 @@ static void on_answer(void *ctx, struct http_reply *reply, const struct err *err
 	w->answered = true;
 	if (err != NULL)
 		fail(w, err);
-	else if (w->phase == BRINGING && w->stream != NULL && w->rest.len == 0)
-		stream_end(w->stream);
+	else if (w->phase == BRINGING && w->stream != NULL)
+		end_input(w);
 	side_is_over(w);
 }
 
@@ -86,54 +104,42 @@ static void on_closed(void *ctx, uint32_t status, const char *text)
 	side_is_over(w);
 }
 
-/* --- in: from the answer into the stream --- */
+/* --- in: from the answer into the window --- */
 
 static int on_take(void *ctx, struct str bytes)
 {
 	struct workspace *w = ctx;
+	struct err err = {0};
 
 	if (w->stream == NULL)
 		return HTTP_STREAM_FAIL;
-	if (w->rest.len > 0)
+	if (window_room(&w->window) < bytes.len)
 		return HTTP_STREAM_LATER;
-	/* Sending may make room, which is not told again. */
-	for (size_t room = 0; bytes.len > 0 && (room = stream_room(w->stream)) > 0;) {
-		size_t len = bytes.len < room ? bytes.len : room;
-		stream_send(w->stream, (struct str){bytes.data, len});
-		bytes.data += len;
-		bytes.len -= len;
+	if (window_put(&w->window, bytes, &w->words, &err) < 0) {
+		fail(w, &err);
+		return HTTP_STREAM_FAIL;
 	}
-	buf_append_str(&w->rest, bytes);
+	say(w);
 	return 0;
 }
 
-static void on_in_room(void *ctx, struct stream *st)
-{
-	struct workspace *w = ctx;
-	size_t room = stream_room(st);
-	size_t len = w->rest.len < room ? w->rest.len : room;
-
-	if (len > 0) {
-		stream_send(st, (struct str){w->rest.data, len});
-		buf_consume(&w->rest, len);
-	}
-	if (w->rest.len > 0)
-		return;
-	if (w->answered)
-		stream_end(st);
-	else if (w->pending != NULL)
-		http_pending_go_on(w->pending);
-}
-
-/* The guest says nothing on it. */
+/* Pieces that it has taken. */
 static void on_in_data(void *ctx, struct stream *st, int part, struct str bytes)
 {
-	(void)ctx;
+	struct workspace *w = ctx;
+	struct err err = {0};
+
 	(void)part;
 	stream_consumed(st, bytes.len);
+	if (window_returned(&w->window, bytes, &err) < 0) {
+		fail(w, &err);
+		side_is_over(w);
+	} else if (w->pending != NULL) {
+		http_pending_go_on(w->pending);
+	}
 }
 
-static const struct stream_ops in_ops = {.data = on_in_data, .room = on_in_room, .closed = on_closed};
+static const struct stream_ops in_ops = {.data = on_in_data, .closed = on_closed};
 
 static char *url_of(const struct workspace *w, const char *what)
 {
@@ -144,7 +150,8 @@ static char *url_of(const struct workspace *w, const char *what)
 
 static void begin(struct workspace *w)
 {
-	buf_clear(&w->rest);
+	buf_clear(&w->words);
+	window_begin(&w->window, w->window_fd);
 	w->answered = w->closed = w->guest_done = false;
 	w->failed = (struct err){0};
 }
@@ -163,32 +170,37 @@ static int bring_one(struct workspace *w, struct err *err)
 	return rc < 0 ? rc : http_client_start(w->opts.client, &call, on_answer, w, &w->pending, err);
 }
 
-/* --- out: from the stream into the request --- */
+/* --- out: from the window into the request --- */
 
+/* Pieces that lie in it. */
 static void on_out_data(void *ctx, struct stream *st, int part, struct str bytes)
 {
 	struct workspace *w = ctx;
+	struct err err = {0};
 
 	(void)part;
-	(void)st;
-	/* At most the guest's credit. */
-	buf_append_str(&w->rest, bytes);
-	if (w->pending != NULL)
+	stream_consumed(st, bytes.len);
+	if (window_came(&w->window, bytes, &err) < 0) {
+		fail(w, &err);
+		side_is_over(w);
+	} else if (w->pending != NULL) {
 		http_pending_go_on(w->pending);
+	}
 }
 
 static ptrdiff_t on_give(void *ctx, char *to, size_t cap)
 {
 	struct workspace *w = ctx;
-	size_t len = w->rest.len < cap ? w->rest.len : cap;
+	struct err err = {0};
 
-	if (len > 0) {
-		memcpy(to, w->rest.data, len);
-		buf_consume(&w->rest, len);
-		if (w->stream != NULL)
-			stream_consumed(w->stream, len);
-		return (ptrdiff_t)len;
+	ptrdiff_t len = window_get(&w->window, to, cap, &w->words, &err);
+	say(w);
+	if (len < 0) {
+		fail(w, &err);
+		return HTTP_STREAM_FAIL;
 	}
+	if (len > 0)
+		return len;
 	if (w->closed)
 		return w->guest_done ? 0 : HTTP_STREAM_FAIL;
 	return HTTP_STREAM_LATER;
@@ -241,6 +253,7 @@ static void end_bringing(struct workspace *w, const struct err *err)
 
 	w->phase = IDLE;
 	loop_timer_set(w->limit_timer, LOOP_NEVER);
+	window_free_memory(&w->window);
 	w->opts.ops->brought(w->opts.ctx, why.code != 0 ? &why : NULL);
 }
 
@@ -311,23 +324,24 @@ static void on_limit(void *ctx)
 	side_is_over(w);
 }
 
-static void start(struct workspace *w, enum phase phase, struct streams *streams)
+static void start(struct workspace *w, enum phase phase, struct streams *streams, int window_fd)
 {
 	w->phase = phase;
 	w->streams = streams;
+	w->window_fd = window_fd;
 	w->at = 0;
 	loop_timer_set(w->limit_timer, clock_monotonic_ns() + w->opts.limit_ns);
 }
 
-void workspace_bring(struct workspace *w, struct streams *streams)
+void workspace_bring(struct workspace *w, struct streams *streams, int window_fd)
 {
-	start(w, BRINGING, streams);
+	start(w, BRINGING, streams, window_fd);
 	bring_next(w);
 }
 
-void workspace_collect(struct workspace *w, struct streams *streams)
+void workspace_collect(struct workspace *w, struct streams *streams, int window_fd)
 {
-	start(w, COLLECTING, streams);
+	start(w, COLLECTING, streams, window_fd);
 	collect_next(w);
 }
 
@@ -367,6 +381,6 @@ void workspace_free(struct workspace *w)
 		stream_close(w->stream, GUEST_CLOSE_FAILED, "it is not wanted any more");
 	loop_source_free(w->step_timer);
 	loop_source_free(w->limit_timer);
-	buf_fini(&w->rest);
+	buf_fini(&w->words);
 	free(w);
 }

@@ -1,7 +1,7 @@
 /*
  * The folders of a job: its inputs come from the control plane into the guest before it starts, its outputs go the
- * other way after it. Tars, one after the other, in pieces: what the guest does not take waits at the control plane,
- * and what the control plane does not take, in the guest.
+ * other way after it. Tars, one after the other, through the window (shim/window.h): what the guest does not take waits
+ * at the control plane, and what the control plane does not take, in the guest.
  */
 #pragma once
 
@@ -36,9 +36,9 @@ int workspace_new(const struct workspace_opts *opts, struct workspace **ret, str
 void workspace_free(struct workspace *w);
 AUTOPTR_DEFINE(workspace)
 
-/* The guest is ready. */
-void workspace_bring(struct workspace *w, struct streams *streams);
+/* The guest is ready. The window of its VM is borrowed, here and below. */
+void workspace_bring(struct workspace *w, struct streams *streams, int window_fd);
 /* The job has ended. */
-void workspace_collect(struct workspace *w, struct streams *streams);
+void workspace_collect(struct workspace *w, struct streams *streams, int window_fd);
 /* The guest is gone, or is to go: nothing more is called. */
 void workspace_stop(struct workspace *w);

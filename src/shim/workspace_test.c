@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,8 +14,9 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "proto/guest_window.h"
 
-enum { INPUT_SIZE = 1 << 20, FIRST_STREAM = GUEST_FIRST_OPENED };
+enum { INPUT_SIZE = 3 * GUEST_WINDOW_SIZE + 12345, FIRST_STREAM = GUEST_FIRST_OPENED };
 
 struct fixture {
 	struct loop *loop;
@@ -28,6 +30,8 @@ struct fixture {
 	/* the guest */
 	struct buf out;
 	unsigned wakes, patience;
+	int window_fd;
+	struct guest_window window;
 	size_t got;
 	bool ended;
 	/* what was told */
@@ -72,10 +76,33 @@ static void give(struct fixture *f, struct buf *bytes)
 	buf_fini(bytes);
 }
 
+static void say(struct fixture *f, struct buf *words)
+{
+	struct buf bytes = {0};
+
+	guest_data_encode(FIRST_STREAM, GUEST_NO_PART, buf_str(words), &bytes);
+	give(f, &bytes);
+	buf_fini(words);
+}
+
+/* The pieces that lie in the window, which it says it has taken. */
+static void guest_takes(struct fixture *f, struct str words)
+{
+	struct guest_piece piece;
+	struct buf back = {0};
+
+	assert_int_equal(guest_window_came(&f->window, words, NULL), 0);
+	for (; guest_window_first(&f->window, &piece); guest_window_taken(&f->window, &back))
+		f->got += piece.len;
+	if (back.len > 0)
+		say(f, &back);
+}
+
 /* Takes what there is, and grants as much again. */
 static void guest_hears(struct fixture *f)
 {
 	struct buf bytes = {0};
+	autovar(buf) words = {0};
 	size_t got = 0;
 
 	(void)streams_fill(f->streams, &f->out, 1 << 20);
@@ -84,13 +111,15 @@ static void guest_hears(struct fixture *f)
 		size_t len = at[0] | (size_t)at[1] << 8 | (size_t)at[2] << 16;
 		got += at[4] == GUEST_DATA ? len : 0;
 		f->ended = f->ended || (at[4] == GUEST_DATA && len == 0);
+		if (at[4] == GUEST_DATA)
+			buf_append(&words, at + GUEST_HEADER_SIZE, len);
 		buf_consume(&f->out, GUEST_HEADER_SIZE + len);
 	}
-	f->got += got;
 	if (got == 0)
 		return;
 	guest_credit_encode(FIRST_STREAM, &(struct guest_credit){(uint32_t)got}, &bytes);
 	give(f, &bytes);
+	guest_takes(f, buf_str(&words));
 }
 
 /* The channel takes nothing for a while, and then has room just when it is asked. */
@@ -122,6 +151,8 @@ static int set_up(void **state)
 				     .inputs = {&input, 1},
 				     .outputs = {outputs, ARRAY_LEN(outputs)}};
 	f->patience = 1;
+	f->window_fd = memfd_create("window", MFD_CLOEXEC);
+	assert_int_equal(ftruncate(f->window_fd, GUEST_WINDOW_SIZE), 0);
 	assert_int_equal(loop_new(&f->loop, NULL), 0);
 	assert_int_equal(http_client_new(f->loop, &f->client, NULL), 0);
 	f->streams = streams_new(&(struct streams_opts){.wake = on_wake, .ctx = f});
@@ -143,6 +174,7 @@ static int tear_down(void **state)
 	buf_fini(&f->missing);
 	fd_close(&f->listener);
 	fd_close(&f->peer);
+	fd_close(&f->window_fd);
 	free(f->url);
 	free(f);
 	return 0;
@@ -199,7 +231,7 @@ static void room_that_comes_while_it_sends_is_used(void **state)
 
 	f->patience = 5;
 	make(f, 0);
-	workspace_bring(f->workspace, f->streams);
+	workspace_bring(f->workspace, f->streams, f->window_fd);
 	run(f, &f->ended, true);
 	assert_int_equal(f->got, INPUT_SIZE);
 	guest_close_encode(FIRST_STREAM, &(struct guest_close){GUEST_CLOSE_OK, STR("")}, &bytes);
@@ -208,12 +240,27 @@ static void room_that_comes_while_it_sends_is_used(void **state)
 	assert_int_equal(f->why.code, 0);
 }
 
+/* It says that it took what it was not given. */
+static void a_guest_that_lies_ends_its_input(void **state)
+{
+	struct fixture *f = *state;
+	struct buf words = {0};
+
+	make(f, 0);
+	workspace_bring(f->workspace, f->streams, f->window_fd);
+	buf_put_u32(&words, 1);
+	say(f, &words);
+	run(f, &f->brought, true);
+	assert_int_equal(f->why.code, ERR_INVALID);
+	assert_non_null(strstr(f->why.msg, "came back that was not given"));
+}
+
 static void every_output_that_is_late_is_named(void **state)
 {
 	struct fixture *f = *state;
 
 	make(f, NS_PER_MS);
-	workspace_collect(f->workspace, f->streams);
+	workspace_collect(f->workspace, f->streams, f->window_fd);
 	run(f, &f->collected, false);
 	assert_string_equal(f->missing.data, "output /one did not come: it took too long\n"
 					     "output /two did not come: it took too long\n"
@@ -225,7 +272,7 @@ static void it_may_go_in_the_middle(void **state)
 	struct fixture *f = *state;
 
 	make(f, 0);
-	workspace_bring(f->workspace, f->streams);
+	workspace_bring(f->workspace, f->streams, f->window_fd);
 	while (f->got == 0) {
 		(void)!loop_step(f->loop, clock_monotonic_ns() + NS_PER_MS, NULL);
 		serve(f);
@@ -238,6 +285,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(room_that_comes_while_it_sends_is_used, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_guest_that_lies_ends_its_input, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(every_output_that_is_late_is_named, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(it_may_go_in_the_middle, set_up, tear_down),
 	};

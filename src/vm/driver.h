@@ -86,6 +86,8 @@ struct vm {
 			   one slows the guest), keeps the end of it for the story of a VM that died, trusts none of it
 			 */
 	int control_fd; /* readable when vm_hear() has something */
+	int window_fd;	/* memory that the guest has as a disk (proto/guest_window.h): its size is for ever, and what it
+			   holds, the guest's as much as ours */
 };
 
 const struct vm_driver *vm_driver_by_name(struct str name); /* "qemu"; NULL */

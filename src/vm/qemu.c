@@ -1,6 +1,7 @@
 #include "vm/qemu.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -9,6 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "proto/guest_window.h"
 #include "vm/qmp.h"
 #include "vm/tsc.h"
 #include "vm/verity.h"
@@ -57,8 +59,18 @@ static int add_disk(struct vm_launch *l, const char *id, int set, int fd, const 
 	vm_launch_arg(l, "-drive");
 	vm_launch_arg(l, "file=/dev/fdset/%d,if=none,id=%s,format=raw,%s", set, id, options);
 	vm_launch_arg(l, "-device");
-	vm_launch_arg(l, "virtio-blk-device,drive=%s", id);
+	vm_launch_arg(l, "virtio-blk-device,drive=%s,serial=nimbus-%s", id, id);
 	return 0;
+}
+
+/* Its size is sealed: a VMM that was taken over can neither take more of the host's memory by it nor take it away. */
+static int add_window(struct qemu *q, struct err *err)
+{
+	q->vm.window_fd = memfd_create("nimbus-window", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (q->vm.window_fd < 0 || ftruncate(q->vm.window_fd, GUEST_WINDOW_SIZE) != 0 ||
+	    fcntl(q->vm.window_fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0)
+		return err_sys(err, "make the window of the VM");
+	return add_disk(&q->vm.launch, "window", 3, q->vm.window_fd, "auto-read-only=off,cache=unsafe", err);
 }
 
 static int add_channel(struct qemu *q, struct err *err)
@@ -270,6 +282,8 @@ static int add_devices(struct qemu *q, const struct vm_spec *spec, struct err *e
 	 * would first look for a read-only descriptor in the set. */
 	if (rc == 0 && spec->scratch_fd >= 0)
 		rc = add_disk(l, "scratch", 2, spec->scratch_fd, "auto-read-only=off,cache=unsafe,discard=unmap", err);
+	if (rc == 0)
+		rc = add_window(q, err);
 	/* Last: what stands before it has the same place with and without it. */
 	if (rc == 0 && spec->network)
 		rc = add_network(l, spec, err);
@@ -298,7 +312,9 @@ static int set_limits(struct vm_launch *l, const struct vm_spec *spec, struct er
 	if (spec->scratch_fd >= 0 && fstat(spec->scratch_fd, &scratch) != 0)
 		return err_sys(err, "look at the scratch disk");
 	l->address_space_max = (uint64_t)spec->memory_mb * MIB + ADDRESSES_BEYOND_GUEST;
-	l->file_size_max = scratch.st_size > 0 ? (uint64_t)scratch.st_size : 1;
+	l->file_size_max = GUEST_WINDOW_SIZE;
+	if ((uint64_t)scratch.st_size > l->file_size_max)
+		l->file_size_max = (uint64_t)scratch.st_size;
 	if (spec->origin == VM_TEMPLATE && l->file_size_max < STATE_MAX)
 		l->file_size_max = STATE_MAX;
 	return 0;
@@ -310,6 +326,7 @@ static void qemu_free(struct vm *vm)
 
 	vm_launch_fini(&vm->launch);
 	fd_close(&vm->console_fd);
+	fd_close(&vm->window_fd);
 	fd_close(&q->channel_fd);
 	fd_close(&q->state_fd);
 	qmp_fini(&q->qmp);
@@ -324,6 +341,7 @@ static int qemu_prepare(const struct vm_spec *spec, struct vm **ret, struct err 
 
 	vm->driver = &qemu_driver;
 	vm->console_fd = -1;
+	vm->window_fd = -1;
 	q->channel_fd = -1;
 	q->vm.control_fd = -1;
 	q->state_fd = -1;

@@ -4,12 +4,14 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "proto/guest_window.h"
 
 static const char *argument_after(const struct vm_launch *l, const char *option)
 {
@@ -106,8 +108,9 @@ static void descriptors_are_passed_not_paths(void **state)
 	assert_non_null(strstr(argument_after(l, "-kernel"), "/proc/self/fd/"));
 	assert_true(has_argument(l, "file=/dev/fdset/1,if=none,id=root,format=raw,readonly=on"));
 	assert_true(has_argument(l, "file=/dev/fdset/2,if=none,id=scratch"));
-	/* Kernel, initrd, channel, standard output and error, control, two disks: each under a number of its own. */
-	assert_int_equal(l->fd_count, 8);
+	assert_true(has_argument(l, "file=/dev/fdset/3,if=none,id=window"));
+	/* Kernel, initrd, channel, standard output and error, control, three disks: each under a number of its own. */
+	assert_int_equal(l->fd_count, 9);
 	for (size_t i = 0; i < l->fd_count; i++) {
 		for (size_t j = 0; j < i; j++)
 			assert_int_not_equal(l->fds[i].child_fd, l->fds[j].child_fd);
@@ -116,6 +119,21 @@ static void descriptors_are_passed_not_paths(void **state)
 	assert_true((fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
 	fd_close(&fd);
 	assert_int_equal(vm_connect(vm, &fd, NULL), -ERR_INTERNAL);
+}
+
+/* Whoever has taken the VMM over can neither fill the host's memory by it nor take it away from under the shim. */
+static void the_windows_size_is_for_ever(void **state)
+{
+	autoptr(vm) vm = NULL;
+	struct stat st;
+
+	(void)state;
+	assert_int_equal(prepare((struct vm_spec){.vcpus = 1, .memory_mb = 256, .scratch_fd = -1}, &vm, NULL), 0);
+	assert_int_equal(fstat(vm->window_fd, &st), 0);
+	assert_int_equal(st.st_size, GUEST_WINDOW_SIZE);
+	assert_int_equal(ftruncate(vm->window_fd, GUEST_WINDOW_SIZE + 1), -1);
+	assert_int_equal(ftruncate(vm->window_fd, 0), -1);
+	assert_int_equal(vm->launch.file_size_max, GUEST_WINDOW_SIZE);
 }
 
 /* The same machine but for where its memory and its beginning come from. */
@@ -225,6 +243,7 @@ int main(void)
 		cmocka_unit_test(kvm_keeps_its_mitigations),
 		cmocka_unit_test(descriptors_are_passed_not_paths),
 		cmocka_unit_test(a_clone_is_told_no_kernel),
+		cmocka_unit_test(the_windows_size_is_for_ever),
 		cmocka_unit_test(without_a_scratch_disk_there_is_none),
 		cmocka_unit_test(limits_are_named),
 		cmocka_unit_test(a_missing_program_is_named),
