@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/crypto.h"
@@ -176,6 +178,13 @@ int dir_make(const char *path, mode_t mode, struct err *err)
 	if (!S_ISDIR(st.st_mode))
 		return err_set(err, ERR_INVALID, "%s is in the way: not a folder", path);
 	return 0;
+}
+
+int file_open_within(int dirfd, const char *path, int flags, uint64_t resolve)
+{
+	const struct open_how how = {.flags = (uint64_t)(unsigned)(flags | O_CLOEXEC), .resolve = resolve};
+
+	return (int)syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
 }
 
 int dir_open(const char *path, int *ret_fd, struct err *err)

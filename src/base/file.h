@@ -41,6 +41,10 @@ enum { FILE_HOLDER_SIZE = 16 };
 int file_lock(const char *path, mode_t mode, int *ret_fd, char holder[static FILE_HOLDER_SIZE], struct err *err)
 	must_check;
 
+/* openat2(2), close-on-exec: `resolve` says what a path may not go through (RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS ...).
+ * -1 and errno. */
+int file_open_within(int dirfd, const char *path, int flags, uint64_t resolve) must_check;
+
 /* Every missing folder of the path with `mode`; fine where it exists. */
 int dir_make(const char *path, mode_t mode, struct err *err) must_check;
 int dir_open(const char *path, int *ret_fd, struct err *err) must_check;

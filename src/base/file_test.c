@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -141,6 +142,20 @@ static void removing_follows_no_link(void **state)
 	assert_int_equal(fstatat(at, "kept/file", &st, 0), 0);
 }
 
+static void a_path_goes_only_where_it_may(void **state)
+{
+	(void)state;
+	assert_int_equal(file_write_new(at, "within", STR("x"), 0600, NULL), 0);
+	assert_int_equal(symlinkat("within", at, "link"), 0);
+	autoclose in = file_open_within(at, "within", O_RDONLY, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+	assert_true(in >= 0);
+	assert_int_equal(fcntl(in, F_GETFD), FD_CLOEXEC);
+	assert_int_equal(file_open_within(at, "link", O_RDONLY, RESOLVE_NO_SYMLINKS), -1);
+	assert_int_equal(errno, ELOOP);
+	assert_int_equal(file_open_within(at, "..", O_RDONLY, RESOLVE_BENEATH), -1);
+	assert_int_equal(errno, EXDEV);
+}
+
 static void free_space_is_told(void **state)
 {
 	(void)state;
@@ -201,6 +216,7 @@ int main(void)
 		cmocka_unit_test(reading_has_a_bound),
 		cmocka_unit_test(folders_are_made_and_removed_whole),
 		cmocka_unit_test(removing_follows_no_link),
+		cmocka_unit_test(a_path_goes_only_where_it_may),
 		cmocka_unit_test(free_space_is_told),
 		cmocka_unit_test(a_copy_has_a_digest),
 		cmocka_unit_test(a_lock_has_one_holder),

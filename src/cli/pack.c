@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -153,10 +154,11 @@ static int put_link(struct pack *p, const char *path, const struct stat *st, str
 	return put_entry(p, TAR_SYMLINK, path, target, st, err);
 }
 
-/* Opened before its size is taken, so that both are of the same file. */
+/* Opened before its size is taken, so that both are of the same file. Through no link: what git lists may be what a job
+ * brought back, and a folder of that a link to where other files are. */
 static int put_file(struct pack *p, int folder, const char *path, const char *name, struct err *err)
 {
-	autoclose fd = openat(folder, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+	autoclose fd = file_open_within(folder, path, O_RDONLY | O_NONBLOCK | O_NOCTTY, RESOLVE_NO_SYMLINKS);
 	struct stat st;
 
 	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)) {

@@ -159,6 +159,23 @@ static void ignore_files_count_without_a_repository_too(void **state)
 	same_paths(&list, want, ARRAY_LEN(want));
 }
 
+static void no_link_of_a_folder_is_followed(void **state)
+{
+	(void)state;
+	const char *path = "a/secret";
+	struct file_list list = {.paths = &path, .count = 1};
+	autoptr(pack) p = NULL;
+	autovar(buf) tar = {0};
+
+	put("in/plain", "1", 0644);
+	put("outside/secret", "mine", 0600);
+	assert_int_equal(symlink("../outside", "in/a"), 0);
+	assert_int_equal(pack_new("in", &list, &p, NULL), 0);
+	all_of_it(p, 4096, &tar);
+	assert_null(memmem(tar.data, tar.len, "mine", 4));
+	assert_string_equal(pack_notes(p)->data, "a/secret went away while it was packed\n");
+}
+
 static void run_git(const char *command)
 {
 	/* Nobody's settings but the test's. */
@@ -287,6 +304,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_is_no_file_is_left_out_by_name, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(over_the_bound_the_largest_folders_are_named, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(ignore_files_count_without_a_repository_too, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(no_link_of_a_folder_is_followed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(nothing_that_a_work_tree_names_is_run, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_is_packed_is_extracted, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(files_that_change_meanwhile_leave_a_whole_tar, set_up, tear_down),
