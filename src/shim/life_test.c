@@ -1,6 +1,9 @@
 #include "shim/life.h"
 
+#include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -18,7 +21,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "net/msg.h"
-#include "proto/guest_frame.h"
+#include "proto/guest_stream.h"
 #include "proto/shim_msg.h"
 #include "shim/spool.h"
 
@@ -47,6 +50,7 @@ struct fixture {
 static struct fixture *the_fixture; /* a driver has no context */
 static const char *vmm_script = "exec sleep 1000";
 static const char *the_template;
+static const char *the_pipeline; /* of its services too; NULL: none */
 static int64_t hello_timeout_ns;
 
 static int fake_prepare(const struct vm_spec *spec, struct vm **ret, struct err *err);
@@ -169,6 +173,7 @@ static int set_up(void **state)
 	the_fixture = f;
 	vmm_script = "exec sleep 1000";
 	the_template = NULL;
+	the_pipeline = NULL;
 	hello_timeout_ns = 0;
 	f->guest_fd = -1;
 	f->vmm_fd = -1;
@@ -247,6 +252,7 @@ static void start(struct fixture *f, int64_t timeout_ns, int64_t deadline_ns)
 	static struct js_pair env[] = {{"PLAIN", "1"}, {"TOKEN", "not this"}, {"HOME", "/here"}};
 	autoclose null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	int fds[] = {null, null, null, null, null, null};
+	autoptr(secret) token = secret_new("services-token", 14);
 
 	assert_int_equal(hear(f, SHIM_HELLO).hello.job_id, 0);
 	tell(f,
@@ -263,7 +269,10 @@ static void start(struct fixture *f, int64_t timeout_ns, int64_t deadline_ns)
 					  .timeout_ns = timeout_ns,
 					  .grace_ns = NS_PER_S,
 					  .deadline_ns = deadline_ns,
-					  .template = the_template}},
+					  .template = the_template,
+					  .log_url = the_pipeline,
+					  .log_token = the_pipeline != NULL ? token : NULL,
+					  .services_token = the_pipeline != NULL ? token : NULL}},
 	     fds, the_template != NULL ? 6 : 4);
 }
 
@@ -353,7 +362,7 @@ static void go(struct fixture *f)
 	assert_int_equal(guest_job_decode(frame.payload, &job, NULL), 0);
 	assert_int_equal(job.argc, 2);
 	assert_string_equal(job.argv[0], "make");
-	assert_int_equal(job.envc, 6);
+	assert_int_equal(job.envc, the_pipeline != NULL ? 7 : 6);
 	assert_string_equal(job.env[0], "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
 	assert_string_equal(job.env[1], "CI=true");
 	assert_string_equal(job.env[3], "PLAIN=1");
@@ -776,6 +785,175 @@ static void a_hostile_guest_fails_its_job(void **state)
 	acknowledge(f);
 }
 
+/* --- a guest that takes all it can have --- */
+
+enum { MANY = 64 + 96 * 105, BODY = 30000, RSS_MAX_KB = 64 * 1024 };
+
+static const uint16_t last_stream = GUEST_FIRST_OPENED + 2 * GUEST_STREAMS_MAX - 1;
+
+struct hoard {
+	uint16_t next; /* to be opened */
+	size_t opened, refused;
+};
+
+static void note(struct hoard *h, const struct guest_frame *frame)
+{
+	h->refused += frame->type == GUEST_CLOSE;
+}
+
+/* All of it, while it listens. */
+static void pour(struct fixture *f, struct buf *out, struct hoard *h)
+{
+	struct guest_frame frame;
+
+	while (out->len > 0) {
+		ssize_t put = write(f->guest_fd, out->data, out->len);
+		if (put > 0)
+			buf_consume(out, (size_t)put);
+		while (guest_heard(f, &frame))
+			note(h, &frame);
+		if (put < 0)
+			step(f);
+	}
+}
+
+static void open_one(struct hoard *h, struct buf *out)
+{
+	static const struct guest_open open = {.kind = GUEST_KIND_SERVICE, .name = "logs"};
+
+	assert_int_equal(guest_open_encode(h->next, &open, out, NULL), 0);
+	h->opened++;
+}
+
+/* As many as there may be, each with a body of which it sends all that it may. */
+static void fill_streams(struct fixture *f, struct hoard *h)
+{
+	static char body[BODY];
+	static const struct str head = STR("POST /logs HTTP/1.1\r\nHost: a\r\nContent-Length: 900000000\r\n\r\n");
+	autovar(buf) out = {0};
+
+	for (h->next = GUEST_FIRST_OPENED + 1; h->next <= last_stream; h->next = (uint16_t)(h->next + 2)) {
+		open_one(h, &out);
+		guest_data_encode(h->next, GUEST_NO_PART, head, &out);
+		for (size_t sent = head.len; sent + BODY <= GUEST_CREDIT_START; sent += BODY)
+			guest_data_encode(h->next, GUEST_NO_PART, (struct str){body, BODY}, &out);
+		pour(f, &out, h);
+	}
+}
+
+/* Each is answered before there are too many answers. */
+static void open_too_many(struct fixture *f, struct hoard *h)
+{
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+
+	while (h->opened < MANY) {
+		for (int i = 0; i < 96; i++) {
+			open_one(h, &out);
+			h->next = h->next >= UINT16_MAX - 2 ? (uint16_t)(last_stream + 2) : (uint16_t)(h->next + 2);
+		}
+		pour(f, &out, h);
+		while (h->refused < h->opened - GUEST_STREAMS_MAX) {
+			step(f);
+			while (guest_heard(f, &frame))
+				note(h, &frame);
+		}
+	}
+}
+
+/* Where nobody reads what is sent there. */
+static char *listen_deaf(int *ret_fd)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	socklen_t len = sizeof(at);
+
+	*ret_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(*ret_fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(*ret_fd, 200), 0);
+	assert_int_equal(getsockname(*ret_fd, (struct sockaddr *)&at, &len), 0);
+	return xasprintf("http://127.0.0.1:%u/logs", ntohs(at.sin_port));
+}
+
+static long rss_kb(void)
+{
+	autovar(buf) text = {0};
+	struct str rest = {NULL, 0};
+	int64_t kb = -1;
+
+	assert_int_equal(file_read(AT_FDCWD, "/proc/self/status", 65536, &text, NULL), 0);
+	for (rest = buf_str(&text); rest.data != NULL && kb < 0;) {
+		struct str line = str_cut(&rest, '\n');
+		if (!str_starts_with(line, STR("VmRSS:")))
+			continue;
+		line.data += 6;
+		line.len -= 6;
+		line = str_trim(line);
+		assert_int_equal(str_to_i64(str_cut(&line, ' '), "VmRSS", 1, INT32_MAX, &kb, NULL), 0);
+	}
+	return (long)kb;
+}
+
+static void ten_thousand_streams_hold_up_nothing_else(void **state)
+{
+	struct fixture *f = *state;
+	struct hoard h = {0};
+	autovar(buf) out = {0};
+	autoclose listener = -1;
+	autofree char *url = listen_deaf(&listener);
+
+	the_pipeline = url;
+	run_job(f);
+	long before_kb = rss_kb();
+	fill_streams(f, &h);
+	assert_int_equal(h.refused, 0);
+	open_too_many(f, &h);
+	long grown_kb = rss_kb() - before_kb;
+	print_message("%d streams, %d of them full: %ld kB\n", MANY, GUEST_STREAMS_MAX, grown_kb);
+	/* What the credit allows, and a bound for what goes out, each 64 times; with a sanitizer's own. */
+	assert_true(grown_kb < RSS_MAX_KB);
+	/* The agent is heard, and the job's output and end come through. */
+	tell(f, &(struct shim_msg){.type = SHIM_DEADLINE, .deadline = {.deadline_ns = INT64_MAX, .counts = 1}}, NULL,
+	     0);
+	struct shim_served served = hear(f, SHIM_SERVED).served;
+	assert_int_equal(served.each[SHIM_SERVICE_LOGS].streams, GUEST_STREAMS_MAX);
+	assert_int_equal(served.each[SHIM_SERVICE_LOGS].requests, GUEST_STREAMS_MAX);
+	assert_int_equal(served.refused[SHIM_REFUSAL_STREAMS], MANY - GUEST_STREAMS_MAX);
+	put_output(f, GUEST_STDOUT, "still heard\n", &out);
+	put_end(f, 3, 0, false, &out);
+	pour(f, &out, &h);
+	struct shim_exited e = hear_exited(f, SHIM_REASON_EXIT);
+	assert_int_equal(e.exit_code, 3);
+	assert_int_equal(e.last_seq, 1);
+	assert_int_equal(e.served.each[SHIM_SERVICE_LOGS].streams, 0);
+	assert_int_equal(e.served.refused[SHIM_REFUSAL_STREAMS], MANY - GUEST_STREAMS_MAX);
+	assert_int_equal(h.refused, MANY - GUEST_STREAMS_MAX);
+}
+
+static void who_does_not_wait_for_the_refusals_is_lost(void **state)
+{
+	struct fixture *f = *state;
+	struct hoard h = {.next = GUEST_FIRST_OPENED + 1};
+	autovar(buf) out = {0};
+	autoclose listener = -1;
+	autofree char *url = listen_deaf(&listener);
+
+	the_pipeline = url;
+	run_job(f);
+	for (; h.opened < MANY; h.next = (uint16_t)(h.next + 2))
+		open_one(&h, &out);
+	while (out.len > 0) {
+		ssize_t put = write(f->guest_fd, out.data, out.len);
+		if (put > 0)
+			buf_consume(&out, (size_t)put);
+		else if (errno != EAGAIN)
+			break; /* it is gone already */
+		else
+			step(f);
+	}
+	struct shim_exited e = hear_exited(f, SHIM_REASON_GUEST_LOST);
+	assert_non_null(strstr(e.message, "opens streams faster than they can be refused"));
+}
+
 static void a_vm_that_dies_is_told_with_its_last_words(void **state)
 {
 	struct fixture *f = *state;
@@ -901,6 +1079,8 @@ int main(void)
 		TEST(a_lost_lease_without_an_agent_ends_the_shim),
 		TEST(the_deadline_holds_until_the_exit_is_acknowledged),
 		TEST(a_hostile_guest_fails_its_job),
+		TEST(ten_thousand_streams_hold_up_nothing_else),
+		TEST(who_does_not_wait_for_the_refusals_is_lost),
 		TEST(a_vm_that_dies_is_told_with_its_last_words),
 		TEST(a_vm_that_dies_under_its_job_is_lost),
 		TEST(a_start_that_cannot_be_is_a_start_failed),
