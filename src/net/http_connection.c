@@ -59,6 +59,7 @@ struct http_connection {
 	atomic_uint_least64_t mark;
 	atomic_uint_least64_t took;	 /* bytes of bodies */
 	atomic_uint_least64_t idle_from; /* bytes that had come when the last request was over */
+	atomic_int_least64_t idle_ns;	 /* since when (monotonic) */
 
 	/* Of the thread that looks: the window. */
 	uint64_t seen_mark;
@@ -94,7 +95,9 @@ struct http_connections {
 };
 
 /* How often a server that stops looks for requests that are on their way. */
-#define FIRST_LOOK_NS (2 * NS_PER_MS)
+#define QUIET_LOOK_NS (2 * NS_PER_MS)
+/* Who sends one request after the other sends the next one within this time. */
+#define NEXT_REQUEST_NS (NS_PER_S / 4)
 
 /* --- the mark --- */
 
@@ -141,6 +144,7 @@ bool http_connection_use(struct http_connection *connection, enum http_use use)
 void http_connection_rest(struct http_connection *connection)
 {
 	atomic_store(&connection->idle_from, (uint64_t)received_bytes(connection));
+	atomic_store(&connection->idle_ns, clock_monotonic_ns());
 	if (!http_connection_use(connection, HTTP_USE_IDLE))
 		return; /* it is being cut, and stays so */
 }
@@ -623,21 +627,44 @@ void http_connections_stop_accepting(struct http_connections *c)
 	c->accepting = false;
 }
 
-static bool any_without_request(struct http_connections *c)
+/* What the library has not read yet, or has read and is no whole head. */
+static bool request_has_begun(const struct http_connection *connection)
 {
+	return queued(connection->fd, SIOCINQ) > 0 ||
+	       (connection->tcp && received_bytes(connection) > (int64_t)atomic_load(&connection->idle_from));
+}
+
+/* Until when a server that stops waits for it. */
+static int64_t worth_waiting_ns(const struct http_connection *connection, int64_t now, int64_t quiet_ns,
+				int64_t begun_ns)
+{
+	uint64_t mark = atomic_load(&connection->mark);
+
+	if (mark_use(mark) != HTTP_USE_IDLE || mark_cut(mark) != HTTP_CUT_NOT)
+		return 0; /* who waits for requests waits for this one */
+	if (request_has_begun(connection))
+		return begun_ns;
+	if (mark_changes(mark) == 0 || now - atomic_load(&connection->idle_ns) < NEXT_REQUEST_NS)
+		return quiet_ns;
+	return 0;
+}
+
+static bool any_worth_waiting(struct http_connections *c, int64_t quiet_ns, int64_t begun_ns)
+{
+	int64_t now = clock_monotonic_ns();
 	bool found = false;
 
 	pthread_mutex_lock(&c->lock);
 	for (size_t fd = 0; fd < c->by_fd_size && !found; fd++)
-		found = c->by_fd[fd] != NULL && mark_changes(atomic_load(&c->by_fd[fd]->mark)) == 0;
+		found = c->by_fd[fd] != NULL && worth_waiting_ns(c->by_fd[fd], now, quiet_ns, begun_ns) > now;
 	pthread_mutex_unlock(&c->lock);
 	return found;
 }
 
-void http_connections_await_first(struct http_connections *c, int64_t deadline_ns)
+void http_connections_await_quiet(struct http_connections *c, int64_t quiet_ns, int64_t begun_ns)
 {
-	while (any_without_request(c) && clock_monotonic_ns() < deadline_ns)
-		clock_pause(FIRST_LOOK_NS);
+	while (any_worth_waiting(c, quiet_ns, begun_ns))
+		clock_pause(QUIET_LOOK_NS);
 }
 
 void http_connections_free(struct http_connections *c)

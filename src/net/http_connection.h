@@ -61,9 +61,13 @@ int http_connections_start(struct http_connections *c, struct listener *const *l
 	must_check;
 /* No new ones; those that are there are still looked at. */
 void http_connections_stop_accepting(struct http_connections *c);
-/* Until each that was taken has had its first request, or deadline_ns (monotonic): its sender was told that it is
- * connected, and no successor will see what it sent. */
-void http_connections_await_first(struct http_connections *c, int64_t deadline_ns);
+/*
+ * Before they are closed: what is sent on them then is answered by nobody, and no successor sees it. Waits until
+ * `quiet_ns` (monotonic) for those that have not had a request yet, whose senders were told that they are connected,
+ * and for those whose last answer went out a moment ago, since the next request may be on its way; until `begun_ns` for
+ * those on which a request has begun to come in.
+ */
+void http_connections_await_quiet(struct http_connections *c, int64_t quiet_ns, int64_t begun_ns);
 /* Nobody calls it any more. */
 void http_connections_free(struct http_connections *c);
 AUTOPTR_DEFINE(http_connections)

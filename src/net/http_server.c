@@ -37,8 +37,9 @@
 #include "net/listen.h"
 #include "net/tls.h"
 
-/* So long a server that stops waits for the first request of a connection that it has taken. */
-#define FIRST_REQUEST_NS (NS_PER_S / 2)
+/* So long a server that stops waits for requests that are likely, and for those that have begun to come in. */
+#define LIKELY_REQUEST_NS (NS_PER_S / 2)
+#define BEGUN_REQUEST_NS (5 * NS_PER_S)
 
 enum {
 	HEADERS_MAX = 32 * 1024,
@@ -837,16 +838,26 @@ static void await_requests(struct http_server *s, int64_t deadline_ns)
 	pthread_mutex_unlock(&s->lock);
 }
 
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
 /* The library panics over a connection that is suspended when it stops: so waits and workers end before it. */
 void http_server_stop(struct http_server *s, int64_t deadline_ns)
 {
 	if (atomic_exchange(&s->stopping, true))
 		return;
 	if (s->plain != NULL) {
-		int64_t first_ns = clock_monotonic_ns() + FIRST_REQUEST_NS;
+		int64_t now = clock_monotonic_ns();
+		int64_t quiet_ns = earlier(now + LIKELY_REQUEST_NS, deadline_ns);
+		int64_t begun_ns = earlier(now + BEGUN_REQUEST_NS, deadline_ns);
 		http_connections_stop_accepting(s->connections);
 		http_waits_stop(s->waits);
-		http_connections_await_first(s->connections, first_ns < deadline_ns ? first_ns : deadline_ns);
+		/* Each answer says from here on that it is the last one of its connection. */
+		http_connections_await_quiet(s->connections, quiet_ns, begun_ns);
+		await_requests(s, deadline_ns);
+		http_connections_await_quiet(s->connections, quiet_ns, begun_ns);
 		await_requests(s, deadline_ns);
 		http_upgrades_stop(s->upgrades);
 		await_requests(s, clock_monotonic_ns() + CUT_WAIT_NS);

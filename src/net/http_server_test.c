@@ -1249,6 +1249,36 @@ static void a_drain_ends_waits_and_streams_and_lets_work_finish(void **state)
 	assert_int_equal(pthread_join(stopper.thread, NULL), 0);
 }
 
+/* On a new connection, and on one that has had an answer which did not say that it is the last. */
+static void what_has_begun_to_come_in_is_answered(void **state)
+{
+	autoptr(role) role = role_new(NULL);
+	autovar(client) first = client_open(role);
+	autovar(client) next = client_open(role);
+	struct client *const clients[] = {&first, &next};
+	struct stopper stopper = {.role = role};
+
+	(void)state;
+	client_ask(&next, "GET", "/hello", "", NO_BODY);
+	expect(&next, 200, "hello");
+	for (size_t i = 0; i < ARRAY_LEN(clients); i++)
+		client_send(clients[i], STR("GET /hello HTTP/1.1\r\nHo"));
+	assert_int_equal(pthread_create(&stopper.thread, NULL, stop, &stopper), 0);
+	while (!http_server_stopping(role->server))
+		clock_pause(NS_PER_MS);
+	/* Longer than a server waits for requests that are only likely. */
+	clock_pause(3 * NS_PER_S / 4);
+	for (size_t i = 0; i < ARRAY_LEN(clients); i++) {
+		autovar(answer) last = {0};
+		assert_false(atomic_load(&stopper.done));
+		client_send(clients[i], STR("st: x\r\n\r\n"));
+		assert_true(client_answer(clients[i], &last));
+		assert_int_equal(last.status, 200);
+		assert_string_equal(header_of(&last, "Connection"), "close");
+	}
+	assert_int_equal(pthread_join(stopper.thread, NULL), 0);
+}
+
 static void a_drain_cuts_what_does_not_end(void **state)
 {
 	autoptr(role) role = role_new(NULL);
@@ -1381,6 +1411,7 @@ int main(void)
 		cmocka_unit_test(a_reader_that_leaves_frees_its_stream),
 		cmocka_unit_test(an_aborted_stream_is_seen_to_be_cut),
 		cmocka_unit_test(a_drain_ends_waits_and_streams_and_lets_work_finish),
+		cmocka_unit_test(what_has_begun_to_come_in_is_answered),
 		cmocka_unit_test(a_drain_cuts_what_does_not_end),
 		cmocka_unit_test(a_port_in_use_is_named_with_its_holder),
 		cmocka_unit_test(a_bad_address_is_refused),

@@ -49,10 +49,13 @@ def upgrade(system, program=NIMBUS):
 
 
 class Caller:
-    """Asks a service again and again, each time by a connection of its own, and counts what was not answered."""
+    """Asks a service again and again, each time by a connection of its own, or by one that is kept as long as the
+    service lets it be, and counts what was not answered."""
 
-    def __init__(self, url):
+    def __init__(self, url, keep=False):
         self.url = url
+        self.session = requests.Session()
+        self.headers = {} if keep else {"Connection": "close"}
         self.answered = 0
         self.failed = []
         self.over = threading.Event()
@@ -61,7 +64,7 @@ class Caller:
     def call(self):
         while not self.over.is_set():
             try:
-                status = requests.get(self.url + "/healthz", timeout=30, headers={"Connection": "close"}).status_code
+                status = self.session.get(self.url + "/healthz", timeout=30, headers=self.headers).status_code
                 if status == 200:
                     self.answered += 1
                 else:
@@ -107,15 +110,17 @@ def test_jobs_and_callers_do_not_notice(installed):
         before = {role: system.role_pid(role) for role in ROLES}
         pid = system.process.pid
         put(installed, NIMBUS)
-        with Caller(system.endpoints["control_plane"]) as control, Caller(system.endpoints["logging_pipeline"]) as logs:
+        with Caller(system.endpoints["control_plane"]) as control, \
+                Caller(system.endpoints["control_plane"], keep=True) as keeper, \
+                Caller(system.endpoints["logging_pipeline"]) as logs:
             waiting = system.submit("echo", "in the middle of it")
             done = upgrade(system)
             assert done.returncode == 0, done.stderr.decode() + system.log()
             assert system.process.poll() is None and system.process.pid == pid
             assert system.endpoints["pid"] == pid
             time.sleep(0.2)
-        assert control.failed == [] and logs.failed == [], (control.failed[:3], logs.failed[:3])
-        assert control.answered > 0 and logs.answered > 0
+        for caller in control, keeper, logs:
+            assert caller.failed == [] and caller.answered > 0, caller.failed[:3]
         for role in ROLES:
             assert system.role_pid(role) not in (None, before[role]) and not alive(before[role]), role
             now = pathlib.Path(f"/proc/{system.role_pid(role)}/exe").resolve()
