@@ -43,6 +43,7 @@ static void decode_all(struct str payload)
 	struct guest_usage usage;
 	struct guest_exit end;
 	struct guest_ping ping;
+	uint64_t token = 0;
 	struct guest_rehearsal rehearsal;
 	int ok = 0;
 
@@ -55,6 +56,7 @@ static void decode_all(struct str payload)
 	ok += guest_usage_decode(payload, &usage, NULL) == 0;
 	ok += guest_exit_decode(payload, &end, NULL) == 0;
 	ok += guest_ping_decode(payload, &ping, NULL) == 0;
+	ok += guest_pong_decode(payload, &token, NULL) == 0;
 	ok += guest_rehearsal_decode(payload, &rehearsal, NULL) == 0;
 	if (guest_job_decode(payload, &job, NULL) == 0) {
 		struct buf again = {0};

@@ -55,6 +55,12 @@ static void rehearsed(void *ctx)
 	system_rehearsed();
 }
 
+static void set_clock(void *ctx, int64_t wall_ns)
+{
+	(void)ctx;
+	(void)system_set_clock(wall_ns);
+}
+
 /* For PID 1 that is everything else that runs in the machine, at one instant: no fork escapes it. */
 static void signal_all(void *ctx, int signal)
 {
@@ -83,8 +89,11 @@ static void take_signals(void)
 
 int main(void)
 {
-	static const struct session_ops ops = {
-		.hello = hello, .rehearse = rehearse, .rehearsed = rehearsed, .signal_all = signal_all};
+	static const struct session_ops ops = {.hello = hello,
+					       .set_clock = set_clock,
+					       .rehearse = rehearse,
+					       .rehearsed = rehearsed,
+					       .signal_all = signal_all};
 	struct session_opts opts = {.init_ns = uptime_ns(), .linger_ns = LINGER_S * NS_PER_S, .ops = &ops};
 	struct err err = {0};
 

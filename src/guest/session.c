@@ -253,9 +253,12 @@ static int on_ping(struct session *s, const struct guest_frame *frame, struct er
 	struct guest_ping m;
 
 	int rc = guest_ping_decode(frame->payload, &m, err);
-	if (rc == 0)
-		guest_pong_encode(&m, &s->out);
-	return rc;
+	if (rc < 0)
+		return rc;
+	if (m.wall_ns != 0 && s->done != 0 && s->job.pid == 0)
+		s->opts->ops->set_clock(s->opts->ops->ctx, m.wall_ns);
+	guest_pong_encode(m.token, &s->out);
+	return 0;
 }
 
 static int on_shutdown(struct session *s, const struct guest_frame *frame, struct err *err)

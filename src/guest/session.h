@@ -13,6 +13,8 @@
 struct session_ops {
 	/* Does all that the hello asks; gives what is done (enum guest_done). */
 	uint32_t (*hello)(void *ctx, const struct guest_hello *hello);
+	/* After that, and before the job: a better time. */
+	void (*set_clock)(void *ctx, int64_t wall_ns);
 	/* Around a rehearsal: gives the cgroup that its process is to be in, or -1; takes back what all of it left. */
 	int (*rehearse)(void *ctx);
 	void (*rehearsed)(void *ctx);

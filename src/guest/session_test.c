@@ -60,6 +60,7 @@ struct host {
 
 static struct host host;
 static struct guest_job job;
+static int64_t *clock_of_guest; /* shared with it */
 
 /* --- the guest's side --- */
 
@@ -70,6 +71,12 @@ static uint32_t fake_hello(void *ctx, const struct guest_hello *hello)
 	(void)ctx;
 	(void)hello;
 	return hello_done;
+}
+
+static void fake_set_clock(void *ctx, int64_t wall_ns)
+{
+	(void)ctx;
+	*clock_of_guest = wall_ns;
 }
 
 static int fake_rehearse(void *ctx)
@@ -101,8 +108,11 @@ static void loopback_up(void)
 
 noreturn_fn static void be_pid_1(int fd, int64_t linger_ns)
 {
-	static const struct session_ops ops = {
-		.hello = fake_hello, .rehearse = fake_rehearse, .rehearsed = fake_rehearsed, .signal_all = signal_all};
+	static const struct session_ops ops = {.hello = fake_hello,
+					       .set_clock = fake_set_clock,
+					       .rehearse = fake_rehearse,
+					       .rehearsed = fake_rehearsed,
+					       .signal_all = signal_all};
 	const struct session_opts opts = {
 		.channel_fd = fd, .cgroup_fd = -1, .window_fd = host.window_fd, .linger_ns = linger_ns, .ops = &ops};
 	sigset_t children;
@@ -465,6 +475,27 @@ static void who_knows_who_it_is_rehearses_no_more(void **state)
 	say(&out);
 	assert_true(next_frame(&frame));
 	assert_int_equal(frame.type, GUEST_FAULT);
+	shut_down();
+}
+
+/* Before the job, and not under it. */
+static void the_clock_can_be_set_until_there_is_a_job(void **state)
+{
+	struct buf out = {0};
+
+	(void)state;
+	*clock_of_guest = 0;
+	start_guest(WAIT_S * NS_PER_S);
+	guest_ping_encode(&(struct guest_ping){.token = 1, .wall_ns = 5}, &out);
+	say(&out);
+	assert_int_equal(step(), GUEST_PONG);
+	assert_int_equal(*clock_of_guest, 5);
+	start_job("exec sleep 1000");
+	assert_int_equal(step(), GUEST_STARTED);
+	guest_ping_encode(&(struct guest_ping){.token = 2, .wall_ns = 6}, &out);
+	say(&out);
+	step_to(GUEST_PONG);
+	assert_int_equal(*clock_of_guest, 5);
 	shut_down();
 }
 
@@ -1241,11 +1272,15 @@ static void many_connections_are_served(void **state)
 
 int main(void)
 {
+	clock_of_guest = mmap(NULL, sizeof(*clock_of_guest), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (clock_of_guest == MAP_FAILED)
+		return 1;
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_job_runs),
 		cmocka_unit_test(a_job_comes_after_rehearsals),
 		cmocka_unit_test(a_hello_ends_a_rehearsal),
 		cmocka_unit_test(who_knows_who_it_is_rehearses_no_more),
+		cmocka_unit_test(the_clock_can_be_set_until_there_is_a_job),
 		cmocka_unit_test(a_job_is_refused_until_the_hello_is_done),
 		cmocka_unit_test(a_host_of_another_version_learns_ours),
 		cmocka_unit_test(a_second_job_is_refused),

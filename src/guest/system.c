@@ -342,9 +342,9 @@ static bool add_entropy(const struct guest_hello *hello, int bits)
 	return ioctl(names.urandom, RNDADDENTROPY, &pool) == 0 && ioctl(names.urandom, RNDRESEEDCRNG) == 0;
 }
 
-static bool set_clock(const struct guest_hello *hello)
+bool system_set_clock(int64_t wall_ns)
 {
-	const struct timespec now = {.tv_sec = hello->wall_ns / NS_PER_S, .tv_nsec = hello->wall_ns % NS_PER_S};
+	const struct timespec now = {.tv_sec = wall_ns / NS_PER_S, .tv_nsec = wall_ns % NS_PER_S};
 
 	return clock_settime(CLOCK_REALTIME, &now) == 0;
 }
@@ -401,7 +401,7 @@ static uint32_t introduce(const struct guest_hello *hello, int entropy_bits)
 	/* The clock soon: the host's words grow old. */
 	if (add_entropy(hello, entropy_bits))
 		done |= GUEST_DONE_ENTROPY;
-	if (set_clock(hello))
+	if (system_set_clock(hello->wall_ns))
 		done |= GUEST_DONE_CLOCK;
 	if (set_hostname(hello))
 		done |= GUEST_DONE_HOSTNAME;

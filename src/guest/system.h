@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
@@ -25,5 +26,8 @@ uint32_t system_hello(const struct guest_hello *hello);
 int system_rehearse(void);
 /* Nobody is left of it: takes back what it changed. */
 void system_rehearsed(void);
+
+/* The wall clock; gives whether it could be set. */
+bool system_set_clock(int64_t wall_ns);
 
 noreturn_fn void system_power_off(void);

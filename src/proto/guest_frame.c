@@ -608,27 +608,37 @@ int guest_ping_decode(struct str payload, struct guest_ping *ret, struct err *er
 	struct guest_ping m = {0};
 
 	m.token = cursor_u64(&c);
+	m.wall_ns = take_count(&c);
 	int rc = taken(&c, GUEST_PING, err);
 	if (rc == 0)
 		*ret = m;
 	return rc;
 }
 
-static void encode_token(enum guest_frame_type type, const struct guest_ping *m, struct buf *out)
+void guest_ping_encode(const struct guest_ping *m, struct buf *out)
 {
-	size_t frame = guest_frame_begin(out, type, GUEST_CONTROL);
+	size_t frame = guest_frame_begin(out, GUEST_PING, GUEST_CONTROL);
 	buf_put_u64(out, m->token);
+	buf_put_u64(out, (uint64_t)m->wall_ns);
 	guest_frame_end(out, frame);
 }
 
-void guest_ping_encode(const struct guest_ping *m, struct buf *out)
+int guest_pong_decode(struct str payload, uint64_t *ret_token, struct err *err)
 {
-	encode_token(GUEST_PING, m, out);
+	struct cursor c = {.rest = payload};
+	uint64_t token = cursor_u64(&c);
+
+	int rc = taken(&c, GUEST_PONG, err);
+	if (rc == 0)
+		*ret_token = token;
+	return rc;
 }
 
-void guest_pong_encode(const struct guest_ping *m, struct buf *out)
+void guest_pong_encode(uint64_t token, struct buf *out)
 {
-	encode_token(GUEST_PONG, m, out);
+	size_t frame = guest_frame_begin(out, GUEST_PONG, GUEST_CONTROL);
+	buf_put_u64(out, token);
+	guest_frame_end(out, frame);
 }
 
 void guest_fault_encode(const char *text, struct buf *out)

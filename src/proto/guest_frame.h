@@ -68,7 +68,7 @@ enum guest_sender { GUEST_FROM_HOST = 1, GUEST_FROM_GUEST = 2, GUEST_FROM_BOTH =
 	X(CREDIT, 7, GUEST_FROM_BOTH, 4)     \
 	X(USAGE, 8, GUEST_FROM_GUEST, 24)    \
 	X(EXIT, 9, GUEST_FROM_GUEST, 9)      \
-	X(PING, 10, GUEST_FROM_HOST, 8)      \
+	X(PING, 10, GUEST_FROM_HOST, 16)     \
 	X(PONG, 11, GUEST_FROM_GUEST, 8)     \
 	X(FAULT, 12, GUEST_FROM_GUEST, 0)    \
 	X(SHUTDOWN, 13, GUEST_FROM_HOST, 0)  \
@@ -235,8 +235,10 @@ struct guest_exit {
 	bool oom;	 /* the guest's kernel killed a process of the job for want of memory */
 };
 
+/* PONG has the token alone. */
 struct guest_ping {
-	uint64_t token; /* comes back in the pong */
+	uint64_t token;	 /* comes back in the pong */
+	int64_t wall_ns; /* not 0, after a hello and before the job: the time as it is now, better than the hello's */
 };
 
 /* FAULT: text; the guest could not be set up, or refused a message. SHUTDOWN: empty; powers off at once. Without one
@@ -254,8 +256,8 @@ int guest_output_decode(struct str payload, struct guest_output *ret, struct err
 int guest_credit_decode(struct str payload, struct guest_credit *ret, struct err *err) must_check;
 int guest_usage_decode(struct str payload, struct guest_usage *ret, struct err *err) must_check;
 int guest_exit_decode(struct str payload, struct guest_exit *ret, struct err *err) must_check;
-/* Also of PONG. */
 int guest_ping_decode(struct str payload, struct guest_ping *ret, struct err *err) must_check;
+int guest_pong_decode(struct str payload, uint64_t *ret_token, struct err *err) must_check;
 
 /* Each appends one whole frame; hello, ack, rehearse and rehearsed with the magic before it. */
 void guest_hello_encode(const struct guest_hello *m, struct buf *out);
@@ -271,7 +273,7 @@ void guest_credit_encode(uint16_t stream, const struct guest_credit *m, struct b
 void guest_usage_encode(const struct guest_usage *m, struct buf *out);
 void guest_exit_encode(const struct guest_exit *m, struct buf *out);
 void guest_ping_encode(const struct guest_ping *m, struct buf *out);
-void guest_pong_encode(const struct guest_ping *m, struct buf *out);
+void guest_pong_encode(uint64_t token, struct buf *out);
 void guest_fault_encode(const char *text, struct buf *out);
 void guest_shutdown_encode(struct buf *out);
 

@@ -225,6 +225,7 @@ static void all_small_messages_come_back(void **state)
 	struct guest_signal signal;
 	struct guest_credit credit;
 	struct guest_ping ping;
+	uint64_t token = 0;
 	struct err err;
 
 	(void)state;
@@ -239,13 +240,16 @@ static void all_small_messages_come_back(void **state)
 	assert_int_equal(guest_exit_decode(only_frame(&bytes).payload, &end, &err), 0);
 	assert_int_equal(end.signal, 9);
 	assert_true(end.oom);
-	guest_pong_encode(&(struct guest_ping){.token = UINT64_MAX}, &bytes);
-	assert_int_equal(guest_ping_decode(only_frame(&bytes).payload, &ping, &err), 0);
-	assert_true(ping.token == UINT64_MAX);
+	guest_pong_encode(UINT64_MAX, &bytes);
+	assert_int_equal(guest_pong_decode(only_frame(&bytes).payload, &token, &err), 0);
+	assert_true(token == UINT64_MAX);
 	guest_fault_encode("no disk", &bytes);
 	assert_true(str_eq(only_frame(&bytes).payload, STR("no disk")));
 
 	open_guest(&bytes);
+	guest_ping_encode(&(struct guest_ping){.token = UINT64_MAX, .wall_ns = 5}, &bytes);
+	assert_int_equal(guest_ping_decode(only_frame(&bytes).payload, &ping, &err), 0);
+	assert_true(ping.token == UINT64_MAX && ping.wall_ns == 5);
 	guest_signal_encode(&(struct guest_signal){.signal = 15, .kill_after_ns = 5}, &bytes);
 	assert_int_equal(guest_signal_decode(only_frame(&bytes).payload, &signal, &err), 0);
 	assert_int_equal(signal.signal, 15);
@@ -284,7 +288,7 @@ static void a_rehearsal_comes_before_the_hello(void **state)
 	assert_int_equal(rehearsal.epoch, EPOCH);
 	assert_int_equal(guest_rehearsal_decode(STR("\1\0\0\0\7\0\0\0\0\0\0\0"), &rehearsal, &(struct err){0}),
 			 -ERR_UNSUPPORTED);
-	assert_int_equal(guest_rehearsal_decode(STR("\2\0\0\0\7\0\0\0\0\0\0\0x"), &rehearsal, &(struct err){0}),
+	assert_int_equal(guest_rehearsal_decode(STR("\3\0\0\0\7\0\0\0\0\0\0\0x"), &rehearsal, &(struct err){0}),
 			 -ERR_INVALID);
 }
 
@@ -304,7 +308,7 @@ static void values_out_of_range_are_refused(void **state)
 	assert_int_equal(guest_usage_decode(STR("\0\0\0\0\0\0\0\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), &usage, NULL),
 			 -ERR_INVALID);
 	/* A version from the future says so, whatever else it holds. */
-	assert_int_equal(guest_hello_decode(STR("\3\0\0\0\0\0\0\0\0\0\0\0"), &hello, NULL), -ERR_UNSUPPORTED);
+	assert_int_equal(guest_hello_decode(STR("\4\0\0\0\0\0\0\0\0\0\0\0"), &hello, NULL), -ERR_UNSUPPORTED);
 	/* A hostname that is a command line. */
 	guest_hello_encode(&(struct guest_hello){.version = GUEST_PROTOCOL_VERSION, .hostname = "aaaa"}, &bytes);
 	struct str payload = {bytes.data + GUEST_MAGIC_SIZE + GUEST_HEADER_SIZE,

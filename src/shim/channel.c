@@ -21,6 +21,10 @@ enum {
 	DRAIN_DEFAULT_S = 10,
 };
 
+/* What a clock may be late by: no longer than its news were on their way and back. */
+#define CLOCK_ROUND_NS (40 * NS_PER_MS)
+enum { CLOCK_TRIES = 10 };
+
 /* What was reached; a frame is taken in some states only (table below). */
 enum state {
 	STATE_SILENT,
@@ -58,6 +62,9 @@ struct channel {
 	struct guest_exit exit;
 	int64_t heard_ns;
 	uint64_t pings;
+	int64_t clock_told_ns; /* when the guest was told the time last */
+	int clock_tries;
+	bool clock_near;
 	bool got_bytes; /* since the last silence timer */
 };
 
@@ -198,6 +205,30 @@ void channel_excuse(struct channel *c)
 
 /* --- what the guest says --- */
 
+/* --- the guest's clock --- */
+
+static void tell_time(struct channel *c)
+{
+	c->clock_told_ns = clock_monotonic_ns();
+	c->clock_tries++;
+	guest_ping_encode(&(struct guest_ping){.token = c->pings++, .wall_ns = clock_unix_ns()}, &c->unsent);
+	transmit(c);
+}
+
+/* The guest has answered to what told it the time. */
+static void judge_clock(struct channel *c)
+{
+	if (clock_monotonic_ns() - c->clock_told_ns <= CLOCK_ROUND_NS || c->clock_tries == CLOCK_TRIES)
+		c->clock_near = true;
+	else
+		tell_time(c);
+}
+
+bool channel_clock_is_near(const struct channel *c)
+{
+	return c->clock_near;
+}
+
 static int on_ack(struct channel *c, const struct guest_frame *frame, struct err *err)
 {
 	struct guest_ack ack;
@@ -212,6 +243,7 @@ static int on_ack(struct channel *c, const struct guest_frame *frame, struct err
 		return err_set(err, ERR_INVALID, "the guest could not be made unique (done: %#x)", ack.done);
 	c->state = STATE_READY;
 	loop_source_free(TAKE(c->hello_timer));
+	judge_clock(c);
 	streams_ready(c->streams);
 	c->opts.ops->ready(c->opts.ctx, &ack);
 	return 0;
@@ -302,12 +334,19 @@ static int on_usage(struct channel *c, const struct guest_frame *frame, struct e
 
 static int on_pong(struct channel *c, const struct guest_frame *frame, struct err *err)
 {
-	struct guest_ping pong;
+	uint64_t token = 0;
 
-	int rc = guest_ping_decode(frame->payload, &pong, err);
+	int rc = guest_pong_decode(frame->payload, &token, err);
 	if (rc < 0)
 		return rc;
-	return pong.token < c->pings ? 0 : err_set(err, ERR_INVALID, "the guest answers what it was not asked");
+	if (token >= c->pings)
+		return err_set(err, ERR_INVALID, "the guest answers what it was not asked");
+	if (c->clock_near)
+		return 0;
+	judge_clock(c);
+	if (c->clock_near && c->opts.ops->timely != NULL)
+		c->opts.ops->timely(c->opts.ctx);
+	return 0;
 }
 
 /* Its text goes to people: only what can be shown. */
@@ -536,6 +575,7 @@ void channel_hello(struct channel *c, const struct guest_hello *hello)
 	c->heard_ns = clock_monotonic_ns();
 	c->state = STATE_HELLO;
 	guest_decoder_for_host(&c->decoder, hello->epoch);
+	c->clock_told_ns = clock_monotonic_ns();
 	guest_hello_encode(hello, &c->unsent);
 	transmit(c);
 }

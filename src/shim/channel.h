@@ -29,6 +29,8 @@ struct channel_ops {
 	void (*ready)(void *ctx, const struct guest_ack *ack); /* once: the job may be sent */
 	void (*started)(void *ctx);			       /* once: the job's process runs */
 	void (*output)(void *ctx, enum log_stream stream, struct str bytes);
+	/* Once, where channel_clock_is_near() was not yet true: it is now. May be NULL. */
+	void (*timely)(void *ctx);
 	/* After each read: output that came is the caller's now. */
 	void (*settled)(void *ctx);
 	/* Once, the last call: the job's process has ended and so has its output. Streams go on, until the guest is
@@ -66,6 +68,9 @@ void channel_wait_until(struct channel *c, int64_t deadline_ns);
 void channel_hello(struct channel *c, const struct guest_hello *hello);
 /* After `ready`, once. ERR_TOO_LARGE where it does not fit a frame. What was encoded is wiped when it is sent. */
 int channel_send_job(struct channel *c, const struct guest_job *job, struct err *err) must_check;
+/* After `ready`: whether the guest's clock is known to be near ours. On a busy machine the time in a hello grows old on
+ * its way; then the guest is told again, until it was told soon enough, or often. */
+bool channel_clock_is_near(const struct channel *c);
 /* To every process of the job; those left after kill_after_ns are killed by the guest. */
 void channel_send_signal(struct channel *c, int signal, int64_t kill_after_ns);
 /* What is opened in the guest and by it; the channel's. */

@@ -570,7 +570,15 @@ static void on_service(void *ctx, const char *name, struct stream *st, struct er
 		services_open(l->services, name, st, err);
 }
 
+static void go_on(struct life *l);
+
+static void on_timely(void *ctx)
+{
+	go_on(ctx);
+}
+
 static const struct channel_ops channel_ops = {
+	.timely = on_timely,
 	.service = on_service,
 	.listens = say_hello,
 	.ready = on_ready,
@@ -733,8 +741,6 @@ static int open_services(struct life *l, struct err *err)
 }
 
 /* --- who talks with it, and its files --- */
-
-static void go_on(struct life *l);
 
 static void on_talk_room(void *ctx, bool has_room)
 {
@@ -963,12 +969,13 @@ static void on_go(struct life *l, struct shim_msg *m, struct arena **arena, stru
 	go_on(l);
 }
 
-/* The job, once its inputs are there and the agent has said so. */
+/* The job, once its inputs are there, its clock is right and the agent has said so. */
 static void go_on(struct life *l)
 {
 	struct err err = {0};
 
-	if (l->state != LIFE_BOOTED || l->facts.sent || l->bringing || l->go_arena == NULL)
+	if (l->state != LIFE_BOOTED || l->facts.sent || l->bringing || l->go_arena == NULL ||
+	    !channel_clock_is_near(l->channel))
 		return;
 	int rc = send_job(l, &l->go.go, &err);
 	shim_msg_fini(&l->go);

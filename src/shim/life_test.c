@@ -301,17 +301,28 @@ static bool guest_heard(struct fixture *f, struct guest_frame *ret)
 	return guest_heard(f, ret);
 }
 
-static void guest_hears(struct fixture *f, enum guest_frame_type type, struct guest_frame *ret)
-{
-	while (!guest_heard(f, ret))
-		step(f);
-	assert_int_equal(ret->type, type);
-}
-
 static void guest_says(struct fixture *f, struct buf *bytes)
 {
 	assert_int_equal(file_write_fd(f->guest_fd, buf_str(bytes), NULL), 0);
 	buf_clear(bytes);
+}
+
+/* On a busy machine the time, too, which is answered. */
+static void guest_hears(struct fixture *f, enum guest_frame_type type, struct guest_frame *ret)
+{
+	autovar(buf) out = {0};
+	struct guest_ping ping;
+
+	for (;;) {
+		while (!guest_heard(f, ret))
+			step(f);
+		if (ret->type != GUEST_PING || type == GUEST_PING)
+			break;
+		assert_int_equal(guest_ping_decode(ret->payload, &ping, NULL), 0);
+		guest_pong_encode(ping.token, &out);
+		guest_says(f, &out);
+	}
+	assert_int_equal(ret->type, type);
 }
 
 static void put_output(struct fixture *f, uint16_t stream, const char *text, struct buf *out)
