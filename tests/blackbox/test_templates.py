@@ -11,15 +11,13 @@ import time
 
 import pytest
 
-from system import System, wait_until
+from chaos import FULL, numbers, report
+from system import BUILD, NIMBUS, PATIENCE, System, wait_until
 
 pytestmark = pytest.mark.once
 
 CANARY = "canary-7f3a9c51e2d84b06-9e1c55aa07d3f2b8"
-FULL = os.environ.get("NIMBUS_CHAOS") == "full"
-# The first thing that the job does, before any other program of it has read a random byte.
-LOOK = ("adjtimex | grep time.tv_; head -c 32 /dev/urandom | md5sum; cat /etc/machine-id "
-        "/proc/sys/kernel/random/boot_id; hostname")
+CLOCKS_AGREE = 0.05  # seconds
 
 
 def folder(system):
@@ -56,20 +54,76 @@ def started(**env):
         yield system
 
 
+def build_look(folder):
+    """The static program of look.c, in a folder that the jobs get."""
+    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-static", "-o", folder / "look",
+                    pathlib.Path(__file__).with_name("look.c")], check=True)
+    return folder
+
+
+def clocks(line):
+    real, monotonic = line.split()
+    return float(real), float(monotonic)
+
+
+def ask_clock(process):
+    """The clocks of the job, and the least and the most that its wall clock may be ahead of the host's."""
+    before = time.time()
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    real, monotonic = clocks(process.stdout.readline())
+    return real, monotonic, real - time.time(), real - before
+
+
+def look(system, folder):
+    """Random bytes, ids and name, as the job's first instructions find them; and how far its clock was off then. That
+    is measured a moment later, as closely as the host can; that it is the same clock is told by the monotonic one."""
+    with subprocess.Popen([NIMBUS, "run", "-q", "-w", folder, "--", "./look"], env=system.env, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        facts = [process.stdout.readline() for _ in range(4)]
+        if not all(facts):
+            raise AssertionError(facts, process.stderr.read(), system.log())
+        first_real, first_monotonic = clocks(process.stdout.readline())
+
+        def closely():
+            asked = ask_clock(process)
+            return asked if asked[3] - asked[2] < CLOCKS_AGREE else None
+
+        real, monotonic, least, most = wait_until(closely, "an answer of the job's within that time")
+        assert abs((real - monotonic) - (first_real - first_monotonic)) < 0.001
+        process.stdin.close()
+        assert process.wait(PATIENCE) == 0
+    return facts, least, most
+
+
 def check_clones(system, count):
-    """Random bytes, ids, names and clock, as the job's first instruction finds them."""
-    seen = []
-    for _ in range(count):
-        before = time.time()
-        job = run(system, "sh", "-c", LOOK)
-        after = time.time()
-        assert accel(job) == "tcg clone", system.log()
-        lines = system.output(job["id"]).split("\n")
-        clock = int(lines[0].split(":")[1]) + int(lines[1].split(":")[1]) / 1e6
-        assert before - 0.05 <= clock <= after + 0.05
-        seen.append(lines[2:6])
-    for fact in zip(*seen):
-        assert len(set(fact)) == len(seen), fact
+    before = numbers(system.endpoints["agent_metrics"])["nimbus_host_agent_clones_total"]
+    with tempfile.TemporaryDirectory(prefix="nimbus-look-") as place:
+        folder = build_look(pathlib.Path(place))
+        seen = [look(system, folder) for _ in range(count)]
+    clones = numbers(system.endpoints["agent_metrics"])["nimbus_host_agent_clones_total"] - before
+    assert clones == count, (clones, system.log())
+    for fact in zip(*(facts for facts, _, _ in seen)):
+        assert len(set(fact)) == count, fact
+    # 0 where host and guest may agree; else what they are apart at least.
+    apart = max(max(least, -most, 0) for _, least, most in seen)
+    most_apart = max(max(-least, most) for _, least, most in seen)
+    report(f"{count} clones: nothing the same; clocks {apart * 1e3:.1f} to {most_apart * 1e3:.1f} ms apart")
+    assert apart <= CLOCKS_AGREE
+
+
+def check_disks(system):
+    """Two clones at once: what one writes, the other does not see."""
+    writer = system.submit("sh", "-c", "echo secret >/mine; sync; echo written; sleep 600")
+    try:
+        wait_until(lambda: system.output(writer) == "written\n", "the first clone to write")
+        reader = run(system, "sh", "-c", "test ! -e /mine; echo $?; ls /; echo other >/mine; cat /mine")
+        assert accel(system.job(writer)) == accel(reader) == "tcg clone"
+        shown = system.output(reader["id"]).split("\n")
+        assert shown[0] == "0" and shown[-2] == "other" and "mine" not in shown[1:-2]
+    finally:
+        system.cli("jobs", "cancel", str(writer))
+        system.wait_final(writer)
 
 
 def check_secrets(template):
@@ -106,9 +160,11 @@ def check_harm(system, harm, part):
 
 
 def test_clones_of_a_template_and_what_becomes_of_one_that_was_touched():
-    with started(CANARY=CANARY, NIMBUS_GITHUB_WEBHOOK_SECRET=CANARY) as system:
+    with started(CANARY=CANARY, NIMBUS_GITHUB_WEBHOOK_SECRET=CANARY, NIMBUS_AGENT_VCPUS="2") as system:
+        assert CANARY.encode() in pathlib.Path(f"/proc/{system.role_pid('host-agent')}/environ").read_bytes()
         name = make_template(system)
         check_clones(system, 100 if FULL else 5)
+        check_disks(system)
         check_secrets(folder(system) / name)
         check_harm(system, flip, "memory")
         check_harm(system, cut, "state")
@@ -149,6 +205,64 @@ def test_a_maker_that_is_killed_leaves_nothing_that_counts():
             run(system, "true")
         wait_until(lambda: names(system), "a template after all")
         assert not list(folder(system).glob("new-*"))
+
+
+class Maker:
+    """`nimbus template-maker` by itself, as the agent starts it, in folders of its own."""
+
+    CALLS = ("mkdirat", "ftruncate", "linkat", "sendmsg", "write", "fsync", "renameat")
+
+    def __init__(self, place):
+        self.folder, self.scratch, self.trace = place / "templates", place / "scratch", place / "trace"
+        self.folder.mkdir(mode=0o700)
+        self.scratch.mkdir()
+
+    def run(self, what, *words, strace=()):
+        share = BUILD / "share"
+        files = [self.folder, self.scratch, share / "vmlinux", share / "initrd", share / "demo.squashfs"]
+        script = 'exec 3<"$1" 4<"$2" 5<"$3" 6<"$4" 7<"$5"; shift 5; exec "$@"'
+        return subprocess.run(["bash", "-c", script, "maker", *files, *strace, NIMBUS, "template-maker", what, *words],
+                              capture_output=True, check=False, timeout=PATIENCE * 3)
+
+    def make(self, *options):
+        return self.run("make", "demo", "tcg", "1", "256", "64", "0", "0", "qemu-system-x86_64",
+                        strace=("strace", "-o", self.trace, "-e", "trace=" + ",".join(self.CALLS), *options))
+
+    def calls(self):
+        return [line.split("(")[0] for line in self.trace.read_text().splitlines() if line.startswith(self.CALLS)]
+
+    def names(self):
+        return {path.name for path in self.folder.iterdir()} - {"key"}
+
+
+def kills(calls):
+    """Each call that changes something, as which of its kind it is; in CI's size the last of each kind."""
+    every = [(name, calls[:i + 1].count(name)) for i, name in enumerate(calls)]
+    return every if FULL else list(dict(every).items())
+
+
+def test_a_maker_that_is_killed_at_every_step():
+    """Before each call by which it changes a file or speaks with QEMU. What then counts as a template is one."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    with tempfile.TemporaryDirectory(prefix="nimbus-maker-") as place:
+        maker = Maker(pathlib.Path(place))
+        for _ in range(2):  # the second has a key and an empty disk to copy, as all but the first have
+            done = maker.make()
+            assert done.returncode == 0, done.stderr
+        steps = kills(maker.calls())
+        assert len(steps) >= len(Maker.CALLS)
+        for name, number in steps:
+            before = maker.names()
+            done = maker.make("-e", f"inject={name}:signal=KILL:when={number}")
+            assert done.returncode != 0, (name, number, done.stderr)
+            left = maker.names() - before
+            for one in left:
+                checked = maker.run("check", one)
+                assert one.startswith("new-") or checked.returncode == 0, (name, number, one, checked.stderr)
+        report(f"a maker killed before each of {len(steps)} calls: {len(maker.names())} folders left, "
+               f"{sum(one.startswith('template-') for one in maker.names())} of them templates, each whole")
+        assert maker.make().returncode == 0
 
 
 def test_a_clone_that_fails_boots_instead():
