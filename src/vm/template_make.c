@@ -90,11 +90,15 @@ static void drop_console(struct vm *vm)
 
 static int boot_and_save(struct vm *vm, struct err *err)
 {
+	autofree struct vm_reader *reader = xcalloc(1, sizeof(*reader));
 	autoclose channel = -1;
 
 	int rc = vm_connect(vm, &channel, err);
 	if (rc == 0)
 		rc = vm_wait_for_guest(channel, clock_monotonic_ns() + BOOT_S * NS_PER_S, err);
+	/* What a job's start reads from the image lies in each clone's memory then. */
+	if (rc == 0)
+		rc = vm_rehearse(channel, reader, clock_monotonic_ns() + BOOT_S * NS_PER_S, err);
 	if (rc < 0)
 		return rc;
 	clock_pause(settle_ns);
