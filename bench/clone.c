@@ -6,8 +6,9 @@
  *
  * "restore" is from the launch to QEMU's word that the VM runs, "ack" from there until the guest has acknowledged its
  * hello, "started" from the job to the word that it runs, "ended" from there to its exit and the end of its output; the
- * same of clones that rehearsed before, which took "rehearse". "at_once" is how long so many take, begun one after the
- *other without waiting, until the last has answered; their memory is read then. One object of JSON on standard output.
+ * same of clones that rehearsed before, which took "rehearse"; "gone" from the kill until it is reaped. "at_once" is
+ *how long so many take, begun one after the other without waiting, until the last has answered; their memory is read
+ *then. One object of JSON on standard output.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -27,8 +28,8 @@
 
 enum { CLONES_MAX = 1000, AT_ONCE_MAX = 64, DEADLINE_S = 60, SCRATCH_MB = 1024, MEMORY_MB = 256, VCPUS = 1 };
 
-enum part { RESTORE, REHEARSE, ACK, STARTED, ENDED, PARTS };
-static const char *const part_names[] = {"restore", "rehearse", "ack", "started", "ended"};
+enum part { RESTORE, REHEARSE, ACK, STARTED, ENDED, GONE, PARTS };
+static const char *const part_names[] = {"restore", "rehearse", "ack", "started", "ended", "gone"};
 
 struct bench {
 	char dir[64];
@@ -146,10 +147,12 @@ static int wait_and_greet(struct clone *c, bool rehearses, struct err *err)
 static int end(struct clone *c, struct err *err)
 {
 	struct process_exit how;
+	int64_t begin_ns = clock_monotonic_ns();
 
 	int rc = process_signal(&c->process, SIGKILL, err);
 	if (rc == 0)
 		rc = process_wait(&c->process, clock_monotonic_ns() + DEADLINE_S * NS_PER_S, &how, err);
+	c->times_ns[GONE] = clock_monotonic_ns() - begin_ns;
 	fd_close(&c->fd);
 	vm_free(c->vm);
 	return rc;
