@@ -154,7 +154,7 @@ static int on_rehearse(struct session *s, const struct guest_frame *frame, struc
 	static const struct guest_job job = {
 		.cwd = "/",
 		.argc = 3,
-		.argv = {"sh", "-c", "echo; echo >&2; exec true"},
+		.argv = {"sh", "-c", "echo; echo >&2; env true"},
 		.envc = 1,
 		.env = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}};
 	struct guest_rehearsal m;
