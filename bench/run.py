@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import pathlib
 import platform
+import re
 import select
 import shutil
 import socket
@@ -605,27 +606,57 @@ def measure_postgresql(report, harness, build, folder):
                        private_dirty_mb(system.role_pid("control-plane")), "MB")
 
 
-def run_true(system, harness, *words, cwd=None):
+def took_ms(*args, **more):
     begun = time.monotonic()
-    subprocess.run([harness.NIMBUS, "run", *words, "--", "true"], env=system.env, stdin=subprocess.DEVNULL, check=True,
-                   capture_output=True, cwd=cwd)
+    subprocess.run(args, check=True, stdout=subprocess.DEVNULL, **more)
     return (time.monotonic() - begun) * 1000
+
+
+def run_true(system, harness, *words):
+    """How long it took, and how long each part did by its own last line, which stands on a terminal only."""
+    ours, theirs = os.openpty()
+    with open(ours, "rb", buffering=0) as terminal:
+        with open(theirs, "wb") as stderr:
+            whole = took_ms(harness.NIMBUS, "run", "--no-tty", *words, "--", "true", env=system.env,
+                            stdin=subprocess.DEVNULL, stderr=stderr)
+        said = terminal.read(65536).decode()
+    unit_ms = {"s": 1000, "ms": 1}
+    parts = {name: float(value) * unit_ms[unit]
+             for name, value, unit in re.findall(r"(queued|vm|ran|gone) ([\d.]+) (m?s)", said)}
+    return whole, parts
 
 
 def measure_run(report, system, harness, rounds=20):
     """`nimbus run -- true` as somebody at a prompt waits for it; beside it what the program alone takes to start and
-    end, and what the server says that the microVM took."""
+    end, and the parts that its last line names."""
     # The first ones boot; what is asked for again gets a template.
     harness.wait_until(lambda: run_true(system, harness, "--no-workspace") and "a template was made" in system.log(),
                        "a template")
-    whole, alone = [], []
+    whole, alone, parts = [], [], []
     for _ in range(rounds):
-        whole.append(run_true(system, harness, "--no-workspace"))
-        begun = time.monotonic()
-        subprocess.run([harness.NIMBUS, "version"], check=True, capture_output=True)
-        alone.append((time.monotonic() - begun) * 1000)
+        took, of_it = run_true(system, harness, "--no-workspace")
+        whole.append(took)
+        parts.append(of_it | {"the rest: program, agent, start of the job": took - sum(of_it.values())})
+        alone.append(took_ms(harness.NIMBUS, "version"))
     report.add("nimbus run -- true", statistics.median(whole), "ms", floor=statistics.median(alone),
                floor_is="nimbus version: the program alone", budget=BUDGETS["nimbus run"])
+    for name in parts[0]:
+        report.add(f"  {name}", statistics.median(part[name] for part in parts), "ms")
+    measure_exec(report, system, harness, rounds)
+
+
+def measure_exec(report, system, harness, rounds):
+    """A command beside a running job; the first in each VM goes all ways for the first time."""
+    job = system.submit("sleep", "600")
+    system.wait_state(job, "running")
+    first, *others = [took_ms(harness.NIMBUS, "shell", str(job), env=system.env, input=b"exit\n")
+                      for _ in range(1 + rounds)]
+    alone = statistics.median(took_ms(harness.NIMBUS, "version") for _ in range(rounds))
+    report.add("nimbus shell JOB, exit, the first", first, "ms", floor=alone,
+               floor_is="nimbus version: the program alone")
+    report.add("nimbus shell JOB, exit, median of the next", statistics.median(others), "ms", floor=alone,
+               floor_is="nimbus version: the program alone")
+    system.cli("jobs", "cancel", str(job))
 
 
 def high_water_mb(pid):
@@ -682,7 +713,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default="build", help="the build folder")
     parser.add_argument("--only", help="the one part to run: start, memory, webhooks, lease, hostile, boot, clone, streams, "
-                                       "run, logs, pg")
+                                       "run, folder, logs, pg")
     args = parser.parse_args()
     build = ROOT / args.build
     os.environ["NIMBUS_BUILD"] = args.build
@@ -703,7 +734,7 @@ def main():
             attempt(report, "start-up", measure_start, harness)
         data = pathlib.Path(folder) / "data"
         data.mkdir(mode=0o755)
-        if any(map(wanted, ("memory", "lease", "boot", "clone", "run", "webhooks", "hostile"))):
+        if any(map(wanted, ("memory", "lease", "boot", "clone", "run", "folder", "webhooks", "hostile"))):
             with harness.System(data=data, env={"NIMBUS_GITHUB_WEBHOOK_SECRET": WEBHOOK_SECRET}) as system:
                 if wanted("memory"):
                     attempt(report, "idle memory", measure_idle_memory, system)
@@ -716,6 +747,7 @@ def main():
                     attempt(report, "cold boot", measure_boot, system)
                 if wanted("run"):
                     attempt(report, "nimbus run", measure_run, system, harness)
+                if wanted("folder"):
                     attempt(report, "nimbus run of a folder", measure_run_folder, system, harness, folder)
                 if wanted("clone"):
                     attempt(report, "clone", measure_clone, system, build)
