@@ -57,19 +57,29 @@ static void side_is_over(struct workspace *w)
 		step_soon(w);
 }
 
-/* What is to be said of the window's pieces is a few words: they have room. */
-static void say(struct workspace *w)
+/* What is to be said of the window's pieces is a few words, which have room; unless the guest makes pieces of next to
+ * nothing, and does not listen. */
+static int say(struct workspace *w)
 {
-	if (w->words.len > 0 && w->stream != NULL)
-		stream_send(w->stream, buf_str(&w->words));
+	struct str words = buf_str(&w->words);
+	struct err err = {0};
+	int rc = 0;
+
+	if (w->stream != NULL && words.len > stream_room(w->stream))
+		rc = err_set(&err, ERR_INVALID, "the guest hears nothing of what it is told");
+	else if (w->stream != NULL && words.len > 0)
+		stream_send(w->stream, words);
 	buf_clear(&w->words);
+	if (rc < 0)
+		fail(w, &err);
+	return rc;
 }
 
 static void end_input(struct workspace *w)
 {
 	window_finish(&w->window, &w->words);
-	say(w);
-	stream_end(w->stream);
+	if (say(w) == 0)
+		stream_end(w->stream);
 }
 
 static void on_answer(void *ctx, struct http_reply *reply, const struct err *err)
@@ -119,8 +129,7 @@ static int on_take(void *ctx, struct str bytes)
 		fail(w, &err);
 		return HTTP_STREAM_FAIL;
 	}
-	say(w);
-	return 0;
+	return say(w) == 0 ? 0 : HTTP_STREAM_FAIL;
 }
 
 /* Pieces that it has taken. */
@@ -194,11 +203,10 @@ static ptrdiff_t on_give(void *ctx, char *to, size_t cap)
 	struct err err = {0};
 
 	ptrdiff_t len = window_get(&w->window, to, cap, &w->words, &err);
-	say(w);
-	if (len < 0) {
+	if (len < 0)
 		fail(w, &err);
+	if (say(w) < 0 || len < 0)
 		return HTTP_STREAM_FAIL;
-	}
 	if (len > 0)
 		return len;
 	if (w->closed)

@@ -2,6 +2,7 @@
 #include "shim/workspace.h"
 
 #include <arpa/inet.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -267,6 +268,49 @@ static void every_output_that_is_late_is_named(void **state)
 					     "output /three did not come: it took too long\n");
 }
 
+/* Of the body that the control plane is sent; -1: nothing of it is there. */
+static ssize_t read_body(struct fixture *f, struct buf *head)
+{
+	char bytes[4096];
+
+	if (f->peer < 0)
+		f->peer = accept4(f->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	ssize_t got = f->peer >= 0 ? read(f->peer, bytes, sizeof(bytes)) : -1;
+	if (got <= 0 || str_ends_with(buf_str(head), STR("\r\n\r\n")))
+		return got;
+	buf_append(head, bytes, (size_t)got);
+	assert_true(dprintf(f->peer, "HTTP/1.1 100 Continue\r\n\r\n") > 0);
+	return 0;
+}
+
+/* It says of each byte that it is a piece, and makes no room for what is said of that. */
+static void a_guest_that_hears_nothing_ends_its_output(void **state)
+{
+	enum { CHUNK_SIZE = 6 }; /* of one byte */
+	struct fixture *f = *state;
+	int64_t by_ns = clock_monotonic_ns() + 60 * NS_PER_S;
+	autovar(buf) head = {0};
+	size_t said = 0, read = 0;
+
+	f->job.outputs.count = 1;
+	f->patience = UINT_MAX; /* what is said is heard here */
+	make(f, 0);
+	workspace_collect(f->workspace, f->streams, f->window_fd);
+	while (!f->collected && clock_monotonic_ns() < by_ns) {
+		struct buf words = {0};
+		(void)!loop_step(f->loop, clock_monotonic_ns() + NS_PER_MS, NULL);
+		ssize_t got = read_body(f, &head);
+		read += got > 0 ? (size_t)got : 0;
+		(void)streams_fill(f->streams, &f->out, 1 << 20);
+		for (; said - read / CHUNK_SIZE < GUEST_WINDOW_SLOTS && head.len > 0; said++)
+			buf_put_u32(&words, 1);
+		if (words.len > 0 && !f->collected)
+			say(f, &words);
+	}
+	assert_non_null(f->missing.data);
+	assert_non_null(strstr(f->missing.data, "the guest hears nothing of what it is told"));
+}
+
 static void it_may_go_in_the_middle(void **state)
 {
 	struct fixture *f = *state;
@@ -287,6 +331,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(room_that_comes_while_it_sends_is_used, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_guest_that_lies_ends_its_input, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(every_output_that_is_late_is_named, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_guest_that_hears_nothing_ends_its_output, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(it_may_go_in_the_middle, set_up, tear_down),
 	};
 
