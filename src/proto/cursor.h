@@ -1,5 +1,5 @@
 /*
- * Reading and writing the numbers and texts of a guest frame: what the modules of the guest channel share.
+ * Reading and writing the numbers and texts of a frame: what the modules of the guest channel and of sessions share.
  *
  * A cursor is a place in a payload. Reading past its end sets `bad` and gives zeros, so that one check at the end will
  * do.

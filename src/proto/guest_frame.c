@@ -3,6 +3,7 @@
 #include <assert.h>
 
 #include "proto/cursor.h"
+#include "proto/frame.h"
 
 /* Random, save that the first byte is not ASCII and the first four, as a length, are far over the limit. */
 const unsigned char guest_magic[GUEST_MAGIC_SIZE] = {
@@ -12,28 +13,20 @@ const unsigned char guest_beacon[GUEST_MAGIC_SIZE] = "nimbus-guest up\n";
 
 enum { JOB_STDIN = 1, JOB_TTY = 2 };
 
-struct type_info {
-	const char *name;
-	enum guest_sender sender;
-	size_t least;
-};
-
-static const struct type_info types[] = {
+static const struct frame_type types[] = {
 #define X(type, number, from, min) [GUEST_##type] = {.name = #type, .sender = (from), .least = (min)},
 	GUEST_FRAME_TYPES(X)
 #undef X
 };
 
-static const struct type_info *type_info(int type)
+static const struct frame_type *type_info(int type)
 {
-	if (type < 0 || (size_t)type >= ARRAY_LEN(types) || types[type].name == NULL)
-		return NULL;
-	return &types[type];
+	return frame_type_of(types, ARRAY_LEN(types), type);
 }
 
 const char *guest_frame_name(int type)
 {
-	const struct type_info *info = type_info(type);
+	const struct frame_type *info = type_info(type);
 
 	return info != NULL ? info->name : "unknown";
 }
@@ -72,8 +65,7 @@ void guest_frame_end(struct buf *out, size_t start)
 	size_t len = out->len - start - GUEST_HEADER_SIZE;
 
 	assert(len <= GUEST_PAYLOAD_MAX);
-	for (size_t i = 0; i < 4; i++)
-		out->data[start + i] = (char)(len >> (8 * i));
+	frame_set_length(out, start, len);
 }
 
 /* --- the decoder --- */
@@ -118,33 +110,16 @@ static void scan(struct guest_decoder *d, struct str *input)
 	d->have = 0;
 }
 
-/* Moves bytes into the decoder until it holds `want`. */
 static bool gather(struct guest_decoder *d, struct str *input, size_t want)
 {
-	size_t len = want > d->have ? want - d->have : 0;
-
-	if (len > input->len)
-		len = input->len;
-	if (len > 0)
-		memcpy(d->bytes + d->have, input->data, len);
-	d->have += len;
-	input->data += len;
-	input->len -= len;
-	return d->have >= want;
-}
-
-static uint32_t frame_length(const struct guest_decoder *d)
-{
-	struct cursor c = {.rest = {(const char *)d->bytes, 4}};
-
-	return cursor_u32(&c);
+	return frame_gather(d->bytes, &d->have, input, want);
 }
 
 static int check_header(const struct guest_decoder *d, struct err *err)
 {
-	uint32_t len = frame_length(d);
+	uint32_t len = frame_length(d->bytes);
 	int type = d->bytes[4];
-	const struct type_info *info = type_info(type);
+	const struct frame_type *info = type_info(type);
 
 	if (len > GUEST_PAYLOAD_MAX)
 		return err_set(err, ERR_INVALID, "guest channel: a frame of %u bytes, the limit is %d", len,
@@ -205,7 +180,7 @@ int guest_decode(struct guest_decoder *d, struct str *input, struct guest_frame 
 			d->have = 0;
 			continue;
 		}
-		uint32_t len = frame_length(d);
+		uint32_t len = frame_length(d->bytes);
 		if (!gather(d, input, GUEST_HEADER_SIZE + len))
 			return 0;
 		d->have = 0;

@@ -2,77 +2,44 @@
 
 #include <assert.h>
 
-struct type_info {
-	const char *name;
-	enum session_sender sender;
-	size_t least;
-};
+#include "proto/frame.h"
 
-static const struct type_info types[] = {
+static const struct frame_type types[] = {
 #define X(type, number, from, min) [SESSION_##type] = {.name = #type, .sender = (from), .least = (min)},
 	SESSION_FRAME_TYPES(X)
 #undef X
 };
 
-static const struct type_info *type_info(int type)
+static const struct frame_type *type_info(int type)
 {
-	if (type < 0 || (size_t)type >= ARRAY_LEN(types) || types[type].name == NULL)
-		return NULL;
-	return &types[type];
+	return frame_type_of(types, ARRAY_LEN(types), type);
 }
 
 const char *session_frame_name(int type)
 {
-	const struct type_info *info = type_info(type);
+	const struct frame_type *info = type_info(type);
 
 	return info != NULL ? info->name : "unknown";
 }
 
 /* --- reading --- */
 
-/* A place in a payload. Reading past its end sets `bad` and gives zeros, so that one check at the end will do. */
-struct cursor {
-	struct str rest;
-	bool bad;
-};
-
-static uint64_t take_number(struct cursor *c, size_t size)
-{
-	uint64_t value = 0;
-
-	if (c->bad || c->rest.len < size) {
-		c->bad = true;
-		return 0;
-	}
-	for (size_t i = size; i-- > 0;)
-		value = value << 8 | (unsigned char)c->rest.data[i];
-	c->rest.data += size;
-	c->rest.len -= size;
-	return value;
-}
-
 /* -1, or a time. */
 static int64_t take_time(struct cursor *c)
 {
-	int64_t value = (int64_t)take_number(c, 8);
+	int64_t value = (int64_t)cursor_u64(c);
 
 	if (value < -1)
 		c->bad = true;
 	return c->bad ? -1 : value;
 }
 
-/* Text with its NUL. */
 static const char *take_text(struct cursor *c)
 {
-	const char *text = c->rest.data;
-	ptrdiff_t end = c->bad ? -1 : str_find(c->rest, '\0');
+	const char *text = cursor_text(c);
 
-	if (end < 0 || end > SESSION_TEXT_MAX) {
+	if (strnlen(text, SESSION_TEXT_MAX + 1) > SESSION_TEXT_MAX)
 		c->bad = true;
-		return "";
-	}
-	c->rest.data += end + 1;
-	c->rest.len -= (size_t)end + 1;
 	return text;
 }
 
@@ -82,13 +49,6 @@ static int malformed(int type, struct err *err)
 }
 
 /* --- the decoder --- */
-
-static uint32_t length_of(const unsigned char *header)
-{
-	struct cursor c = {.rest = {(const char *)header, 4}};
-
-	return (uint32_t)take_number(&c, 4);
-}
 
 static int check_length(uint32_t len, struct err *err)
 {
@@ -104,24 +64,14 @@ void session_decoder_init(struct session_decoder *d, enum session_sender from)
 	d->have = 0;
 }
 
-/* Moves bytes into the decoder until it holds `want`. */
 static bool gather(struct session_decoder *d, struct str *input, size_t want)
 {
-	size_t len = want > d->have ? want - d->have : 0;
-
-	if (len > input->len)
-		len = input->len;
-	if (len > 0)
-		memcpy(d->bytes + d->have, input->data, len);
-	d->have += len;
-	input->data += len;
-	input->len -= len;
-	return d->have >= want;
+	return frame_gather(d->bytes, &d->have, input, want);
 }
 
-static int check_header(const struct session_decoder *d, const struct type_info *info, struct err *err)
+static int check_header(const struct session_decoder *d, const struct frame_type *info, struct err *err)
 {
-	uint32_t len = length_of(d->bytes);
+	uint32_t len = frame_length(d->bytes);
 	int rc = check_length(len, err);
 
 	if (rc < 0 || info == NULL)
@@ -138,11 +88,11 @@ int session_decode(struct session_decoder *d, struct str *input, struct session_
 	for (;;) {
 		if (!gather(d, input, SESSION_HEADER_SIZE))
 			return 0;
-		const struct type_info *info = type_info(d->bytes[4]);
+		const struct frame_type *info = type_info(d->bytes[4]);
 		int rc = check_header(d, info, err);
 		if (rc < 0)
 			return rc;
-		uint32_t len = length_of(d->bytes);
+		uint32_t len = frame_length(d->bytes);
 		if (!gather(d, input, SESSION_HEADER_SIZE + len))
 			return 0;
 		d->have = 0;
@@ -164,7 +114,7 @@ int session_track(struct session_tracker *t, struct str bytes, struct err *err)
 			bytes.len--;
 			if (t->have < SESSION_HEADER_SIZE)
 				continue;
-			t->left = length_of(t->header);
+			t->left = frame_length(t->header);
 			int rc = check_length((uint32_t)t->left, err);
 			if (rc < 0)
 				return rc;
@@ -191,9 +141,9 @@ bool session_tracker_between(const struct session_tracker *t)
 int session_winsize_decode(struct str payload, struct session_winsize *ret, struct err *err)
 {
 	struct cursor c = {.rest = payload};
-	struct session_winsize m = {.rows = (uint16_t)take_number(&c, 2)};
+	struct session_winsize m = {.rows = cursor_u16(&c)};
 
-	m.cols = (uint16_t)take_number(&c, 2); /* after it: within one list there is no order */
+	m.cols = cursor_u16(&c); /* after it: within one list there is no order */
 	if (c.bad || c.rest.len > 0)
 		return malformed(SESSION_WINSIZE, err);
 	*ret = m;
@@ -203,7 +153,7 @@ int session_winsize_decode(struct str payload, struct session_winsize *ret, stru
 int session_signal_decode(struct str payload, struct session_signal *ret, struct err *err)
 {
 	struct cursor c = {.rest = payload};
-	uint32_t signal = (uint32_t)take_number(&c, 4);
+	uint32_t signal = cursor_u32(&c);
 
 	if (c.bad || c.rest.len > 0 || signal == 0 || signal > 64)
 		return malformed(SESSION_SIGNAL, err);
@@ -214,8 +164,8 @@ int session_signal_decode(struct str payload, struct session_signal *ret, struct
 int session_credit_decode(struct str payload, struct session_credit *ret, struct err *err)
 {
 	struct cursor c = {.rest = payload};
-	unsigned stream = (unsigned)take_number(&c, 1);
-	uint32_t bytes = (uint32_t)take_number(&c, 4);
+	unsigned stream = cursor_u8(&c);
+	uint32_t bytes = cursor_u32(&c);
 
 	if (c.bad || c.rest.len > 0 || stream > SESSION_STREAM_STDERR || bytes == 0)
 		return malformed(SESSION_CREDIT, err);
@@ -238,9 +188,9 @@ int session_started_decode(struct str payload, struct session_started *ret, stru
 int session_exit_decode(struct str payload, struct session_exit *ret, struct err *err)
 {
 	struct cursor c = {.rest = payload};
-	struct session_exit m = {.code = (int32_t)(uint32_t)take_number(&c, 4)};
+	struct session_exit m = {.code = (int32_t)cursor_u32(&c)};
 
-	m.signal = (uint32_t)take_number(&c, 4);
+	m.signal = cursor_u32(&c);
 	m.queued_ns = take_time(&c);
 	m.vm_ns = take_time(&c);
 	m.ran_ns = take_time(&c);
@@ -268,8 +218,7 @@ static void frame_end(struct buf *out, size_t start)
 	size_t len = out->len - start - SESSION_HEADER_SIZE;
 
 	assert(len <= SESSION_PAYLOAD_MAX);
-	for (size_t i = 0; i < 4; i++)
-		out->data[start + i] = (char)(len >> (8 * i));
+	frame_set_length(out, start, len);
 }
 
 static void put_text(struct buf *out, const char *text)
