@@ -388,21 +388,30 @@ static void say_hello_and_wait(struct fixture *f)
 /* Its silence is none, for many times what is allowed. */
 static void let_wait(struct fixture *f)
 {
-	int64_t end = clock_monotonic_ns() + 200 * NS_PER_MS;
+	int64_t end = clock_monotonic_ns() + NS_PER_S;
 
 	while (clock_monotonic_ns() < end)
 		assert_true(loop_step(f->loop, end, NULL) >= 0 || clock_monotonic_ns() >= end);
 	assert_int_equal(f->lost.code, 0);
 }
 
-static void a_guest_may_rehearse_and_wait(void **state)
+static void a_guest_that_has_rehearsed_may_be_silent(void **state)
 {
 	struct fixture *f = *state;
 
-	rehearse(f, 20 * NS_PER_MS);
+	rehearse(f, 100 * NS_PER_MS);
 	answer_rehearsal(f);
 	channel_wait_until(f->channel, LOOP_NEVER);
 	let_wait(f);
+}
+
+static void a_guest_may_rehearse_before_its_hello(void **state)
+{
+	struct fixture *f = *state;
+
+	rehearse(f, 0);
+	answer_rehearsal(f);
+	channel_wait_until(f->channel, LOOP_NEVER);
 	say_hello_and_wait(f);
 	channel_rehearse(f->channel, 6); /* too late: nothing is said */
 	send_job(f);
@@ -855,7 +864,8 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(a_job_runs_and_ends),
 		TEST(noise_and_another_epoch_come_before_the_ack),
-		TEST(a_guest_may_rehearse_and_wait),
+		TEST(a_guest_that_has_rehearsed_may_be_silent),
+		TEST(a_guest_may_rehearse_before_its_hello),
 		TEST(a_hello_need_not_wait_for_a_rehearsal),
 		TEST(a_guest_that_does_not_rehearse_is_lost),
 		TEST(a_rehearsal_is_answered_once),
