@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "control/db/leases_db.h"
 #include "control/handlers.h"
+#include "control/waits.h"
 #include "proto/agent_api.h"
 
 static struct agent_command cancel_command(int64_t job_id, int64_t fence)
@@ -120,16 +121,6 @@ int status_post(void *ctx, struct http_request *req, struct err *err)
 }
 
 /* --- POST /api/agents/commands --- */
-
-static bool is_for_agent(void *agent_id, const void *tag)
-{
-	return str_eq(str_c(agent_id), str_c(tag));
-}
-
-bool commands_wake(struct app *app, const char *agent_id)
-{
-	return http_wait_wake(app->command_waits, SIZE_MAX, is_for_agent, (void *)(uintptr_t)agent_id) > 0;
-}
 
 struct commands_wait {
 	const char *agent_id;

@@ -8,6 +8,7 @@
 #include "control/db/jobs_list.h"
 #include "control/handlers.h"
 #include "control/job_json.h"
+#include "control/waits.h"
 #include "model/names.h"
 
 enum { REASON_MAX = 200, JOBS_MAX = 200 };

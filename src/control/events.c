@@ -1,6 +1,7 @@
 #include "base/log.h"
 #include "control/control_metrics.h"
 #include "control/handlers.h"
+#include "control/waits.h"
 
 /* Which label value of the metric a final state is. */
 static const size_t ended_values[JOB_STATE_COUNT] = {

@@ -77,13 +77,6 @@ int files_sweep(struct app *app, struct err *err) must_check; /* files_api.c */
 
 /* Tells waiting calls and counters what has happened; `ctx` is the app. */
 void control_event(void *ctx, const struct job_event *event); /* events.c */
-/* Wakes the lease call that has waited longest of those that could take the job. False: there is none. */
-bool lease_wake(struct app *app, const struct ready_job *job); /* lease_api.c */
-/* Wakes the agent's calls that wait for work: it is given some again. False: there is none. */
-bool lease_wake_agent(struct app *app, const char *agent_id); /* lease_api.c */
-/* Wakes the agent's calls that wait for commands. False: there is none. */
-bool commands_wake(struct app *app, const char *agent_id); /* agent_api.c */
-
 /* Passes of the background workers; `ctx` is the app. */
 int64_t processing_pass(void *ctx); /* processor.c */
 int64_t expirer_pass(void *ctx);    /* expirer.c */

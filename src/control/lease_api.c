@@ -15,28 +15,12 @@
 #include "control/db/leases_db.h"
 #include "control/handlers.h"
 #include "control/job_json.h"
+#include "control/waits.h"
 #include "model/limits.h"
 #include "proto/agent_api.h"
 #include "vm/assets.h"
 
 enum { BACKOFF_S = 5 };
-
-/* A call's offer: what it asks the database with each time it runs, and the tag under which it is found to be woken. */
-struct lease_wait {
-	const char *agent_id;
-	struct label_set labels;
-	int64_t vcpus; /* free; -1: not said */
-	int64_t memory_mb;
-	bool waits;
-	bool drains; /* as it was when it looked: it is not woken for jobs */
-	int64_t deadline_ns;
-	/* The job whose event ended its wait, 0: none did; and struct ready_job's `more`. Written under the lock of all
-	 * waits. */
-	struct lease_wish {
-		int64_t job_id;
-		bool more;
-	} * woken_for;
-};
 
 /* Labels that agents of the Python Nimbus have by their hardware figures. */
 struct hardware_label {
@@ -127,48 +111,6 @@ static int read_call(struct app *app, struct http_request *req, struct lease_wai
 }
 
 /* --- waking --- */
-
-struct wish {
-	const struct ready_job *job;
-	struct label_set labels;
-};
-
-/* What the database asks too, so who is woken can take the job. True is the pick. */
-static bool pick(void *ctx, const void *tag)
-{
-	const struct wish *wish = ctx;
-	const struct lease_wait *w = tag;
-
-	if (w->drains || (w->vcpus >= 0 && wish->job->vcpus > w->vcpus) ||
-	    (w->memory_mb >= 0 && wish->job->memory_mb > w->memory_mb) || !label_set_covers(&w->labels, &wish->labels))
-		return false;
-	*w->woken_for = (struct lease_wish){wish->job->id, wish->job->more};
-	return true;
-}
-
-bool lease_wake(struct app *app, const struct ready_job *job)
-{
-	autoptr(arena) a = arena_new();
-	struct wish wish = {.job = job};
-	struct err err = {0};
-
-	if (label_set_from_key(str_c(job->labels), a, &wish.labels, &err) == 0)
-		return http_wait_wake(app->lease_waits, 1, pick, &wish) > 0;
-	log_error("a job waits for the next call: its labels cannot be read", F("job", job->id), F("error", &err));
-	return false;
-}
-
-static bool is_of_agent(void *ctx, const void *tag)
-{
-	const struct lease_wait *w = tag;
-
-	return strcmp(w->agent_id, ctx) == 0;
-}
-
-bool lease_wake_agent(struct app *app, const char *agent_id)
-{
-	return http_wait_wake(app->lease_waits, SIZE_MAX, is_of_agent, (void *)(uintptr_t)agent_id) > 0;
-}
 
 /*
  * A call is woken for one job, but takes the oldest that fits, or fails. Then the job that it was woken for may still

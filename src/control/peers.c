@@ -10,9 +10,10 @@
 #include "base/crypto.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "control/app.h"
 #include "control/control_metrics.h"
 #include "control/db/leases_db.h"
-#include "control/handlers.h"
+#include "control/waits.h"
 
 /* A note is "SENDER jJOB jJOB aAGENT ...": words with a letter in front. "*" stands for whatever did not fit. */
 #define CHANNEL "nimbus_control"

@@ -9,6 +9,7 @@
 #include "control/db/jobs_db.h"
 #include "control/handlers.h"
 #include "control/sessions.h"
+#include "control/waits.h"
 #include "model/job_extras.h"
 #include "model/names.h"
 #include "proto/agent_api.h"
