@@ -394,8 +394,12 @@ def measure_shim_memory(report, system):
 def measure_streams(report, build):
     found = json.loads(subprocess.run([build / "bench" / "bench_streams", build / "share"],
                                       capture_output=True, check=True, timeout=600).stdout)
-    for name, what in (("in", "into a process of a VM"), ("out", "out of one"), ("unpack", "a tar into a VM's disk"),
-                       ("pack", "a tar out of it")):
+    for name, what in (("in", "into a process of a VM"), ("out", "out of one"), ("service_in", "from a service into a VM"),
+                       ("service_out", "from a VM to a service")):
+        report.add(f"stream, {what}", found[name], "MB/s", found[f"raw_{name.rpartition('_')[2]}"],
+                   "the same bytes through a bare virtio-serial port", pipe_in_the_vm=found["pipe_in_vm"],
+                   socket_pair_of_this_host=found["socket_pair"])
+    for name, what in (("unpack", "a tar into a VM's disk"), ("pack", "a tar out of it")):
         report.add(f"stream, {what}", found[name], "MB/s", found["pipe_in_vm"],
                    "the same bytes through a pipe in the VM", socket_pair_of_this_host=found["socket_pair"])
     report.add("a process in a running job, begun to ended", found["process_ms"], "ms", found["process_here_ms"],

@@ -1,11 +1,12 @@
 /*
- * Streams between a shim and its VM, under TCG: bytes per second into a process and out of one, into a file by a tar
- *and out of it, and how long a process takes that does nothing.
+ * Streams between a shim and its VM, under TCG: bytes per second into a process and out of one, through a connection to
+ * a service both ways, into a file by a tar and out of it, and how long a process takes that does nothing.
  *
  *	streams SHARE [MEGABYTES [PROCESSES]]
  *
- * Floors, in the same run: the same bytes through a pipe within the VM, through a socket pair between two processes of
- * this host; a process of this host that does nothing. One object of JSON on standard output: MB/s and ms.
+ * Floors, in the same run: the same bytes through a virtio-serial port of their own, without frames or credit, both
+ *ways; through a pipe within the VM, through a socket pair between two processes of this host; a process of this host
+ *that does nothing. One object of JSON on standard output: MB/s and ms.
  */
 #include <spawn.h>
 #include <sys/socket.h>
@@ -63,6 +64,105 @@ static int pipe_in_vm(uint64_t bytes, double *ret, struct err *err)
 	if (rc == 0)
 		*ret = mb_per_s(bytes, from_ns);
 	return rc;
+}
+
+/* --- a connection of the job to a service --- */
+
+static int start_script(const char *script, struct test_stream *t, struct err *err)
+{
+	static struct guest_open open;
+
+	open = (struct guest_open){.kind = GUEST_KIND_EXEC};
+	open.exec = (struct guest_exec){.argc = 3, .argv = {"sh", "-c", script}, .cwd = "", .user = ""};
+	return test_stream_open(&vm, &open, t, err);
+}
+
+/* An end from here would end nc before it has sent all. */
+static int take_all(struct test_stream *t, uint64_t bytes, struct err *err)
+{
+	int rc = 0;
+
+	while (rc == 0 && t->got < bytes && !t->closed)
+		rc = loop_step(vm.loop, clock_monotonic_ns() + TEST_VM_WAIT_S * NS_PER_S, err);
+	if (rc == 0 && t->stream != NULL && bytes > 0)
+		stream_end(t->stream);
+	return rc;
+}
+
+/* To the end of the connection, which nc makes of the end of its input. */
+static int through_service(const char *script, uint64_t in, uint64_t out, double *ret, struct err *err)
+{
+	struct test_stream service = {.made_up = in, .end = in > 0}, run = {0};
+	int64_t from_ns = clock_monotonic_ns();
+
+	vm.next_service = &service;
+	int rc = start_script(script, &run, err);
+	if (rc == 0)
+		rc = take_all(&service, out, err);
+	if (rc == 0)
+		rc = test_vm_wait(&vm, &service.closed, err);
+	if (rc == 0 && (service.got != out || service.made_up > 0))
+		rc = err_set(err, ERR_INTERNAL, "'%s' sent %llu bytes: %s", script, (unsigned long long)service.got,
+			     service.why);
+	if (rc == 0)
+		*ret = mb_per_s(in > 0 ? in : out, from_ns);
+	return rc == 0 ? test_vm_wait(&vm, &run.closed, err) : rc;
+}
+
+static int service_both_ways(uint64_t bytes, double *ret_in, double *ret_out, struct err *err)
+{
+	autofree char *in = xasprintf("nc 127.0.0.1 %d </dev/null >/dev/null", TEST_VM_PORT);
+	autofree char *out = xasprintf("dd if=/dev/zero bs=50000 count=%llu 2>/dev/null | nc 127.0.0.1 %d >/dev/null",
+				       (unsigned long long)bytes / 50000, TEST_VM_PORT);
+
+	int rc = through_service(in, bytes, 0, ret_in, err);
+	return rc == 0 ? through_service(out, 0, bytes, ret_out, err) : rc;
+}
+
+/* --- what the channel is made of, bare: the guest has been told what to run, so nobody else need be heard --- */
+
+static int raw_in(uint64_t bytes, double *ret, struct err *err)
+{
+	static char piece[GUEST_OUTPUT_MAX];
+	autofree char *script =
+		xasprintf("exec dd if=" TEST_VM_RAW " of=/dev/null bs=50000 iflag=fullblock count=%llu 2>/dev/null",
+			  (unsigned long long)bytes / 50000);
+	struct test_stream run = {0};
+	int64_t from_ns = clock_monotonic_ns();
+
+	int rc = start_script(script, &run, err);
+	for (uint64_t left = bytes; rc == 0 && left > 0;) {
+		ssize_t sent =
+			send(vm.raw_fd, piece, left < sizeof(piece) ? (size_t)left : sizeof(piece), MSG_NOSIGNAL);
+		if (sent <= 0)
+			return err_sys(err, "write to the port");
+		left -= (uint64_t)sent;
+	}
+	if (rc == 0)
+		rc = test_vm_wait(&vm, &run.closed, err);
+	if (rc == 0)
+		*ret = mb_per_s(bytes, from_ns);
+	return rc;
+}
+
+static int raw_out(uint64_t bytes, double *ret, struct err *err)
+{
+	static char piece[GUEST_OUTPUT_MAX];
+	autofree char *script = xasprintf("exec dd if=/dev/zero of=" TEST_VM_RAW " bs=50000 count=%llu 2>/dev/null",
+					  (unsigned long long)bytes / 50000);
+	struct test_stream run = {0};
+	int64_t from_ns = clock_monotonic_ns();
+
+	int rc = start_script(script, &run, err);
+	for (uint64_t left = bytes; rc == 0 && left > 0;) {
+		ssize_t got = recv(vm.raw_fd, piece, sizeof(piece), 0);
+		if (got <= 0)
+			return err_sys(err, "read from the port");
+		left -= (uint64_t)got;
+	}
+	if (rc == 0)
+		*ret = mb_per_s(bytes, from_ns);
+	return rc == 0 ? test_vm_wait(&vm, &run.closed, err) : rc;
 }
 
 static int archive(const struct guest_open *open, struct test_stream *t, uint64_t bytes, double *ret, struct err *err)
@@ -178,7 +278,7 @@ static int time_of(int (*run)(struct err *), size_t count, double *ret, struct e
 }
 
 struct figures {
-	double in, out, unpack, pack, pipe, pair, process, process_floor;
+	double in, out, service_in, service_out, raw_in, raw_out, unpack, pack, pipe, pair, process, process_floor;
 };
 
 static int measure(uint64_t bytes, size_t processes, struct figures *f, struct err *err)
@@ -187,6 +287,12 @@ static int measure(uint64_t bytes, size_t processes, struct figures *f, struct e
 
 	if (rc == 0)
 		rc = out_of_exec(bytes, &f->out, err);
+	if (rc == 0)
+		rc = service_both_ways(bytes, &f->service_in, &f->service_out, err);
+	if (rc == 0)
+		rc = raw_in(bytes, &f->raw_in, err);
+	if (rc == 0)
+		rc = raw_out(bytes, &f->raw_out, err);
 	if (rc == 0)
 		rc = archives(bytes, &f->unpack, &f->pack, err);
 	if (rc == 0)
@@ -219,7 +325,9 @@ int main(int argc, char **argv)
 		(void)fprintf(stderr, "%s\n", err.msg);
 		return 1;
 	}
-	(void)printf("{\"megabytes\": %lld, \"in\": %.1f, \"out\": %.1f, \"unpack\": %.1f, \"pack\": %.1f, "
+	(void)printf("{\"service_in\": %.1f, \"service_out\": %.1f, \"raw_in\": %.1f, \"raw_out\": %.1f, ",
+		     f.service_in, f.service_out, f.raw_in, f.raw_out);
+	(void)printf("\"megabytes\": %lld, \"in\": %.1f, \"out\": %.1f, \"unpack\": %.1f, \"pack\": %.1f, "
 		     "\"pipe_in_vm\": %.1f, \"socket_pair\": %.1f, \"process_ms\": %.2f, \"process_here_ms\": %.2f}\n",
 		     (long long)megabytes, f.in, f.out, f.unpack, f.pack, f.pipe, f.pair, f.process, f.process_floor);
 	return 0;

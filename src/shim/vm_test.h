@@ -8,6 +8,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -34,7 +36,14 @@ struct test_vm {
 	struct guest_exit exit;
 	struct buf output;
 	struct err lost;
+	int raw_fd;			  /* of a port beside the channel's, which nothing else uses */
+	struct test_stream *next_service; /* for the guest's next connection to TEST_VM_PORT */
 };
+
+/* In a job's loopback. */
+enum { TEST_VM_PORT = 9000 };
+/* In the guest. */
+#define TEST_VM_RAW "/dev/vport0p2"
 
 /* A stream whose input comes from memory, or is made up, and whose output is counted and, up to a bound, kept. */
 struct test_stream {
@@ -93,6 +102,8 @@ unused_fn static void test_vm_on_lost(void *ctx, const struct err *err)
 	((struct test_vm *)ctx)->lost = *err;
 }
 
+unused_fn static void test_vm_on_service(void *ctx, const char *name, struct stream *st, struct err *err);
+
 /* Until *done, or the guest is lost. */
 unused_fn static int test_vm_wait(struct test_vm *v, const bool *done, struct err *err)
 {
@@ -118,6 +129,7 @@ unused_fn static int test_vm_connect(struct test_vm *v, struct err *err)
 					       .output = test_vm_on_output,
 					       .settled = test_vm_on_settled,
 					       .finished = test_vm_on_finished,
+					       .service = test_vm_on_service,
 					       .lost = test_vm_on_lost};
 	struct guest_hello hello;
 	int fd = -1;
@@ -150,6 +162,26 @@ unused_fn static int test_vm_open_parts(struct test_vm *v, unsigned disk_mb, str
 	return rc == 0 ? scratch_create(v->dir_fd, v->dir_fd, disk_mb, &spec->scratch_fd, err) : rc;
 }
 
+/* A deadline for each byte, as for everything else. */
+unused_fn static int test_vm_add_raw(struct test_vm *v, struct err *err)
+{
+	const struct timeval wait = {.tv_sec = TEST_VM_WAIT_S};
+	struct vm_launch *l = &v->vm->launch;
+	int ends[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+		return err_sys(err, "make a port");
+	v->raw_fd = ends[0];
+	vm_launch_arg(l, "-chardev");
+	vm_launch_arg(l, "socket,id=raw,fd=%d", vm_launch_fd(l, ends[1]));
+	vm_launch_arg(l, "-device");
+	vm_launch_arg(l, "virtserialport,chardev=raw,name=test.raw");
+	if (setsockopt(v->raw_fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) != 0 ||
+	    setsockopt(v->raw_fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) != 0)
+		return err_sys(err, "make a port");
+	return 0;
+}
+
 /* share: the built assets. Under TCG, two CPUs. */
 unused_fn static int test_vm_boot(struct test_vm *v, const char *share, unsigned memory_mb, unsigned disk_mb,
 				  struct err *err)
@@ -164,7 +196,7 @@ unused_fn static int test_vm_boot(struct test_vm *v, const char *share, unsigned
 			       .memory_mb = memory_mb,
 			       .accel = VM_TCG};
 
-	*v = (struct test_vm){.dir_fd = -1};
+	*v = (struct test_vm){.dir_fd = -1, .raw_fd = -1};
 	(void)snprintf(v->dir, sizeof(v->dir), "/tmp/nimbus-streams.XXXXXX");
 	if (mkdtemp(v->dir) == NULL)
 		return err_sys(err, "make a folder");
@@ -177,6 +209,8 @@ unused_fn static int test_vm_boot(struct test_vm *v, const char *share, unsigned
 		rc = test_vm_open_parts(v, disk_mb, &spec, err);
 	if (rc == 0)
 		rc = vm_prepare(vm_driver_by_name(STR("qemu")), &spec, &v->vm, err);
+	if (rc == 0)
+		rc = test_vm_add_raw(v, err);
 	if (rc == 0)
 		rc = vm_launch(&v->vm->launch, &v->process, err);
 	v->running = rc == 0;
@@ -199,6 +233,7 @@ unused_fn static void test_vm_end(struct test_vm *v)
 	vm_free(TAKE(v->vm));
 	loop_free(TAKE(v->loop));
 	fd_close(&v->dir_fd);
+	fd_close(&v->raw_fd);
 	buf_fini(&v->output);
 	(void)(dir_remove(AT_FDCWD, v->dir, NULL) == 0);
 }
@@ -317,18 +352,34 @@ unused_fn static void test_stream_on_closed(void *ctx, uint32_t status, const ch
 	(void)snprintf(t->why, sizeof(t->why), "%s", text);
 }
 
+static const struct stream_ops test_stream_ops = {
+	.data = test_stream_on_data, .room = test_stream_on_room, .closed = test_stream_on_closed};
+
+unused_fn static void test_vm_on_service(void *ctx, const char *name, struct stream *st, struct err *err)
+{
+	struct test_vm *v = ctx;
+	struct test_stream *t = v->next_service;
+
+	(void)name;
+	(void)err;
+	if (t == NULL)
+		return;
+	v->next_service = NULL;
+	t->vm = v;
+	t->stream = st;
+	stream_accept(st, &test_stream_ops, t);
+	test_stream_feed(t);
+}
+
 /* The rest of *t says what it is to send and keep. */
 unused_fn static int test_stream_open(struct test_vm *v, const struct guest_open *open, struct test_stream *t,
 				      struct err *err)
 {
-	static const struct stream_ops ops = {
-		.data = test_stream_on_data, .room = test_stream_on_room, .closed = test_stream_on_closed};
-
 	t->vm = v;
 	t->sends = open->kind == GUEST_KIND_UNPACK;
 	t->archive = t->sends || open->kind == GUEST_KIND_PACK;
 	window_begin(&t->window, v->vm->window_fd);
-	int rc = streams_open(channel_streams(v->channel), open, &ops, t, &t->stream, err);
+	int rc = streams_open(channel_streams(v->channel), open, &test_stream_ops, t, &t->stream, err);
 	if (rc == 0)
 		test_stream_feed(t);
 	return rc;
@@ -362,6 +413,7 @@ unused_fn static int test_vm_start_job(struct test_vm *v, const char *script, st
 	job = (struct guest_job){.cwd = "/tmp", .argc = 3, .argv = {"sh", "-c", script}, .envc = 2};
 	job.env[0] = "PATH=/bin:/usr/bin:/sbin";
 	job.env[1] = "COLOUR=red";
+	job.services[job.servicec++] = (struct guest_service){.port = TEST_VM_PORT, .name = "test"};
 	int rc = channel_send_job(v->channel, &job, err);
 	return rc == 0 ? test_vm_wait(v, &v->started, err) : rc;
 }
