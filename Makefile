@@ -38,6 +38,8 @@ run: assets ## start Nimbus here and run a sample job in a microVM (RUN_ONCE=1: 
 
 test: ## set up, build and run every test
 	@scripts/deps.sh build run test
+	@$(MAKE) --no-print-directory $(BUILD)/build.ninja
+	@meson configure $(BUILD) -Dtests=enabled # what was configured before cmocka was there has no tests
 	@$(MAKE) --no-print-directory assets
 	@$(MAKE) --no-print-directory check
 
