@@ -23,6 +23,7 @@ NOT_SANITIZED = {
     "test_images": "boots, to see which file a machine was given; the pipeline is test_rootfs",
     "test_leaks": "the suite itself",
     "test_nimbus_run_terminal": "the screens of test_nimbus_run's commands",
+    "test_progress": "a bar of the commands that test_rootfs and test_nimbus_run run",
     "test_plans": "the database's plans",
     "test_readme": "everything once, as typed",
     "test_schema": "SQL",

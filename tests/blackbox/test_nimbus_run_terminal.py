@@ -1,58 +1,13 @@
 """`nimbus run` and `nimbus shell` on a terminal: a real one, tmux's."""
 
 import os
-import shutil
-import subprocess
-import tempfile
 
 import pytest
 
+import terminal as terminals
 from system import NIMBUS, System, alive, wait_until
 
-pytestmark = [
-    pytest.mark.once,
-    pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
-]
-
-
-class Terminal:
-    """A window with a shell of ours in it; gone, with all in it, at the end."""
-
-    def __init__(self, env, rows=24, columns=80):
-        self.folder = tempfile.TemporaryDirectory(prefix="nimbus-tmux-")
-        env = env | {"ENV": "", "HOME": self.folder.name}
-        self.socket = os.path.join(self.folder.name, "tmux")
-        self.tmux("new-session", "-d", "-c", self.folder.name, "-x", str(columns), "-y", str(rows), "exec sh", env=env)
-
-    def tmux(self, *words, **more):
-        return subprocess.run(["tmux", "-S", self.socket, "-f", "/dev/null", *words], check=True, capture_output=True,
-                              text=True, **more).stdout
-
-    def type(self, text):
-        self.tmux("send-keys", "-l", text)
-        self.tmux("send-keys", "Enter")
-
-    def press(self, key):
-        self.tmux("send-keys", key)
-
-    def lines(self):
-        return [line.rstrip() for line in self.tmux("capture-pane", "-p", "-S", "-").split("\n") if line.strip()]
-
-    def wait(self, check, what):
-        try:
-            return wait_until(lambda: check(self.lines()), what)
-        except AssertionError as error:
-            raise AssertionError("\n".join([str(error), *self.lines()])) from None
-
-    def wait_line(self, wanted):
-        self.wait(lambda lines: wanted in lines, f"the line {wanted!r}")
-
-    def resize(self, rows, columns):
-        self.tmux("resize-window", "-x", str(columns), "-y", str(rows))
-
-    def close(self):
-        subprocess.run(["tmux", "-S", self.socket, "kill-server"], check=False, capture_output=True)
-        self.folder.cleanup()
+pytestmark = [pytest.mark.once, terminals.wanted]
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +18,8 @@ def system():
 
 @pytest.fixture
 def terminal(system):
-    opened = Terminal(system.env)
-    yield opened
-    opened.close()
+    with terminals.Terminal(system.env) as opened:
+        yield opened
 
 
 def test_a_shell_is_a_terminal_and_ours_comes_back(system, terminal):
@@ -75,7 +29,7 @@ def test_a_shell_is_a_terminal_and_ours_comes_back(system, terminal):
     terminal.type("stty size; echo TERM=$TERM; tty")
     terminal.wait_line("24 80")
     terminal.wait_line("TERM=vt100")
-    terminal.resize(30, 100)
+    terminal.resize(100, 30)
     terminal.type("stty size")
     terminal.wait_line("30 100")
     terminal.type("sleep 1000; echo slept=$?")
@@ -106,7 +60,7 @@ def test_ctrl_c_reaches_a_command_and_nothing_is_drawn_into_its_output(system, t
 def test_a_terminal_that_disappears_ends_the_command_there_too(system, terminal):
     terminal.type(f"echo $$ > pid; exec {NIMBUS} run --no-workspace -- sh -c 'echo ready; sleep 1000'")
     terminal.wait_line("ready")
-    with open(os.path.join(terminal.folder.name, "pid"), encoding="ascii") as file:
+    with open(os.path.join(terminal.folder, "pid"), encoding="ascii") as file:
         pid = int(file.read())
     assert alive(pid)
 

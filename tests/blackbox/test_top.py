@@ -2,51 +2,15 @@
 
 import json
 import os
-import shutil
 import signal
-import subprocess
 
 import pytest
 
+import terminal as terminals
 from chaos import PythonAgent
-from system import NIMBUS, PATIENCE, System, wait_until
+from system import NIMBUS, System, wait_until
 
-pytestmark = [pytest.mark.once,
-              pytest.mark.skipif(shutil.which("tmux") is None, reason="no tmux")]
-
-
-class Terminal:
-    """A terminal of a tmux server of its own, with a shell in it."""
-
-    def __init__(self, folder, env):
-        self.base = ["tmux", "-S", str(folder / "tmux"), "-f", "/dev/null"]
-        self.env = {**env, "TERM": "xterm-256color", "LANG": "C.UTF-8"}
-        self.tmux("new-session", "-d", "-x", "100", "-y", "30", "sh")
-
-    def tmux(self, *words):
-        return subprocess.run([*self.base, *words], env=self.env, check=True, capture_output=True, timeout=PATIENCE,
-                              text=True).stdout
-
-    def send(self, *keys):
-        self.tmux("send-keys", *keys)
-
-    def seen(self):
-        return self.tmux("capture-pane", "-p")
-
-    def wait_for(self, text):
-        try:
-            return wait_until(lambda: (seen := self.seen()) and text in seen and seen, f"{text!r} on the terminal")
-        except AssertionError as error:
-            raise AssertionError(f"{error}; it shows:\n{self.seen()}") from None
-
-    def resize(self, columns, rows):
-        self.tmux("resize-window", "-x", str(columns), "-y", str(rows))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        subprocess.run([*self.base, "kill-server"], env=self.env, check=False, capture_output=True, timeout=PATIENCE)
+pytestmark = [pytest.mark.once, terminals.wanted]
 
 
 @pytest.fixture(scope="module")
@@ -65,39 +29,39 @@ def test_a_pipe_gets_one_look(system):
 
 
 def test_top_on_a_terminal(system, tmp_path):
-    with Terminal(tmp_path, system.env) as terminal:
-        terminal.send("echo before-it; stty -a > before", "Enter")
-        terminal.wait_for("before-it")
-        terminal.send(f"cd {tmp_path}; stty -a > before; {NIMBUS} top; stty -a > after; echo ended-with $?", "Enter")
-        assert "watched-agent" in terminal.wait_for("queue 1")
+    with terminals.Terminal(system.env, 100, 30) as terminal:
+        terminal.type("echo before-it; stty -a > before")
+        terminal.wait_shown("before-it")
+        terminal.type(f"cd {tmp_path}; stty -a > before; {NIMBUS} top; stty -a > after; echo ended-with $?")
+        assert "watched-agent" in terminal.wait_shown("queue 1")
         system.cli("jobs", "submit", "--label", "nobody-offers-this", "--", "true")
-        terminal.wait_for("queue 2")
+        terminal.wait_shown("queue 2")
         terminal.resize(40, 8)
-        wait_until(lambda: max(map(len, terminal.seen().splitlines())) <= 40, "a page of the new size")
-        terminal.wait_for("queue 2")
+        wait_until(lambda: max(map(len, terminal.shown().splitlines())) <= 40, "a page of the new size")
+        terminal.wait_shown("queue 2")
         terminal.resize(100, 30)
         # The server goes away and comes back, as `up` starts it again.
         pid = wait_until(lambda: system.role_pid("control-plane"), "the control plane")
         os.kill(pid, signal.SIGSTOP)
-        seen = terminal.wait_for("not up to date")
+        seen = terminal.wait_shown("not up to date")
         assert "watched-agent" in seen
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: "not up to date" not in terminal.seen() and "queue 2" in terminal.seen(), "the server is back")
-        terminal.send("q")
-        terminal.wait_for("ended-with 0")
+        wait_until(lambda: "not up to date" not in terminal.shown() and "queue 2" in terminal.shown(), "the server is back")
+        terminal.press("q")
+        terminal.wait_shown("ended-with 0")
         # Its page is gone, what was there before is back, and the terminal is as it was.
-        assert "watched-agent" not in terminal.seen() and "before-it" in terminal.seen()
+        assert "watched-agent" not in terminal.shown() and "before-it" in terminal.shown()
         assert (tmp_path / "before").read_text() == (tmp_path / "after").read_text()
 
 
 def test_ctrl_c_and_a_terminal_that_disappears(system, tmp_path):
-    with Terminal(tmp_path, system.env) as terminal:
-        terminal.send(f"{NIMBUS} top; echo ended-with $?", "Enter")
-        terminal.wait_for("watched-agent")
-        terminal.send("C-c")
-        terminal.wait_for("ended-with 0")
-        terminal.send(f"echo $$ > {tmp_path}/pid; exec {NIMBUS} top", "Enter")
-        terminal.wait_for("watched-agent")
+    with terminals.Terminal(system.env, 100, 30) as terminal:
+        terminal.type(f"{NIMBUS} top; echo ended-with $?")
+        terminal.wait_shown("watched-agent")
+        terminal.press("C-c")
+        terminal.wait_shown("ended-with 0")
+        terminal.type(f"echo $$ > {tmp_path}/pid; exec {NIMBUS} top")
+        terminal.wait_shown("watched-agent")
         pid = int((tmp_path / "pid").read_text())
         terminal.tmux("kill-server")
         wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "top to end with its terminal")
