@@ -176,24 +176,27 @@ static int make_shared(const struct verifier_secrets *s, struct shared_keys *ret
 	return 0;
 }
 
-int verifier_set_secrets(struct verifier *v, const struct verifier_secrets *shared, struct err *err)
+int verifier_set_secrets(struct verifier *v, const struct verifier_secrets *shared, struct buf *changed,
+			 struct err *err)
 {
 	autovar(shared_keys) keys = {0};
-	bool changed;
+	bool others;
 	int r = make_shared(shared, &keys, err);
 
 	if (r < 0)
 		return r;
 	(void)pthread_rwlock_wrlock(&v->shared_lock);
-	changed = memcmp(&keys.digest, &v->shared.digest, sizeof(keys.digest)) != 0;
-	if (changed) {
+	others = memcmp(&keys.digest, &v->shared.digest, sizeof(keys.digest)) != 0;
+	if (others) {
 		struct shared_keys old = v->shared;
 		v->shared = keys;
 		keys = old;
 		v->shared_generation++;
 	}
 	(void)pthread_rwlock_unlock(&v->shared_lock);
-	return changed ? 1 : 0;
+	if (others)
+		buf_puts(changed, "shared secrets of tokens");
+	return 0;
 }
 
 void verifier_each_shared(struct verifier *v, enum token_audience audience, void (*fn)(void *ctx, const char *kid),

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "auth/token.h"
+#include "base/buf.h"
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/secret.h"
@@ -47,8 +48,9 @@ struct verifier_opts {
 struct verifier;
 /* ERR_INVALID when one secret would stand for two kinds. */
 int verifier_new(const struct verifier_opts *opts, struct verifier **ret, struct err *err) must_check;
-/* Other shared secrets, while it is in use. 1: they are others. */
-int verifier_set_secrets(struct verifier *v, const struct verifier_secrets *shared, struct err *err) must_check;
+/* Other shared secrets, while it is in use. Where they are others, what has changed is appended in words. */
+int verifier_set_secrets(struct verifier *v, const struct verifier_secrets *shared, struct buf *changed,
+			 struct err *err) must_check;
 /* Calls fn for the kid of each shared secret of that audience, the current one first. */
 void verifier_each_shared(struct verifier *v, enum token_audience audience, void (*fn)(void *ctx, const char *kid),
 			  void *ctx);

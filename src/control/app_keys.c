@@ -68,12 +68,8 @@ int app_keys_reload(void *ctx, const struct common_settings *common, const void 
 
 	(void)common;
 	if (r == 0)
-		r = verifier_set_secrets(app->verifier, &secrets, err);
-	if (r < 0)
-		return r;
-	if (r > 0)
-		buf_puts(changed, "shared secrets of tokens");
-	return refresh_files(app, true, changed, err);
+		r = verifier_set_secrets(app->verifier, &secrets, changed, err);
+	return r < 0 ? r : refresh_files(app, true, changed, err);
 }
 
 /* --- other control planes --- */

@@ -125,13 +125,7 @@ static int reload_secrets(void *ctx, const struct common_settings *common, const
 	int rc = read_secrets(settings, &secrets, err);
 
 	(void)common;
-	if (rc == 0)
-		rc = verifier_set_secrets(app->verifier, &secrets, err);
-	if (rc < 0)
-		return rc;
-	if (rc > 0)
-		buf_puts(changed, "shared secrets of tokens");
-	return 0;
+	return rc == 0 ? verifier_set_secrets(app->verifier, &secrets, changed, err) : rc;
 }
 
 static void make_server(struct app *app)

@@ -20,6 +20,16 @@
 /* Tokens are made anew at every start, so they only have to outlive the longest one. */
 #define TOKEN_LIFE_NS (INT64_C(10) * 365 * 86400 * NS_PER_S)
 
+static int load_settings(const struct config_source *source, struct control_settings *control,
+			 struct logging_settings *logging, struct agent_settings *agent, struct err *err)
+{
+	int rc = config_load(source, &control_config, control, err);
+
+	if (rc == 0)
+		rc = config_load(source, &logging_config, logging, err);
+	return rc == 0 ? config_load(source, &agent_config, agent, err) : rc;
+}
+
 int layout_open(const struct role_flags *flags, struct layout *ret, struct err *err)
 {
 	static const struct config_table up_config = {"up", NULL, 0};
@@ -27,11 +37,7 @@ int layout_open(const struct role_flags *flags, struct layout *ret, struct err *
 
 	int rc = role_start(flags, &up_config, &l, &l.role, err);
 	if (rc == 0)
-		rc = config_load(l.role.source, &control_config, &l.control, err);
-	if (rc == 0)
-		rc = config_load(l.role.source, &logging_config, &l.logging, err);
-	if (rc == 0)
-		rc = config_load(l.role.source, &agent_config, &l.agent, err);
+		rc = load_settings(l.role.source, &l.control, &l.logging, &l.agent, err);
 	if (rc < 0)
 		return rc;
 	service_user_find(l.role.common.uid, &l.user);
@@ -356,11 +362,7 @@ int layout_read_again(struct layout *l, const struct role_flags *flags, struct e
 
 	int rc = role_open(flags, false, &role, err);
 	if (rc == 0)
-		rc = config_load(role.source, &control_config, &control, err);
-	if (rc == 0)
-		rc = config_load(role.source, &logging_config, &logging, err);
-	if (rc == 0)
-		rc = config_load(role.source, &agent_config, &agent, err);
+		rc = load_settings(role.source, &control, &logging, &agent, err);
 	config_unload(&control_config, &control);
 	config_unload(&logging_config, &logging);
 	config_unload(&agent_config, &agent);
