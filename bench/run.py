@@ -105,10 +105,10 @@ def port_of(url):
 
 
 class Api:
-    """One kept connection to the control plane."""
+    """One kept connection to a role."""
 
-    def __init__(self, system, token):
-        self.connection = http.client.HTTPConnection("127.0.0.1", port_of(system.endpoints["control_plane"]))
+    def __init__(self, system, token, role="control_plane"):
+        self.connection = http.client.HTTPConnection("127.0.0.1", port_of(system.endpoints[role]))
         self.connection.connect()
         self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
@@ -195,9 +195,44 @@ def free_port_base():
 
 def measure_idle_memory(report, system):
     time.sleep(3)  # what starting up used and gave back is not idle
+    found = {role: private_dirty_mb(system.role_pid(role)) for role in ROLES}
+    for role, idle in found.items():
+        report.add(f"memory, idle {role}", idle, "MB", budget=BUDGETS["memory of a role"])
+    return found
+
+
+def do_jobs_by_hand(system, count, lines=20):
+    """Jobs from submit to completion with some lines of log each, by an agent that speaks HTTP alone."""
+    admin = (system.data / "secrets" / "admin-token").read_text().strip()
+    submitter = Api(system, admin)
+    agent_id = "bench-jobs"
+    token = submitter.call("/api/agents/token", {"agent_id": agent_id, "ttl_seconds": 3600})["token"]
+    agent = Api(system, token)
+    for _ in range(count):
+        submitter.call("/api/jobs", {"image": "demo", "argv": ["true"], "labels": ["bench-jobs"]})
+        lease = agent.call("/api/jobs/lease", LEASE | {"agent_id": agent_id, "labels": ["bench-jobs"]})
+        job = lease["job"]
+        done = {"agent_id": agent_id, "job_id": job["job_id"], "fence_token": lease["fence_token"]}
+        agent.call("/api/jobs/status", done | {"status": "running"})
+        pipeline = Api(system, job["log_token"], "logging_pipeline")
+        pipeline.call("/logs", {"entries": [
+            {"job_id": job["job_id"], "attempt": job["attempt"], "seq": i + 1, "stream": "stdout", "level": "info",
+             "agent_id": agent_id, "timestamp": "2026-11-21T12:00:00Z", "message": f"line {i} of a job"}
+            for i in range(lines)]})
+        pipeline.connection.close()
+        agent.call("/api/jobs/status", done | {"status": "succeeded", "exit_code": 0, "last_seq": lines})
+
+
+def measure_memory_after(report, system, idle, by_hand=1000, real=30):
+    """What is left of jobs: control plane and pipeline after a thousand whose agent is ours, the agent after real ones."""
+    do_jobs_by_hand(system, by_hand)
+    for _ in range(real):
+        system.wait_final(system.submit("true"))
+    time.sleep(3)
     for role in ROLES:
-        pid = system.role_pid(role)
-        report.add(f"memory, idle {role}", private_dirty_mb(pid), "MB", budget=BUDGETS["memory of a role"])
+        count = real if role == "host-agent" else by_hand + real
+        report.add(f"memory, {role} after {count:,} jobs", private_dirty_mb(system.role_pid(role)), "MB", idle[role],
+                   "idle")
 
 
 def workflow_job(folder):
@@ -329,7 +364,14 @@ def measure_lease(report, system, on="", rounds=200):
         report.add(f"{on}submitted to leased, {name}", quantile(sent_to_leased, q), "ms")
 
 
-def measure_boot(report, system, boots=10):
+def build_word(build):
+    """bench/word.c, static, which is the floor's PID 1."""
+    program = build / "bench" / "word"
+    subprocess.run([os.environ.get("CC", "cc"), "-O1", "-static", "-o", program, ROOT / "bench" / "word.c"], check=True)
+    return program
+
+
+def measure_boot(report, system, build, boots=10):
     parts = {"vmm": [], "kernel": [], "hello": [], "job": []}
     accel = "?"
     for boot in range(boots):
@@ -340,9 +382,13 @@ def measure_boot(report, system, boots=10):
         accel = job["metadata"]["boot.accel"]
         for part, values in parts.items():
             values.append(float(job["metadata"][f"boot.{part}_ms"]))
+    bare = json.loads(subprocess.run([build / "bench" / "bench_cold_boot", build / "share", str(boots), "257", "1",
+                                      build_word(build)], check=True, capture_output=True, timeout=300).stdout)
     whole = [v + h + j for v, h, j in zip(parts["vmm"], parts["hello"], parts["job"])]
     report.add(f"cold boot ({accel}), leased to job started, median of {boots}", statistics.median(whole), "ms",
+               bare["floor_ms"], "bare QEMU, same arguments, until a PID 1 of one line says a word",
                budget=BUDGETS["cold boot"])
+    report.add("  bare QEMU with nimbus-guest, to job started", bare["total_ms"], "ms", bare["floor_ms"], "the same")
     report.add("  leased to VMM started", statistics.median(parts["vmm"]), "ms")
     report.add("  VMM started to guest's hello", statistics.median(parts["hello"]), "ms")
     report.add("    of it, kernel start to PID 1", statistics.median(parts["kernel"]), "ms")
@@ -708,9 +754,10 @@ def measure_run_folder(report, system, harness, folder, size=1 << 30):
 
 def attempt(report, what, function, *args):
     try:
-        function(report, *args)
+        return function(report, *args)
     except Exception as e:  # pylint: disable=broad-except
         report.skip(what, f"not measured: {str(e).strip().splitlines()[0][:160] if str(e) else type(e).__name__}")
+        return None
 
 
 def main():
@@ -725,7 +772,7 @@ def main():
 
     subprocess.run(["ninja", "-C", build, "--quiet", "bench/bench_webhook_load", "bench/bench_insert_floor",
                     "bench/bench_log_ingest", "bench/bench_log_search", "bench/bench_pg_store",
-                    "bench/bench_streams", "bench/bench_clone"],
+                    "bench/bench_streams", "bench/bench_clone", "bench/bench_cold_boot"],
                    check=True)
     report = Report()
 
@@ -741,14 +788,14 @@ def main():
         if any(map(wanted, ("memory", "lease", "boot", "clone", "run", "folder", "webhooks", "hostile"))):
             with harness.System(data=data, env={"NIMBUS_GITHUB_WEBHOOK_SECRET": WEBHOOK_SECRET}) as system:
                 if wanted("memory"):
-                    attempt(report, "idle memory", measure_idle_memory, system)
+                    idle = attempt(report, "idle memory", measure_idle_memory, system)
                 if wanted("lease"):
                     attempt(report, "accepted to leased", measure_lease, system)
                     attempt(report, "waiting agents", measure_waiting, system)
                 if wanted("hostile"):
                     attempt(report, "slow peers", measure_hostile, system)
                 if wanted("boot"):
-                    attempt(report, "cold boot", measure_boot, system)
+                    attempt(report, "cold boot", measure_boot, system, build)
                 if wanted("run"):
                     attempt(report, "nimbus run", measure_run, system, harness)
                 if wanted("folder"):
@@ -757,6 +804,7 @@ def main():
                     attempt(report, "clone", measure_clone, system, build)
                 if wanted("memory"):
                     attempt(report, "memory of a shim", measure_shim_memory, system)
+                    attempt(report, "memory after jobs", measure_memory_after, system, idle)
                 if wanted("webhooks"):
                     attempt(report, "webhooks", measure_webhooks, build, system, folder)
         if wanted("streams"):
