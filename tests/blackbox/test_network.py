@@ -221,6 +221,30 @@ def test_bodies_come_in_chunks_and_connections_are_kept(place):
     assert int(re.search(r'service_refused_total{reason="malformed"} (\d+)', shown).group(1)) >= 2, shown
 
 
+def private_dirty_kb(pid):
+    text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.search(r"Private_Dirty: *(\d+)", text).group(1))
+
+
+def test_a_job_that_takes_all_connections_holds_up_nobody(place):
+    """More than there may be, each in the middle of a request: the rest wait, in the guest."""
+    nimbus, _ = place
+    query = "printf 'GET /logs/query HTTP/1.0\\r\\n\\r\\n' | nc -w 20 127.0.0.1 8002"
+    job_id = nimbus.submit("sh", "-c", (
+        "mkfifo /tmp/open; exec 3<>/tmp/open; H=0; "
+        "while [ $H -lt 80 ]; do H=$((H + 1)); { printf 'POST /logs HTTP/1.1\\r\\nHost: x\\r\\nContent-Length: 99999\\r\\n"
+        "\\r\\n'; cat /tmp/open; } | nc 127.0.0.1 8002 >/dev/null & done; "
+        "until [ $(netstat -tn | grep -c ':8002.*ESTABLISHED') -ge 80 ]; do sleep 0.2; done; echo all-taken; "
+        f"sleep 8; killall nc cat; until {query} | grep -q all-taken; do sleep 0.2; done; echo free-again"))
+    wait_until(lambda: "all-taken" in nimbus.output(job_id), "all connections to be taken", 60)
+    for shim in nimbus.shims():
+        assert private_dirty_kb(shim) < 24 * 1024
+    other, said = nimbus.run(f"echo word; until {query} | grep word; do sleep 0.2; done")
+    assert other["state"] == "succeeded" and '"message":"word"' in said, said
+    job = nimbus.wait_final(job_id)
+    assert job["state"] == "succeeded" and "free-again" in nimbus.output(job_id), job
+
+
 def test_it_reads_no_other_jobs_log_and_cannot_forge_its_own(place):
     nimbus, _ = place
     other = 1  # the first test's
