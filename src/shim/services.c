@@ -54,6 +54,7 @@ struct joint {
 	struct service_reply reply;
 	bool heard;  /* the service has answered something */
 	bool before; /* a request was answered before it, on the same connection */
+	bool moved;  /* the service has another address: for the next request */
 	bool guest_ended;
 	bool done; /* the service has said all */
 	bool busy; /* in turn(): what comes from within is seen there */
@@ -574,6 +575,8 @@ static bool next_request(struct joint *j)
 	j->heard = false;
 	j->before = true;
 	j->state = STATE_HEAD;
+	if (j->moved)
+		disconnect(j);
 	take_head(j);
 	return j->stream != NULL && j->state == STATE_OPEN;
 }
@@ -775,6 +778,7 @@ static void split_logs_url(const char *url, struct service_target *ret)
 static void begin_request(struct joint *j)
 {
 	counts_of(j)->requests++;
+	j->moved = false;
 	j->chunks = (struct service_chunks){0};
 	service_reply_fini(&j->reply);
 	j->heard = false;
@@ -926,8 +930,15 @@ void services_redirect(struct services *s, const char *logs_url)
 {
 	if (s->logs_url == NULL)
 		return;
+	bool moved = strcmp(s->logs_url, logs_url) != 0;
+
 	free(s->logs_url);
 	s->logs_url = xstrdup(logs_url);
+	for (struct joint *j = s->joints; moved && j != NULL; j = j->next) {
+		j->moved = j->service->id == SHIM_SERVICE_LOGS;
+		if (j->moved && j->state == STATE_HEAD)
+			disconnect(j);
+	}
 }
 
 void services_counts(const struct services *s, struct shim_served *ret)

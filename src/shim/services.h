@@ -38,7 +38,7 @@ AUTOPTR_DEFINE(services)
 
 /* A service of streams_opts. */
 void services_open(struct services *s, const char *name, struct stream *st, struct err *err);
-/* The pipeline has another address: for what comes from now on. */
+/* The pipeline has another address: for requests that come from now on, on connections that are kept too. */
 void services_redirect(struct services *s, const char *logs_url);
 
 /* The ports on which the guest is to listen. Gives how many. */

@@ -380,6 +380,39 @@ static void a_service_that_hangs_up_between_requests_ends_the_stream(void **stat
 	assert_false(holds(&f->data, "502"));
 }
 
+/* The next request on a connection that is kept goes where the pipeline is then. */
+static void a_pipeline_that_has_moved_gets_the_next_request(void **state)
+{
+	struct fixture *f = *state;
+	int before = f->listener;
+
+	guest_opens(f, "logs");
+	guest_says(f, "GET /logs/query HTTP/1.1\r\nHost: a\r\n\r\n");
+	UNTIL(f, holds(&f->asked, "\r\n\r\n"));
+	autofree char *url = listen_somewhere(f);
+	services_redirect(f->services, url);
+	peer_says(f, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst");
+	UNTIL(f, holds(&f->data, "first"));
+	UNTIL(f, f->hung_up);
+	fd_close(&f->peer);
+	buf_clear(&f->asked);
+	guest_says(f, "GET /logs/query?2 HTTP/1.1\r\nHost: a\r\n\r\n");
+	UNTIL(f, holds(&f->asked, "/logs/query?2"));
+	peer_says(f, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond");
+	UNTIL(f, holds(&f->data, "second"));
+	/* And while it is idle. */
+	f->hung_up = false;
+	fd_close(&f->listener);
+	autofree char *third = listen_somewhere(f);
+	services_redirect(f->services, third);
+	UNTIL(f, f->hung_up);
+	fd_close(&f->peer);
+	guest_says(f, "GET /logs/query?3 HTTP/1.1\r\nHost: a\r\n\r\n");
+	UNTIL(f, holds(&f->asked, "/logs/query?3"));
+	assert_false(f->ended);
+	(void)close(before);
+}
+
 static void what_nobody_asked_for_is_not_passed_on(void **state)
 {
 	struct fixture *f = *state;
@@ -718,6 +751,7 @@ int main(void)
 		WITH(what_is_asked_ahead_waits_for_its_turn),
 		WITH(an_answer_before_the_request_is_whole_ends_it),
 		WITH(a_service_that_hangs_up_between_requests_ends_the_stream),
+		WITH(a_pipeline_that_has_moved_gets_the_next_request),
 		WITH(what_nobody_asked_for_is_not_passed_on),
 		WITH(a_service_that_does_not_speak_http_is_502),
 		WITH(a_large_body_comes_whole),
