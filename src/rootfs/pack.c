@@ -50,6 +50,7 @@ static int make_squashfs(struct stage *s, const char *compression, const char *o
 				     "-",
 				     out,
 				     "-tar",
+				     "-exports", /* overlayfs asks for file handles; with -tar not the default */
 				     "-noappend",
 				     "-xattrs",
 				     "-mkfs-time",

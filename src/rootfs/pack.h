@@ -11,7 +11,7 @@
 #include "vm/verity.h"
 
 /* Changed with anything that makes another image of the same tree. */
-#define PACK_FLAGS "-tar -noappend -mkfs-time 0 -all-time 0"
+#define PACK_FLAGS "-tar -exports -noappend -mkfs-time 0 -all-time 0"
 
 struct packed {
 	struct verity verity;
