@@ -18,6 +18,7 @@ struct retry_options {
 	struct option_texts secret_env;
 	bool wait;
 	bool follow;
+	bool newest_image;
 };
 
 /* NAME is taken from here, NAME=VALUE too, though others can read that. */
@@ -48,15 +49,33 @@ static int make_body(const struct retry_options *o, struct js *body, struct err 
 
 	js_set(body, "idempotency_key", js_new_text(key));
 	js_set(body, "secret_env", secrets);
+	if (o->newest_image)
+		js_set(body, "newest_image", js_new_bool(true));
 	for (size_t i = 0; i < o->secret_env.count && rc == 0; i++)
 		rc = put_secret(secrets, o->secret_env.items[i], err);
 	return rc;
+}
+
+/* A retry runs in the file that ran the job before. Where that is gone it should not be news later. */
+static void warn_of_image(const struct js *job)
+{
+	const char *was = js_text(js_get(job, "image_digest"), "");
+	const char *now = js_text(js_get(job, "image_now"), "");
+
+	if (js_bool(js_get(job, "image_kept"), true))
+		return;
+	(void)fprintf(stderr,
+		      "warning: job %" PRId64 " ran in another '%s': sha256:%.12s is gone, job %" PRId64
+		      " runs in sha256:%.12s\n",
+		      js_int(js_get(job, "retry_of"), 0), js_text(js_get(job, "image"), ""), was,
+		      js_int(js_get(job, "id"), 0), now);
 }
 
 static int say(const struct js *job, const struct retry_options *o, struct err *err)
 {
 	int64_t id = js_int(js_get(job, "id"), 0);
 
+	warn_of_image(job);
 	if (o->cli.output.json != NULL && !o->wait && !o->follow)
 		return print_json(&o->cli.output, job, err);
 	if (o->wait || o->follow)
@@ -112,6 +131,8 @@ static int run(struct command_call *call, struct err *err)
 static const struct command_option options[] = {
 	{"secret-env", 0, OPTION_TEXTS, offsetof(struct retry_options, secret_env), .value = "N[=V]",
 	 .help = "A secret variable, as jobs submit has it: those of the old job were erased at its end."},
+	{"newest-image", 0, OPTION_FLAG, offsetof(struct retry_options, newest_image),
+	 .help = "In what the image's name stands for now."},
 	{"wait", 'w', OPTION_FLAG, offsetof(struct retry_options, wait),
 	 .help = "Wait for its end; exit 5 unless it succeeds."},
 	{"follow", 'f', OPTION_FLAG, offsetof(struct retry_options, follow),
@@ -122,11 +143,14 @@ const struct command jobs_retry_command = {
 	.path = "jobs retry",
 	.args = "ID...",
 	.summary = "Run again what has ended, as a new job",
-	.about = "Prints the new job's id. It asks for what the old one asked for; 'jobs show' of either names the "
-		 "other.\n"
+	.about = "Prints the new job's id. It asks for what the old one asked for, in the image file that ran it, as "
+		 "long as "
+		 "that\n"
+		 "is there (a warning says where not); 'jobs show' of either names the other.\n"
 		 "A job of GitHub is re-run there.\n",
 	.examples = "  nimbus jobs retry 7\n"
 		    "  nimbus jobs retry 7 --follow\n"
+		    "  nimbus jobs retry 7 --newest-image --wait\n"
 		    "  nimbus jobs retry 7 --secret-env NPM_TOKEN\n",
 	.options = options,
 	.option_count = ARRAY_LEN(options),

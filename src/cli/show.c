@@ -51,6 +51,24 @@ static void put_field(const struct js *job, const char *key, const char *title, 
 		buf_printf(out, "%-10s %s\n", title, value.data);
 }
 
+/* What booted, and what was to boot: a retry wants the file that ran the job before. */
+static void put_image_file(const struct js *job, struct buf *out)
+{
+	const char *booted = js_text(js_get(js_get(job, "metadata"), "rootfs_hash"), NULL);
+	const char *wanted = js_text(js_get(job, "image_digest"), NULL);
+	int64_t of = js_int(js_get(job, "retry_of"), 0);
+
+	if (booted == NULL && wanted == NULL)
+		return;
+	buf_printf(out, "%-10s sha256:%.64s", "image file", booted != NULL ? booted : wanted);
+	if (wanted == NULL)
+		buf_putc(out, '\n');
+	else if (booted == NULL || strcmp(booted, wanted) == 0)
+		buf_printf(out, ", as job %" PRId64 "\n", of);
+	else
+		buf_printf(out, "\n%-10s job %" PRId64 " ran in sha256:%.64s, which was gone\n", "", of, wanted);
+}
+
 static void put_job(const struct js *job, struct buf *out)
 {
 	static const struct {
@@ -70,6 +88,7 @@ static void put_job(const struct js *job, struct buf *out)
 		{"retry_of", "retry of"},
 		{"retried_as", "retried as"},
 		{"image", "image"},
+		{NULL, NULL}, /* its file */
 		{"argv", "command"},
 		{"labels", "labels"},
 		{"agent_id", "agent"},
@@ -86,8 +105,12 @@ static void put_job(const struct js *job, struct buf *out)
 		{"completed_at", "completed"},
 	};
 
-	for (size_t i = 0; i < ARRAY_LEN(fields); i++)
-		put_field(job, fields[i].key, fields[i].title, out);
+	for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+		if (fields[i].key != NULL)
+			put_field(job, fields[i].key, fields[i].title, out);
+		else
+			put_image_file(job, out);
+	}
 }
 
 /* --- annotations --- */

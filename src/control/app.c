@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -228,4 +229,17 @@ void app_stop(struct app *app, int64_t drain_ns)
 	http_server_stop(app->server, clock_monotonic_ns() + drain_ns);
 	app_keys_leave(app);
 	app_free(app);
+}
+
+bool app_find_image(const struct app *app, const char *name, const char *wanted, char digest[static ASSETS_DIGEST_SIZE])
+{
+	autoclose dir = open(app->assets_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	autoclose file = -1;
+
+	if (dir >= 0 && wanted != NULL && assets_is_digest(str_c(wanted)) &&
+	    assets_open_digest(dir, wanted, &file, NULL) == 0) {
+		(void)snprintf(digest, ASSETS_DIGEST_SIZE, "%s", wanted);
+		return true;
+	}
+	return dir >= 0 && assets_rootfs_digest(dir, str_c(name), digest, NULL) == 0;
 }

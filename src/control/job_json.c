@@ -68,6 +68,7 @@ struct js *job_record(const struct job *j)
 	put_text(o, "name", j->name);
 	put_text(o, "origin", j->origin);
 	put_text(o, "image", j->image);
+	put_text(o, "image_digest", j->image_digest);
 	js_set(o, "argv", texts(&j->argv));
 	put_int(o, "vcpus", j->vcpus);
 	put_int(o, "memory_mb", j->memory_mb);

@@ -142,12 +142,21 @@ static int reply_nothing(const struct app *app, struct http_request *req, const 
 	return http_reply_js(req, 200, lease_answer_encode(&answer));
 }
 
-/* Which file the job's image is now, where this machine knows it: what its agent must have. NULL where it does not. */
-static const char *name_image(const struct app *app, const char *image, char digest[static ASSETS_DIGEST_SIZE])
+/*
+ * Which file the job runs in, where this machine knows it: what its agent must have. NULL where it does not. A job that
+ * was run before (a retry, or the attempt of a lost lease) gets the same one as long as it is there, whatever its name
+ * stands for by now.
+ */
+static int name_image(const struct app *app, const struct job *job, struct arena *arena,
+		      char digest[static ASSETS_DIGEST_SIZE], const char **ret, struct err *err)
 {
-	autoclose fd = open(app->assets_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const char *wanted = job->image_digest;
+	int rc = job->attempt > 1 ? jobs_db_booted(&app->db, job->id, arena, &wanted, err) : 0;
 
-	return fd >= 0 && assets_rootfs_digest(fd, str_c(image), digest, NULL) == 0 ? digest : NULL;
+	if (rc < 0)
+		return rc;
+	*ret = app_find_image(app, job->image, wanted != NULL ? wanted : job->image_digest, digest) ? digest : NULL;
+	return 0;
 }
 
 /* For what its shim does in the job's name: `scopes` says what. */
@@ -222,6 +231,7 @@ static int reply_lease(struct app *app, struct http_request *req, const struct j
 	struct job_extras extras = {0};
 	struct lease_answer answer;
 	char digest[ASSETS_DIGEST_SIZE];
+	const char *image_digest = NULL;
 	int r;
 
 	*given = (struct lease_given){.job_id = job->id, .fence = job->fence};
@@ -233,6 +243,8 @@ static int reply_lease(struct app *app, struct http_request *req, const struct j
 		r = mint_job_token(app, job, JOB_TOKEN_SCOPE, &job_token, err);
 	if (r == 0)
 		r = job_extras_of(job, http_arena(req), &extras, err);
+	if (r == 0)
+		r = name_image(app, job, http_arena(req), digest, &image_digest, err);
 	if (r < 0)
 		return r;
 	answer = (struct lease_answer){
@@ -245,7 +257,7 @@ static int reply_lease(struct app *app, struct http_request *req, const struct j
 	answer.job.job_token = secret_reveal(job_token).data; /* to its agent, as the other two */
 	answer.job.log_token = secret_reveal(token).data;
 	answer.job.services_token = secret_reveal(services_token).data;
-	answer.job.image_digest = name_image(app, job->image, digest);
+	answer.job.image_digest = image_digest;
 	given->said = true;
 	return http_reply_js(req, 200, lease_answer_encode(&answer));
 }

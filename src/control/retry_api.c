@@ -2,6 +2,7 @@
  * POST /api/jobs/{id}/retry: the same again, as a new job.
  */
 #include <inttypes.h>
+#include <string.h>
 
 #include "control/db/job_retry.h"
 #include "control/handlers.h"
@@ -11,11 +12,13 @@
 struct retry {
 	struct js_pairs secret_env;
 	const char *idempotency_key;
+	bool newest_image;
 };
 
 static const struct js_field retry_fields[] = {
 	{"secret_env", JS_FIELD_PAIRS, 0, offsetof(struct retry, secret_env), .max = JOB_ENV_MAX},
 	{"idempotency_key", JS_FIELD_TEXT, 0, offsetof(struct retry, idempotency_key), .max = IDEMPOTENCY_KEY_MAX},
+	{"newest_image", JS_FIELD_BOOL, 0, offsetof(struct retry, newest_image)},
 };
 static const struct js_shape retry_shape = JS_SHAPE(struct retry, retry_fields);
 
@@ -30,6 +33,17 @@ static int check(struct retry *q, struct err *err)
 	if (r == 0 && q->idempotency_key != NULL && q->idempotency_key[0] == '\0')
 		return err_set(err, ERR_INVALID_FIELD, "idempotency_key: empty");
 	return r;
+}
+
+/* Whether it will run in what ran before, as far as this machine knows. */
+static void tell_image(const struct app *app, const struct job *job, struct js *record)
+{
+	char digest[ASSETS_DIGEST_SIZE];
+
+	if (job->image_digest == NULL || !app_find_image(app, job->image, job->image_digest, digest))
+		return;
+	js_set(record, "image_kept", js_new_bool(strcmp(digest, job->image_digest) == 0));
+	js_set(record, "image_now", js_new_text(digest));
 }
 
 int job_retry_post(void *ctx, struct http_request *req, struct err *err)
@@ -49,7 +63,10 @@ int job_retry_post(void *ctx, struct http_request *req, struct err *err)
 	if (r < 0)
 		return r;
 	autoptr(secret) secret_env = submit_secret_env(&q.secret_env);
-	const struct job_retry retry = {.id = id, .secret_env = secret_env, .idempotency_key = q.idempotency_key};
+	const struct job_retry retry = {.id = id,
+					.secret_env = secret_env,
+					.idempotency_key = q.idempotency_key,
+					.newest_image = q.newest_image};
 	r = job_retry(&app->db, &retry, http_arena(req), &job, err);
 	if (r == JOB_RETRY_MISSING)
 		return err_set(err, ERR_NOT_FOUND, "Job not found: %" PRId64, id);
@@ -57,5 +74,6 @@ int job_retry_post(void *ctx, struct http_request *req, struct err *err)
 		return r;
 	struct js *record = job_record(&job);
 	js_set(record, "retry_of", js_new_int(id));
+	tell_image(app, &job, record);
 	return http_reply_js(req, r == JOB_RETRY_KNOWN ? 200 : 201, record);
 }

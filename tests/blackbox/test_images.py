@@ -67,6 +67,33 @@ def test_a_running_job_keeps_its_image(nimbus, tmp_path):
     assert not (pathlib.Path(nimbus.data) / "assets" / first).exists()
 
 
+def test_a_retry_runs_in_the_image_of_before(nimbus, tmp_path):
+    """As long as it is there; afterwards in another, which is said. Or in the newest, where that is asked for."""
+    first = rebuild(nimbus, tmp_path, "first of a retry\n")
+    old = nimbus.submit("sh", "-c", "cat /etc/motd", options=["--image", "mine"])
+    ended = nimbus.wait_final(old)
+    assert ended["metadata"].get("rootfs_hash") == first, json.dumps(ended)
+    second = rebuild(nimbus, tmp_path, "second of a retry\n")
+    assert first != second
+
+    def retry(*words):
+        done = nimbus.cli("jobs", "retry", str(old), *words)
+        job = nimbus.wait_final(int(done.stdout))
+        shown = nimbus.cli("jobs", "show", str(job["id"])).stdout.decode()
+        return done.stderr.decode(), nimbus.output(job["id"]), shown
+
+    said, output, shown = retry()
+    assert (said, output) == ("", "first of a retry\n")
+    assert f"image file sha256:{first}, as job {old}\n" in shown
+    said, output, shown = retry("--newest-image")
+    assert (said, output) == ("", "second of a retry\n") and f"image file sha256:{second}\n" in shown
+    (pathlib.Path(nimbus.data) / "assets" / first).unlink()
+    said, output, shown = retry()
+    assert f"warning: job {old} ran in another 'mine': sha256:{first[:12]} is gone" in said and second[:12] in said
+    assert output == "second of a retry\n"
+    assert f"image file sha256:{second}\n" in shown and f"job {old} ran in sha256:{first}, which was gone" in shown
+
+
 def test_a_changed_image_fails_the_job_before_any_secret(nimbus, tmp_path):
     image = pathlib.Path(nimbus.data) / "assets" / rebuild(nimbus, tmp_path, "to be changed\n")
     image.chmod(0o644)

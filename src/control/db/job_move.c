@@ -215,9 +215,9 @@ int job_insert(struct control_tx *t, struct job *job, const char *request_digest
 		" idempotency_key, request_digest, github_job_id, github_rank, conclusion, run_id, run_attempt, "
 		"repo_id,"
 		" repo_full_name, repo_html_url, repo_private, created_at, queued_at, completed_at, updated_at,"
-		" network, extras)"
+		" network, extras, image_digest)"
 		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 0, 1, $19,"
-		" $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $30, $33, $34) ON CONFLICT DO "
+		" $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $30, $33, $34, $35) ON CONFLICT DO "
 		"NOTHING",
 		SQL_ARGS(sql_i64(job->id), sql_i64(job->org_id), sql_text(job->name), sql_text(job->origin),
 			 sql_text(job->image), sql_str(buf_str(&argv)), sql_str(buf_str(&env)),
@@ -229,7 +229,8 @@ int job_insert(struct control_tx *t, struct job *job, const char *request_digest
 			 sql_text(job->conclusion), sql_i64_or_null(job->run_id), sql_i64_or_null(job->run_attempt),
 			 sql_i64_or_null(job->repo_id), sql_text(job->repo_full_name), sql_text(job->repo_html_url),
 			 sql_bool(job->repo_private), sql_i64(t->now), sql_i64_or_null(job->queued_at),
-			 sql_i64_or_null(job->completed_at), sql_text(job->network), sql_text(job->extras)),
+			 sql_i64_or_null(job->completed_at), sql_text(job->network), sql_text(job->extras),
+			 sql_text(job->image_digest)),
 		&inserted, err);
 	if (rc == 0 && inserted == 0)
 		return control_again(t, err);

@@ -67,6 +67,19 @@ static int find_by_key(struct control_tx *t, const struct call *c, int64_t org_i
 	return rc;
 }
 
+/* What is run again should differ in nothing but its time. */
+static int find_image(struct control_tx *t, const struct call *c, const struct job *old, const char **ret,
+		      struct err *err)
+{
+	*ret = NULL;
+	if (c->in->newest_image)
+		return 0;
+	int rc = job_booted_image(t->tx, old->id, c->arena, ret, err);
+	if (rc == 0 && *ret == NULL)
+		*ret = old->image_digest; /* it never ran, but was to run in that */
+	return rc;
+}
+
 static int create(struct control_tx *t, struct call *c, const struct job *old, const char *digest, struct err *err)
 {
 	const struct job_spec spec = {
@@ -76,7 +89,9 @@ static int create(struct control_tx *t, struct call *c, const struct job *old, c
 	};
 
 	c->job = again(c, old);
-	int rc = job_create(t, &spec, &c->job, digest, err);
+	int rc = find_image(t, c, old, &c->job.image_digest, err);
+	if (rc == 0)
+		rc = job_create(t, &spec, &c->job, digest, err);
 	if (rc < 0)
 		return rc;
 	return sql_exec(t->tx, "INSERT INTO job_retry (job_id, retry_of) VALUES ($1, $2)",
@@ -87,7 +102,8 @@ static int create(struct control_tx *t, struct call *c, const struct job *old, c
 static int retry_fn(struct control_tx *t, void *ctx, struct err *err)
 {
 	struct call *c = ctx;
-	const char *digest = arena_printf(t->arena, "retry of %" PRId64, c->in->id);
+	const char *digest = arena_printf(t->arena, "retry of %" PRId64 "%s", c->in->id,
+					  c->in->newest_image ? " in the newest image" : "");
 	struct job old = {0};
 	int rc = job_read(t->tx, c->in->id, c->arena, &old, err);
 

@@ -19,6 +19,7 @@ struct job_retry {
 	int64_t id;			 /* of the job that has ended */
 	const struct secret *secret_env; /* as job_spec's: what the job had was erased when it ended */
 	const char *idempotency_key;	 /* NULL: none */
+	bool newest_image;		 /* what the image's name stands for now, not the file that ran the job */
 };
 /* ERR_CONFLICT where the job has not ended, is GitHub's, or had secrets and none are given. JOB_RETRY_KNOWN,
  * JOB_RETRY_MISSING. */

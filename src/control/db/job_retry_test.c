@@ -20,6 +20,7 @@ static void a_retry_asks_for_the_same(void **state)
 	struct fixture *f = *state;
 	static const char *argv[] = {"make", "test"};
 	struct js_pair env[] = {{"A", "b"}};
+	struct js_pair booted[] = {{"rootfs_hash", "aa"}};
 	struct job_spec spec = fixture_spec(f, "linux,nimbus");
 	struct job_links links = {0};
 	struct job old = {0};
@@ -40,7 +41,8 @@ static void a_retry_asks_for_the_same(void **state)
 						   .state = JOB_FAILED,
 						   .reason = "exit",
 						   .exit_code = 3,
-						   .last_seq = 9},
+						   .last_seq = 9,
+						   .metadata = {booted, 1}},
 			      &f->err));
 	pass_time(f, 60 * NS_PER_S);
 	must(retry(f, (struct job_retry){.id = old.id}, &job));
@@ -58,6 +60,7 @@ static void a_retry_asks_for_the_same(void **state)
 	assert_int_equal(job.exit_code, -1);
 	assert_int_equal(job.last_seq, -1);
 	assert_null(job.reason);
+	assert_string_equal(job.image_digest, "aa");
 	assert_null(job.agent_id);
 	assert_null(job.idempotency_key);
 	assert_int_equal(job.created_at, f->now);
@@ -131,10 +134,39 @@ static void a_job_of_github_is_rerun_there(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
+/* A retry of a retry wants what the first one had, also where nothing of it ran; unless it is to be the newest. */
+static void a_retry_wants_the_same_image(void **state)
+{
+	struct fixture *f = *state;
+	struct js_pair booted[] = {{"rootfs_hash", "aa"}};
+	struct job_spec spec = fixture_spec(f, "linux");
+	struct job job = {0};
+
+	must(jobs_db_submit(&f->db, &spec, f->arena, &job, &f->err));
+	assert_null(fixture_get(f, job.id).image_digest);
+	must(fixture_lease(f, "a", "linux", false, &job));
+	must(leases_db_report(&f->db,
+			      &(struct job_report){.job_id = job.id,
+						   .agent_id = "a",
+						   .fence = job.fence,
+						   .state = JOB_SUCCEEDED,
+						   .last_seq = 0,
+						   .metadata = {booted, 1}},
+			      &f->err));
+	for (int i = 0; i < 2; i++) {
+		must(retry(f, (struct job_retry){.id = job.id}, &job));
+		assert_string_equal(fixture_get(f, job.id).image_digest, "aa");
+		must(jobs_db_cancel(&f->db, job.id, f->arena, &job, &f->err));
+	}
+	must(retry(f, (struct job_retry){.id = job.id, .newest_image = true}, &job));
+	assert_null(fixture_get(f, job.id).image_digest);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(a_retry_asks_for_the_same),
+		TEST(a_retry_wants_the_same_image),
 		TEST(secrets_are_given_again),
 		TEST(a_key_makes_one_retry),
 		TEST(a_job_of_github_is_rerun_there),

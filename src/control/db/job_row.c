@@ -141,6 +141,7 @@ int job_from_row(struct sql_rows *rows, struct arena *arena, struct job *ret, st
 	job.updated_at = number(&r);
 	job.network = text(&r);
 	job.extras = text(&r);
+	job.image_digest = text(&r);
 	*ret = job;
 	return 0;
 }
@@ -188,6 +189,20 @@ int job_metadata_merge(struct sql_tx *tx, int64_t job_id, const struct js_pairs 
 			      NULL, err);
 	}
 	return rc;
+}
+
+int job_booted_image(struct sql_tx *tx, int64_t job_id, struct arena *arena, const char **ret, struct err *err)
+{
+	autoptr(sql_rows) rows = NULL;
+
+	*ret = NULL;
+	int rc = sql_query(tx, "SELECT value FROM job_metadata WHERE job_id = $1 AND key = 'rootfs_hash'",
+			   SQL_ARGS(sql_i64(job_id)), &rows, err);
+	if (rc == 0)
+		rc = sql_next(rows, err);
+	if (rc > 0)
+		*ret = sql_col_dup(rows, 0, arena);
+	return rc < 0 ? rc : 0;
 }
 
 int job_metadata_read(struct sql_tx *tx, struct arena *arena, struct job *job, struct err *err)

@@ -21,6 +21,8 @@ struct job {
 	const char *name;
 	const char *origin; /* "api" or "github" */
 	const char *image;
+	const char
+		*image_digest; /* of the file that it wants to run in again, in hex; NULL: what the image stands for */
 	struct js_texts argv;
 	struct js_pairs env;
 	struct js_texts labels; /* sorted, lower case */
@@ -73,7 +75,7 @@ struct job {
 	" j.max_attempts, j.fence, j.moves, j.agent_id, j.exit_code, j.signal, j.last_seq, j.cancel_requested_at,"  \
 	" j.idempotency_key, j.github_job_id, j.github_rank, j.conclusion, j.run_id, j.run_attempt, j.repo_id,"     \
 	" j.repo_full_name, j.repo_html_url, j.repo_private, j.created_at, j.queued_at, j.leased_at, j.started_at," \
-	" j.completed_at, j.updated_at, j.network, j.extras"                                                        \
+	" j.completed_at, j.updated_at, j.network, j.extras, j.image_digest"                                        \
 	" FROM job j JOIN label_set l ON l.id = j.label_set_id"
 /* The row that sql_next() is at, of a query that begins with JOB_SELECT. */
 int job_from_row(struct sql_rows *rows, struct arena *arena, struct job *ret, struct err *err) must_check;
@@ -88,4 +90,7 @@ int job_lock(struct sql_tx *tx, int64_t id, struct arena *arena, struct job *ret
  * than that, are passed over, and the report that brings them counts nevertheless. */
 enum { JOB_METADATA_MAX = 256, JOB_METADATA_BYTES_MAX = 4096 };
 int job_metadata_merge(struct sql_tx *tx, int64_t job_id, const struct js_pairs *metadata, struct err *err) must_check;
+/* The file that its last attempt ran in, as its agent said; NULL: none did. */
+int job_booted_image(struct sql_tx *tx, int64_t job_id, struct arena *arena, const char **ret, struct err *err)
+	must_check;
 int job_metadata_read(struct sql_tx *tx, struct arena *arena, struct job *job, struct err *err) must_check;

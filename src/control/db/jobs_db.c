@@ -174,6 +174,29 @@ int jobs_db_get(const struct control_db *db, int64_t id, struct arena *arena, st
 	return rc;
 }
 
+struct booted {
+	int64_t id;
+	struct arena *arena;
+	const char *digest;
+};
+
+static int booted_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct booted *b = ctx;
+
+	return job_booted_image(tx, b->id, b->arena, &b->digest, err);
+}
+
+int jobs_db_booted(const struct control_db *db, int64_t id, struct arena *arena, const char **ret, struct err *err)
+{
+	struct booted b = {.id = id, .arena = arena};
+	int rc = sql_read(db->sql, booted_fn, &b, err);
+
+	if (rc == 0)
+		*ret = b.digest;
+	return rc;
+}
+
 struct recent {
 	const struct control_db *db;
 	const struct jobs_filter *filter;

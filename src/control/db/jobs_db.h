@@ -30,6 +30,10 @@ int jobs_db_cancel(const struct control_db *db, int64_t id, struct arena *arena,
 int jobs_db_get(const struct control_db *db, int64_t id, struct arena *arena, struct job *ret, struct err *err)
 	must_check;
 
+/* The file that the job's last attempt ran in, in hex, as its agent said; NULL: none did. */
+int jobs_db_booted(const struct control_db *db, int64_t id, struct arena *arena, const char **ret, struct err *err)
+	must_check;
+
 /* All filters are SQL's; unset is 0 or NULL. */
 struct jobs_filter {
 	int64_t org_id;
