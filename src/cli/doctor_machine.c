@@ -253,9 +253,9 @@ static enum verdict look_network(struct doctor *d, struct finding *f)
 		return CHECK_WARN;
 	}
 	say(f,
-	    "%s answers; a job with network 'open' reaches what this host reaches, private and link-local networks "
-	    "too: "
-	    "no policy limits it yet",
+	    "%s answers; a job with network 'open' reaches what this host reaches by IPv4, private networks too, but "
+	    "not "
+	    "its loopback, link-local addresses or a metadata server: no policy limits the rest yet",
 	    path);
 	return CHECK_OK;
 }
