@@ -444,7 +444,7 @@ def measure_streams(report, build):
                        ("service_out", "from a VM to a service")):
         report.add(f"stream, {what}", found[name], "MB/s", found[f"raw_{name.rpartition('_')[2]}"],
                    "the same bytes through a bare virtio-serial port", pipe_in_the_vm=found["pipe_in_vm"],
-                   socket_pair_of_this_host=found["socket_pair"])
+                   nc_in_the_vm=found["nc_in_vm"], socket_pair_of_this_host=found["socket_pair"])
     for name, what in (("unpack", "a tar into a VM's disk"), ("pack", "a tar out of it")):
         report.add(f"stream, {what}", found[name], "MB/s", found["pipe_in_vm"],
                    "the same bytes through a pipe in the VM", socket_pair_of_this_host=found["socket_pair"])

@@ -51,11 +51,8 @@ static int out_of_exec(uint64_t bytes, double *ret, struct err *err)
 }
 
 /* The time of the same script without bytes is in it too, as in the others. */
-static int pipe_in_vm(uint64_t bytes, double *ret, struct err *err)
+static int within_vm(const char *script, uint64_t bytes, double *ret, struct err *err)
 {
-	autofree char *script =
-		xasprintf("dd if=/dev/zero bs=50000 count=%llu 2>/dev/null | dd of=/dev/null bs=64k 2>/dev/null",
-			  (unsigned long long)bytes / 50000);
 	struct test_stream t = {0};
 	int64_t from_ns = clock_monotonic_ns();
 
@@ -64,6 +61,27 @@ static int pipe_in_vm(uint64_t bytes, double *ret, struct err *err)
 	if (rc == 0)
 		*ret = mb_per_s(bytes, from_ns);
 	return rc;
+}
+
+static int pipe_in_vm(uint64_t bytes, double *ret, struct err *err)
+{
+	autofree char *script =
+		xasprintf("dd if=/dev/zero bs=50000 count=%llu 2>/dev/null | dd of=/dev/null bs=64k 2>/dev/null",
+			  (unsigned long long)bytes / 50000);
+
+	return within_vm(script, bytes, ret, err);
+}
+
+/* What the programs on both ends of a connection can do: busybox's nc has a buffer of 1 KiB. */
+static int nc_in_vm(uint64_t bytes, double *ret, struct err *err)
+{
+	autofree char *script =
+		xasprintf("mkfifo /tmp/open; exec 3<>/tmp/open; nc -l -p 9001 <&3 >/dev/null & "
+			  "until netstat -tln | grep -q :9001; do :; done; "
+			  "dd if=/dev/zero bs=50000 count=%llu 2>/dev/null | nc 127.0.0.1 9001 >/dev/null",
+			  (unsigned long long)bytes / 50000);
+
+	return within_vm(script, bytes, ret, err);
 }
 
 /* --- a connection of the job to a service --- */
@@ -278,7 +296,7 @@ static int time_of(int (*run)(struct err *), size_t count, double *ret, struct e
 }
 
 struct figures {
-	double in, out, service_in, service_out, raw_in, raw_out, unpack, pack, pipe, pair, process, process_floor;
+	double in, out, service_in, service_out, raw_in, raw_out, nc, unpack, pack, pipe, pair, process, process_floor;
 };
 
 static int measure(uint64_t bytes, size_t processes, struct figures *f, struct err *err)
@@ -297,6 +315,8 @@ static int measure(uint64_t bytes, size_t processes, struct figures *f, struct e
 		rc = archives(bytes, &f->unpack, &f->pack, err);
 	if (rc == 0)
 		rc = pipe_in_vm(bytes, &f->pipe, err);
+	if (rc == 0)
+		rc = nc_in_vm(bytes, &f->nc, err);
 	if (rc == 0)
 		rc = socket_pair(bytes, &f->pair, err);
 	if (rc == 0)
@@ -325,8 +345,9 @@ int main(int argc, char **argv)
 		(void)fprintf(stderr, "%s\n", err.msg);
 		return 1;
 	}
-	(void)printf("{\"service_in\": %.1f, \"service_out\": %.1f, \"raw_in\": %.1f, \"raw_out\": %.1f, ",
-		     f.service_in, f.service_out, f.raw_in, f.raw_out);
+	(void)printf("{\"service_in\": %.1f, \"service_out\": %.1f, \"raw_in\": %.1f, \"raw_out\": %.1f, \"nc_in_vm\": "
+		     "%.1f, ",
+		     f.service_in, f.service_out, f.raw_in, f.raw_out, f.nc);
 	(void)printf("\"megabytes\": %lld, \"in\": %.1f, \"out\": %.1f, \"unpack\": %.1f, \"pack\": %.1f, "
 		     "\"pipe_in_vm\": %.1f, \"socket_pair\": %.1f, \"process_ms\": %.2f, \"process_here_ms\": %.2f}\n",
 		     (long long)megabytes, f.in, f.out, f.unpack, f.pack, f.pipe, f.pair, f.process, f.process_floor);
