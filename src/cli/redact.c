@@ -354,24 +354,53 @@ static size_t take_user(struct str s, struct buf *out)
 	return head + 1 + value.len;
 }
 
+static bool are_hex(const char *s, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		if (!isxdigit((unsigned char)s[i]))
+			return false;
+	return true;
+}
+
+/* "\n" and "\u001b" in JSON, "%3D" in an address: letters that are no part of the word behind them. 0: none. */
+static size_t escape(struct str s)
+{
+	if (s.len >= 3 && s.data[0] == '%' && are_hex(s.data + 1, 2))
+		return 3;
+	if (s.len < 2 || s.data[0] != '\\')
+		return 0;
+	if (s.len >= 6 && s.data[1] == 'u' && are_hex(s.data + 2, 4))
+		return 6;
+	return s.data[1] != '\0' && strchr("bfnrt", s.data[1]) != NULL ? 2 : 0;
+}
+
+/* What is nobody's business. Gives whether a word goes on behind it. */
+static bool pass(struct str *text, struct buf *out)
+{
+	size_t len = escape(*text);
+	bool inside = len == 0 && is_word(text->data[0]);
+
+	len = len > 0 ? len : 1;
+	buf_append(out, text->data, len);
+	text->data += len;
+	text->len -= len;
+	return inside;
+}
+
 static void take_patterns(struct str text, struct buf *out)
 {
 	static size_t (*const takers[])(struct str s, struct buf * out) = {
 		take_private_key, take_jwt, take_marked, take_named, take_bearer, take_user, take_password, take_random,
 	};
-	bool inside = false; /* of a word: what begins there is none of ours */
+	bool inside = false; /* of a word: what begins there is none of ours, but a JWT is one wherever it begins */
 
 	while (text.len > 0) {
-		size_t used = 0;
+		size_t used = inside && str_starts_with(text, STR("eyJ")) ? take_jwt(text, out) : 0;
 		for (size_t i = 0; i < ARRAY_LEN(takers) && used == 0 && !inside; i++)
 			used = takers[i](text, out);
-		if (used == 0) {
-			buf_putc(out, text.data[0]);
-			inside = is_word(text.data[0]);
-			used = 1;
-		}
 		text.data += used;
 		text.len -= used;
+		inside = used == 0 && pass(&text, out);
 		if (text.len > 0 && text.data[0] == ':')
 			inside = false;
 	}

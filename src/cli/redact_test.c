@@ -17,6 +17,13 @@ static void what_is_known_or_looks_like_a_secret_goes(void **state)
 		{"a hunter2hunter2 b", "a *** b"},
 		{"aHVudGVyMmh1bnRlcjI=", "***"}, /* the same in base64 */
 		{"token eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln, next", "token ***, next"},
+		/* Behind letters, and behind what is written with letters and is none. */
+		{"texteyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln, next", "text***, next"},
+		{"to%3DeyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln", "to%3D***"},
+		{"to%3Dghp_0123456789abcdef", "to%3D***"},
+		{"\"a\\nghp_0123456789abcdef\"", "\"a\\n***\""},
+		{"\"\\u001bghp_0123456789abcdef\"", "\"\\u001b***\""},
+		{"100%ghp_0123456789abcdef", "100%***"},
 		{"eyJust a word. No more", "eyJust a word. No more"},
 		{"Authorization: Bearer abc.def-ghi\r\n", "Authorization: Bearer ***\r\n"},
 		{"bearer ", "bearer "},
