@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/mem.h"
+#include "base/terminal.h"
 #include "cli/commands.h"
 #include "cli/session.h"
 #include "cli/state_style.h"
@@ -171,11 +172,14 @@ static int print_why(const struct js *answer, struct err *err)
 	int64_t id = js_int(js_get(answer, "job_id"), 0);
 	const char *why = js_text(js_get(answer, "why"), NULL);
 
-	if (why != NULL)
-		buf_printf(&out, "job %" PRId64 " waits: %s\n", id, why);
-	else
+	if (why != NULL) {
+		buf_printf(&out, "job %" PRId64 " waits: ", id);
+		(void)terminal_clean(str_c(why), false, &out);
+		buf_putc(&out, '\n');
+	} else {
 		buf_printf(&out, "job %" PRId64 " does not wait: it is %s\n", id,
 			   js_text(js_get(answer, "state"), "gone"));
+	}
 	return print_text(&out, err);
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/terminal.h"
 #include "cli/commands.h"
 #include "cli/markup.h"
 #include "cli/search.h"
@@ -43,12 +44,15 @@ static void put_field(const struct js *job, const char *key, const char *title, 
 		put_words(v, &value);
 	else
 		put_value(v, &value);
+	if (value.len == 0)
+		return;
 	for (size_t i = 0; i < value.len; i++) {
-		if ((unsigned char)value.data[i] < ' ' || value.data[i] == 0x7f)
-			value.data[i] = '?';
+		if (value.data[i] == '\n') /* the next line would pass for a field */
+			value.data[i] = ' ';
 	}
-	if (value.len > 0)
-		buf_printf(out, "%-10s %s\n", title, value.data);
+	buf_printf(out, "%-10s ", title);
+	(void)terminal_clean(buf_str(&value), false, out);
+	buf_putc(out, '\n');
 }
 
 /* What booted, and what was to boot: a retry wants the file that ran the job before. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/terminal.h"
 #include "base/width.h"
 #include "cli/state_style.h"
 #include "model/job_state.h"
@@ -126,6 +127,15 @@ static void put_bar(const struct timeline *t, const struct phase *p, const struc
 	buf_puts(out, "  ");
 }
 
+/* An agent may have said it. */
+static void put_word(const char *word, struct buf *out)
+{
+	if (word == NULL)
+		return;
+	buf_puts(out, ", ");
+	(void)terminal_clean(str_c(word), false, out);
+}
+
 static void put_phase(const struct timeline *t, const struct phase *p, const struct screen *screen, struct buf *out)
 {
 	char at[CLOCK_TEXT_SIZE];
@@ -141,10 +151,8 @@ static void put_phase(const struct timeline *t, const struct phase *p, const str
 	if (screen->tty)
 		put_bar(t, p, screen, out);
 	buf_printf(out, "attempt %" PRId64, p->attempt);
-	if (p->agent_id != NULL)
-		buf_printf(out, ", %s", p->agent_id);
-	if (p->ended_by != NULL)
-		buf_printf(out, ", %s", p->ended_by);
+	put_word(p->agent_id, out);
+	put_word(p->ended_by, out);
 	if (p->goes_on)
 		buf_puts(out, ", goes on");
 	buf_putc(out, '\n');

@@ -160,6 +160,16 @@ def test_a_terminal_gets_its_width_colours_and_relative_times(system):
     assert "a name of many words " * 3 in piped and "\u2026" not in piped and " ago" not in piped
 
 
+def test_what_a_job_is_called_cannot_steer_a_terminal(system):
+    """Nor what it runs, wants or was told: the eight-bit controls are steered by as ESC is."""
+    bad = "x\x1b]0;title\x07\u009b31m\nstate      succeeded"
+    job_id = json.loads(system.cli("jobs", "submit", "--label", "nobody", "--json", "--", "echo", bad).stdout)["id"]
+    for words in (["jobs", "show", str(job_id)], ["jobs", "list"], ["jobs", "recent"], ["jobs", "why", str(job_id)]):
+        shown = system.cli(*words).stdout
+        assert b"\x1b" not in shown and b"\xc2\x9b" not in shown, words
+        assert not re.search(rb"^state +succeeded", shown, re.M), words
+
+
 def test_not_found_is_exit_3(system):
     assert system.cli("jobs", "show", "999999999", check=False).returncode == 3
 
