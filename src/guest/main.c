@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "guest/rehearsal.h"
 #include "guest/session.h"
 #include "guest/system.h"
 #include "guest/tick.h"
@@ -45,8 +46,11 @@ static uint32_t hello(void *ctx, const struct guest_hello *message)
 
 static int rehearse(void *ctx)
 {
-	(void)ctx;
-	return system_rehearse();
+	const struct session_opts *opts = ctx;
+
+	int cgroup_fd = system_rehearse();
+	rehearse_archives("/.nimbus-rehearsal", opts->window_fd);
+	return cgroup_fd;
 }
 
 static void rehearsed(void *ctx)
@@ -89,11 +93,11 @@ static void take_signals(void)
 
 int main(void)
 {
-	static const struct session_ops ops = {.hello = hello,
-					       .set_clock = set_clock,
-					       .rehearse = rehearse,
-					       .rehearsed = rehearsed,
-					       .signal_all = signal_all};
+	static struct session_ops ops = {.hello = hello,
+					 .set_clock = set_clock,
+					 .rehearse = rehearse,
+					 .rehearsed = rehearsed,
+					 .signal_all = signal_all};
 	struct session_opts opts = {.init_ns = uptime_ns(), .linger_ns = LINGER_S * NS_PER_S, .ops = &ops};
 	struct err err = {0};
 
@@ -101,6 +105,7 @@ int main(void)
 		(void)fprintf(stderr, "nimbus-guest: this is the init of a microVM and runs nowhere else\n");
 		return 2;
 	}
+	ops.ctx = &opts;
 	take_signals();
 	be_first();
 	struct tick_sample begin = tick_sample();
