@@ -340,6 +340,7 @@ static const struct command_option retire_options[] = {
 
 const struct command keys_list_command = {
 	.path = "admin keys list",
+	.listing = &listing,
 	.summary = "Show signing and sealing keys, and their times",
 	.examples = "  nimbus admin keys list\n"
 		    "  nimbus admin keys list --json=id,state\n"

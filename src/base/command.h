@@ -60,6 +60,8 @@ struct command_call {
 	const char *request_id; /* under which a server's log has more about it; or NULL */
 };
 
+struct listing;
+
 struct command {
 	const char *path; /* "jobs submit" */
 	/* As the usage line shows them, "[-- CMD ARGS]"; NULL: none. Capitals name what it is, small letters are to be
@@ -79,7 +81,8 @@ struct command {
 	bool hidden;	 /* not in lists */
 	/* Of another program, and not here: whatever follows, the answer is ERR_UNSUPPORTED and this sentence. */
 	const char *absent;
-	int error_status; /* what each failure of it exits with; 0: what the error's code says */
+	const struct listing *listing; /* base/listing.h: whose fields completion offers for --json=; or NULL */
+	int error_status;	       /* what each failure of it exits with; 0: what the error's code says */
 	/* The exit status (0 or more), or a negative error code with err filled. */
 	int (*run)(struct command_call *call, struct err *err);
 };

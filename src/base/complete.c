@@ -3,6 +3,8 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "base/listing.h"
+
 /* The words before the one under the cursor, read as the parser would. */
 struct line {
 	const struct command_program *program;
@@ -114,6 +116,25 @@ static void offer_value(const struct command_option *o, struct completion *to)
 		to->placeholder = o->value;
 }
 
+/* "--json=id,sta": what stands behind the last comma, but for what is there already. */
+static void offer_fields(const struct listing *listing, struct completion *to)
+{
+	struct str named = to->begun;
+
+	while (named.len > 0 && named.data[named.len - 1] != ',')
+		named.len--;
+	to->before = arena_printf(to->arena, "%s%.*s", to->before, STR_ARG(named));
+	to->begun = (struct str){to->begun.data + named.len, to->begun.len - named.len};
+	for (size_t i = 0; i < listing->count; i++) {
+		const struct listing_column *column = &listing->columns[i];
+		bool there = false;
+		for (struct str rest = named; rest.data != NULL && !there;)
+			there = str_eq(str_cut(&rest, ','), str_c(column->field));
+		if (!there)
+			complete_offer(to, column->field, NULL);
+	}
+}
+
 /* "--name=value" under the cursor. */
 static void offer_joined(const struct line *l, const char *word, struct completion *to)
 {
@@ -124,7 +145,10 @@ static void offer_joined(const struct line *l, const char *word, struct completi
 		return;
 	to->before = arena_str(to->arena, (struct str){word, head});
 	to->begun = str_c(word + head);
-	offer_value(o, to);
+	if (l->command != NULL && l->command->listing != NULL && strcmp(o->name, "json") == 0)
+		offer_fields(l->command->listing, to);
+	else
+		offer_value(o, to);
 }
 
 static void offer_next_word(const struct line *l, const struct command *c, const char *title, struct completion *to)

@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 
+#include "base/listing.h"
+
 struct options {
 	const char *image;
 	const char *when;
@@ -22,6 +24,12 @@ static const struct command_option options[] = {
 
 #define OPTIONS .options = options, .option_count = ARRAY_LEN(options)
 
+static const struct listing_column columns[] = {{"ID", "id"}, {"STATE", "state"}, {"REASON", "state"}, {"S", "size"}};
+static const struct listing listing = {.id = "id", .columns = columns, .count = ARRAY_LEN(columns)};
+static const struct command_option list_options[] = {
+	{"json", 'j', OPTION_MAYBE, offsetof(struct options, when), .value = "FIELDS", .help = "JSON."},
+};
+
 static const struct command rows[] = {
 	{"jobs submit", "-- CMD ARGS", "Submit a job", OPTIONS},
 	{"jobs show", "ID", "Show a job", OPTIONS},
@@ -29,8 +37,11 @@ static const struct command rows[] = {
 	{"simulate", "queued|completed", "Post an event", OPTIONS},
 	{"secret", NULL, "Not shown", .hidden = true},
 	{"help topics", NULL, "Say what there is"},
+	{"list", NULL, "List", .options = list_options, .option_count = 1, .listing = &listing},
+	{"tell", NULL, "Tell", .options = list_options, .option_count = 1},
 };
-static const struct command *const commands[] = {&rows[0], &rows[1], &rows[2], &rows[3], &rows[4], &rows[5]};
+static const struct command *const commands[] = {&rows[0], &rows[1], &rows[2], &rows[3],
+						 &rows[4], &rows[5], &rows[6], &rows[7]};
 static const struct command_table table = {"Commands", commands, ARRAY_LEN(commands)};
 static const struct command_table *const tables[] = {&table};
 static const struct command_program program = {"nimbus", "Runs jobs.", tables, 1};
@@ -60,7 +71,7 @@ static void the_table_says_what_may_follow(void **state)
 		const char *line;
 		const char *wanted;
 	} cases[] = {
-		{"", "help jobs simulate"},
+		{"", "help jobs simulate list tell"},
 		{"j", "jobs"},
 		{"jobs ", "submit show cancel"},
 		{"jobs s", "submit show"},
@@ -83,9 +94,16 @@ static void the_table_says_what_may_follow(void **state)
 		{"jobs show --follow ", "<ID>"},
 		{"simulate ", "queued completed"},
 		{"simulate q", "queued"},
-		{"help ", "topics jobs simulate help"},
+		{"help ", "topics jobs simulate help list tell"},
 		{"help jobs c", "cancel"},
 		{"-", "--help --version"},
+		{"list --json=", "--json=id --json=state --json=size"},
+		{"list --json=s", "--json=state --json=size"},
+		{"list --json=state,", "--json=state,id --json=state,size"},
+		{"list --json=state,id,s", "--json=state,id,size"},
+		{"list --json=odd,i", "--json=odd,id"},
+		{"list --json ", ""},
+		{"tell --json=", "<FIELDS>"},
 		{"secret ", ""},
 		{"nothing such ", ""},
 	};

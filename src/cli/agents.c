@@ -74,6 +74,7 @@ static const struct command_option list_options[] = {LISTING_ROWS(struct list_op
 
 const struct command agents_list_command = {
 	.path = "agents list",
+	.listing = &agent_listing,
 	.summary = "List agents: who is there, who drains, what is free",
 	.about = "online: it asked for work lately. draining: it is given none. offline: it has not asked for two "
 		 "minutes.\n",
@@ -149,6 +150,7 @@ static int run_show(struct command_call *call, struct err *err)
 
 const struct command agents_show_command = {
 	.path = "agents show",
+	.listing = &agent_listing,
 	.args = "AGENT",
 	.summary = "Show one agent and the jobs that it has",
 	.examples = "  nimbus agents show host-1\n"

@@ -329,9 +329,8 @@ const struct command completion_command = {
 	.path = "completion",
 	.args = "bash|zsh|fish",
 	.summary = "Print what makes a shell complete our commands",
-	.about = "Commands, flags and their words, and the ids of jobs and agents and the names of images, where they "
-		 "are\n"
-		 "known within 300 ms. What cannot be reached is not offered; no message comes in between.\n",
+	.about = "Commands, flags and their words, the fields of --json=, and the ids of jobs and agents and the names of\n"
+		 "images, where they are known within 300 ms. What cannot be reached is not offered; no message comes in between.\n",
 	.examples = "  source <(nimbus completion bash)\n"
 		    "  nimbus completion zsh > ~/.zfunc/_nimbus\n"
 		    "  nimbus completion fish > ~/.config/fish/completions/nimbus.fish\n",

@@ -235,6 +235,7 @@ static const struct command_option options[] = {
 
 const struct command db_status_command = {
 	.path = "db status",
+	.listing = &listing,
 	.summary = "Show the schemas of the databases, and what is pending",
 	.about = "Of the control plane's database and of the agent's, or of the one that is named. Changes nothing. "
 		 "Exit 1\n"
@@ -248,6 +249,7 @@ const struct command db_status_command = {
 
 const struct command db_migrate_command = {
 	.path = "db migrate",
+	.listing = &listing,
 	.summary = "Bring the databases up to this program's schemas",
 	.about = "What every role does to its own database when it starts; here by itself, so that it can be done "
 		 "before the\n"

@@ -235,6 +235,7 @@ static const struct command_option options[] = {
 
 const struct command doctor_command = {
 	.path = "doctor",
+	.listing = &listing,
 	.summary = "Check this machine and its servers",
 	.about =
 		"Each problem comes with what mends it. Exit 1 when a check fails; warnings do not count, except with\n"

@@ -94,6 +94,7 @@ static const struct command_option recent_options[] = {
 
 const struct command jobs_recent_command = {
 	.path = "jobs recent",
+	.listing = &recent_listing,
 	.summary = "List jobs, the newest first",
 	.examples = "  nimbus jobs recent\n"
 		    "  nimbus jobs recent --status failed --limit 5\n"

@@ -155,6 +155,7 @@ static const struct command_option options[] = {
 
 const struct command jobs_list_command = {
 	.path = "jobs list",
+	.listing = &listing,
 	.summary = "List jobs by state, label, agent, repository, name, or time",
 	.about = "The newest first. States: parked, queued, leased, starting, running, succeeded, failed, cancelled,\n"
 		 "timed_out, dead.\n",

@@ -347,6 +347,7 @@ static const struct command_option gc_options[] = {
 
 const struct command rootfs_build_command = {
 	.path = "rootfs build",
+	.listing = &built_listing,
 	.summary = "Build the images that a rootfs.yaml describes",
 	.about = "Each from a base (an ext4 or squashfs image, a tar, a folder, or a debootstrap recipe, which needs "
 		 "root)\n"
@@ -385,6 +386,7 @@ const struct command rootfs_activate_command = {
 
 const struct command rootfs_list_command = {
 	.path = "rootfs list",
+	.listing = &list_listing,
 	.summary = "List the images that are built",
 	.examples = "  nimbus rootfs list\n"
 		    "  nimbus rootfs list --json\n"
@@ -395,6 +397,7 @@ const struct command rootfs_list_command = {
 
 const struct command rootfs_verify_command = {
 	.path = "rootfs verify",
+	.listing = &verify_listing,
 	.args = "[VERSION]",
 	.summary = "Read every byte of the images and compare digest, hash tree and manifest",
 	.about = "Exit 1 where one is damaged.\n",
@@ -408,6 +411,7 @@ const struct command rootfs_verify_command = {
 
 const struct command rootfs_gc_command = {
 	.path = "rootfs gc",
+	.listing = &gc_listing,
 	.summary = "Remove images that nobody uses",
 	.about = "Versions that the configuration no longer has, images that were built anew, and what broken builds "
 		 "left.\n"

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/listing.h"
 #include "base/mem.h"
 #include "base/terminal.h"
 #include "cli/commands.h"
@@ -73,45 +74,44 @@ static void put_image_file(const struct js *job, struct buf *out)
 		buf_printf(out, "\n%-10s job %" PRId64 " ran in sha256:%.64s, which was gone\n", "", of, wanted);
 }
 
+/* Its record has more: metadata, what GitHub says. */
+static const struct listing_column fields[] = {
+	{"id", "id"},
+	{"name", "name"},
+	{"state", "state"},
+	{"waits", "why"},
+	{"reason", "reason"},
+	{"message", "last_message"},
+	{"exit code", "exit_code"},
+	{"signal", "signal"},
+	{"attempt", "attempt"},
+	{"of", "max_attempts"},
+	{"retry of", "retry_of"},
+	{"retried as", "retried_as"},
+	{"image", "image"},
+	{"image file", "image_digest"},
+	{"command", "argv"},
+	{"labels", "labels"},
+	{"agent", "agent_id"},
+	{"vcpus", "vcpus"},
+	{"memory", "memory_mb"},
+	{"disk", "disk_mb"},
+	{"timeout", "timeout_seconds"},
+	{"network", "network"},
+	{"repo", "repo_full_name"},
+	{"github", "github_job_id"},
+	{"created", "created_at"},
+	{"leased", "leased_at"},
+	{"started", "started_at"},
+	{"completed", "completed_at"},
+};
+static const struct listing listing = {.id = "id", .columns = fields, .count = ARRAY_LEN(fields)};
+
 static void put_job(const struct js *job, struct buf *out)
 {
-	static const struct {
-		const char *key;
-		const char *title;
-	} fields[] = {
-		{"id", "id"},
-		{"name", "name"},
-		{"state", "state"},
-		{"why", "waits"},
-		{"reason", "reason"},
-		{"last_message", "message"},
-		{"exit_code", "exit code"},
-		{"signal", "signal"},
-		{"attempt", "attempt"},
-		{"max_attempts", "of"},
-		{"retry_of", "retry of"},
-		{"retried_as", "retried as"},
-		{"image", "image"},
-		{NULL, NULL}, /* its file */
-		{"argv", "command"},
-		{"labels", "labels"},
-		{"agent_id", "agent"},
-		{"vcpus", "vcpus"},
-		{"memory_mb", "memory"},
-		{"disk_mb", "disk"},
-		{"timeout_seconds", "timeout"},
-		{"network", "network"},
-		{"repo_full_name", "repo"},
-		{"github_job_id", "github"},
-		{"created_at", "created"},
-		{"leased_at", "leased"},
-		{"started_at", "started"},
-		{"completed_at", "completed"},
-	};
-
 	for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
-		if (fields[i].key != NULL)
-			put_field(job, fields[i].key, fields[i].title, out);
+		if (strcmp(fields[i].field, "image_digest") != 0)
+			put_field(job, fields[i].field, fields[i].title, out);
 		else
 			put_image_file(job, out);
 	}
@@ -205,6 +205,7 @@ static const struct command_option options[] = {
 
 const struct command jobs_show_command = {
 	.path = "jobs show",
+	.listing = &listing,
 	.args = "ID",
 	.summary = "Show one job, why it waits, and where its time went",
 	.examples = "  nimbus jobs show 7\n"

@@ -129,6 +129,11 @@ def test_what_the_shells_ask_for(system, shell_env):
     assert complete("run", "--image", "de") == complete("shell", "--image", "de") == ["demo"]
     assert complete("jobs", "recent", "--status", "qu") == ["queued"]
     assert complete("jobs", "recent", "-o", "js") == ["json", "jsonl"]
+    # The fields of a listing, one after the other.
+    assert complete("jobs", "list", "--json=stat") == ["--json=state"]
+    assert "--json=id,state" in complete("jobs", "list", "--json=id,") and \
+        "--json=id,id" not in complete("jobs", "list", "--json=id,")
+    assert complete("jobs", "show", "--json=id,exit") == ["--json=id,exit_code"]
     assert complete("config", "show", "host") == ["host-agent"]
     assert complete("up", "--data", "") == [":folders"]
     # Nobody there, a wrong token, an address that swallows what it gets: nothing, and no word.
@@ -151,6 +156,7 @@ def test_bash_takes_words_apart_at_equal_signs(shell_env, tmp_path):
     assert ask_bash(shell_env, "jobs", "submit", "--image", "=", "de") == ["demo"]
     assert ask_bash(shell_env, "jobs", "submit", "--image", "=") == ["demo"]
     assert ask_bash(shell_env, "jobs", "recent", "--color", "=", "a") == ["auto", "always"]
+    assert ask_bash(shell_env, "jobs", "list", "--json", "=", "id,stat") == ["id,state"]
     assert ask_bash(shell_env, "jobs", "submit", "--color", "=", "never", "--imag") == ["--image"]
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
@@ -202,6 +208,7 @@ def test_a_real_shell_completes_what_is_typed(shell, shell_env):
         typist.wait_for("ready")
         for typed, wanted in (("nimbus jobs sho\t", "nimbus jobs show"), ("nimbus jobs show \t", "nimbus jobs show 1"),
                               ("nimbus jobs submit --image=de\t", "nimbus jobs submit --image=demo"),
+                              ("nimbus jobs show --json=id,exit\t", "nimbus jobs show --json=id,exit_code"),
                               ("nimbus comp\tb\t", "nimbus completion bash")):
             typist.type(typed)
             time.sleep(0.7)  # the line editor draws while it completes; no later key may come in between
