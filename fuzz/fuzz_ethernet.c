@@ -19,8 +19,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	for (; ethernet_next(rest, &frame, &err) > 0; rest = after(rest, frame)) {
 		assert(frame.data == rest.data + ETHERNET_LENGTH_SIZE && frame.len <= ETHERNET_FRAME_MAX);
-		if (!ethernet_allowed(frame, &guest))
+		if (!ethernet_allowed(frame, &guest)) {
+			autovar(buf) out = {0};
+			struct str answer = {NULL, 0};
+			ethernet_refuse(frame, &guest, &out);
+			assert(out.len == 0 || (ethernet_next(buf_str(&out), &answer, &err) == 1 &&
+						answer.len == out.len - ETHERNET_LENGTH_SIZE && answer.len <= 110));
 			continue;
+		}
 		assert(memcmp(frame.data + 6, guest.mac, ETHERNET_MAC_SIZE) == 0);
 		if (frame.data[13] == 0)
 			assert(frame.data[30] != 127 && frame.data[30] != 0 &&

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/compiler.h"
 #include "base/err.h"
 #include "base/str.h"
@@ -33,3 +34,6 @@ struct ethernet_guest {
 /* ARP of this guest, and IPv4 from it to an address that is another machine's for certain: not loopback, not "this
  * host", no group; nor a link-local one, nor another where clouds tell a machine its credentials. */
 bool ethernet_allowed(struct str frame, const struct ethernet_guest *guest);
+/* For a frame that was not: where it is for a machine that is only kept back, appends the frame, with its length, by
+ * which the guest's kernel learns it at once (RFC 792, RFC 1812: communication administratively prohibited). */
+void ethernet_refuse(struct str frame, const struct ethernet_guest *guest, struct buf *out);

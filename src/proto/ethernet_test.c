@@ -92,6 +92,62 @@ static void only_the_guests_own_arp_is_passed_on(void **state)
 	assert_true(ethernet_allowed((struct str){bytes, SIZE}, &guest));
 }
 
+static uint32_t sum(const char *at, size_t len)
+{
+	uint32_t value = 0;
+
+	for (size_t i = 0; i + 1 < len; i += 2)
+		value += (uint32_t)((unsigned char)at[i] << 8 | (unsigned char)at[i + 1]);
+	return (value & 0xffff) + (value >> 16);
+}
+
+static void who_asks_for_what_is_kept_back_is_told(void **state)
+{
+	char bytes[SIZE];
+	autovar(buf) out = {0};
+
+	(void)state;
+	ethernet_refuse(frame_to(bytes, 0xa9fea9fe), &guest, &out);
+	assert_int_equal(out.len, 4 + 14 + 20 + 8 + 28);
+	assert_memory_equal(out.data, "\0\0\0\x46\2\2\2\2\2\2\2\1\1\1\1\1\x08\0\x45\0\0\x38", 22);
+	assert_memory_equal(out.data + 30, "\xa9\xfe\xa9\xfe\x0a\0\2\x0f\3\x0d", 10);
+	assert_memory_equal(out.data + 46, bytes + 14, 28);
+	assert_int_equal(sum(out.data + 18, 20), 0xffff);
+	assert_int_equal(sum(out.data + 38, 36), 0xffff);
+}
+
+static void nobody_else_is_told_anything(void **state)
+{
+	static const struct {
+		size_t at;
+		char is;
+	} cases[] = {
+		{6, 4},			/* another's hardware address */
+		{12, 9},		/* not IPv4 */
+		{14, 0x65}, {14, 0x44}, /* a header that is none */
+		{14, 0x4f},		/* one that is longer than the frame */
+		{21, 1},		/* a later piece */
+		{23, 1},		/* ICMP */
+		{29, 16},		/* another's address */
+		{30, 127},		/* the loopback */
+		{30, 0},    {30, (char)224}, {30, 8},
+	};
+	char bytes[SIZE];
+	autovar(buf) out = {0};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		(void)frame_to(bytes, 0xa9fea9fe);
+		bytes[cases[i].at] = cases[i].is;
+		ethernet_refuse((struct str){bytes, SIZE}, &guest, &out);
+		assert_int_equal(out.len, 0);
+	}
+	(void)frame_to(bytes, 0xa9fea9fe);
+	for (size_t len = 0; len < SIZE; len++)
+		ethernet_refuse((struct str){bytes, len}, &guest, &out);
+	assert_int_equal(out.len, 0);
+}
+
 static void frames_are_cut_from_the_stream(void **state)
 {
 	static const char bytes[] = "\0\0\0\3abc\0\0\0\1d\0\0";
@@ -117,6 +173,8 @@ int main(void)
 		cmocka_unit_test(only_other_machines_are_spoken_to),
 		cmocka_unit_test(what_is_not_plain_ipv4_of_the_guest_is_dropped),
 		cmocka_unit_test(only_the_guests_own_arp_is_passed_on),
+		cmocka_unit_test(who_asks_for_what_is_kept_back_is_told),
+		cmocka_unit_test(nobody_else_is_told_anything),
 		cmocka_unit_test(frames_are_cut_from_the_stream),
 	};
 

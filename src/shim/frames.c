@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 
-enum { CHUNK = 64 * 1024 };
+enum { CHUNK = 64 * 1024, REFUSALS_MAX = 16 * 1024 };
 
 struct side {
 	int fd; /* -1: closed */
@@ -21,6 +21,10 @@ struct frames {
 	struct frames_opts opts;
 	struct side vm, carrier;
 	struct buf in; /* of the VM: the part of a frame */
+	/* Where the carrier's stream stands: bytes of a length, or that its frame still has. A word of ours fits
+	 * between two frames only. */
+	struct buf length;
+	uint32_t left;
 };
 
 static void close_side(struct side *s)
@@ -73,6 +77,35 @@ static bool receive(struct side *from, struct buf *to)
 	return got > 0;
 }
 
+/* What has just come of the carrier. */
+static void follow(struct frames *f, struct str bytes)
+{
+	while (bytes.len > 0) {
+		if (f->left > 0) {
+			uint32_t some = f->left < bytes.len ? f->left : (uint32_t)bytes.len;
+			f->left -= some;
+			bytes.data += some;
+			bytes.len -= some;
+			continue;
+		}
+		buf_putc(&f->length, *bytes.data);
+		bytes.data++;
+		bytes.len--;
+		if (f->length.len < ETHERNET_LENGTH_SIZE)
+			continue;
+		for (size_t i = 0; i < ETHERNET_LENGTH_SIZE; i++)
+			f->left = f->left << 8 | (unsigned char)f->length.data[i];
+		buf_clear(&f->length);
+	}
+}
+
+/* One that is not told now asks again. */
+static void refuse(struct frames *f, struct str frame)
+{
+	if (f->left == 0 && f->length.len == 0 && f->vm.unsent.len < REFUSALS_MAX)
+		ethernet_refuse(frame, &f->opts.guest, &f->vm.unsent);
+}
+
 /* The whole frames of the VM, as far as they are allowed. False: it is no use any more. */
 static bool pass_frames(struct frames *f)
 {
@@ -84,6 +117,8 @@ static bool pass_frames(struct frames *f)
 		size_t len = ETHERNET_LENGTH_SIZE + frame.len;
 		if (ethernet_allowed(frame, &f->opts.guest))
 			buf_append(&f->carrier.unsent, rest.data, len);
+		else
+			refuse(f, frame);
 		rest.data += len;
 		rest.len -= len;
 	}
@@ -99,9 +134,18 @@ static void on_vm(void *ctx, unsigned events)
 	bool reads = f->carrier.unsent.len == 0 && (events & LOOP_READ) != 0;
 
 	if ((events & LOOP_HANGUP) != 0 || !flush(&f->vm) ||
-	    (reads && !(receive(&f->vm, &f->in) && pass_frames(f) && flush(&f->carrier))))
+	    (reads && !(receive(&f->vm, &f->in) && pass_frames(f) && flush(&f->carrier) && flush(&f->vm))))
 		stop(f);
 	watch(f);
+}
+
+static bool receive_carrier(struct frames *f)
+{
+	size_t had = f->vm.unsent.len;
+	bool more = receive(&f->carrier, &f->vm.unsent);
+
+	follow(f, (struct str){f->vm.unsent.data + had, f->vm.unsent.len - had});
+	return more;
 }
 
 static void on_carrier(void *ctx, unsigned events)
@@ -109,8 +153,7 @@ static void on_carrier(void *ctx, unsigned events)
 	struct frames *f = ctx;
 	bool reads = f->vm.unsent.len == 0 && (events & LOOP_READ) != 0;
 
-	if ((events & LOOP_HANGUP) != 0 || !flush(&f->carrier) ||
-	    (reads && !(receive(&f->carrier, &f->vm.unsent) && flush(&f->vm))))
+	if ((events & LOOP_HANGUP) != 0 || !flush(&f->carrier) || (reads && !(receive_carrier(f) && flush(&f->vm))))
 		stop(f);
 	watch(f);
 }
@@ -139,5 +182,6 @@ void frames_free(struct frames *f)
 	buf_fini(&f->vm.unsent);
 	buf_fini(&f->carrier.unsent);
 	buf_fini(&f->in);
+	buf_fini(&f->length);
 	free(f);
 }

@@ -97,6 +97,43 @@ static void what_comes_back_is_passed_on(void **state)
 	assert_memory_equal(got, "anything", 8);
 }
 
+/* Between two frames of the carrier, never within one; and no more than has room. */
+static void what_is_kept_back_is_refused_between_two_frames(void **state)
+{
+	static const char frame[] = "\0\0\0\5hello\0\0\0\3abc";
+	struct fixture *f = *state;
+	char bad[WIRE], got[100];
+	size_t all = 0;
+	ssize_t len;
+
+	make(bad, 0xa9fea9fe);
+	for (size_t cut = 1; cut < 9; cut++) {
+		assert_int_equal(write(f->carrier, frame, cut), cut);
+		go_on(f);
+		assert_int_equal(read(f->vm, got, sizeof(got)), cut);
+		assert_int_equal(write(f->vm, bad, WIRE), WIRE);
+		go_on(f);
+		assert_int_equal(read(f->vm, got, sizeof(got)), -1);
+		assert_int_equal(write(f->carrier, frame + cut, sizeof(frame) - 1 - cut), sizeof(frame) - 1 - cut);
+		go_on(f);
+		assert_int_equal(read(f->vm, got, sizeof(got)), sizeof(frame) - 1 - cut);
+		assert_int_equal(write(f->vm, bad, WIRE), WIRE);
+		go_on(f);
+		assert_int_equal(read(f->vm, got, sizeof(got)), 4 + 14 + 20 + 8 + 28);
+	}
+	assert_int_equal(read(f->carrier, got, sizeof(got)), -1);
+	for (int i = 0; i < 20000; i++) {
+		len = write(f->vm, bad, WIRE);
+		if (len < 0)
+			go_on(f);
+		else
+			assert_int_equal(len, WIRE);
+	}
+	while ((len = read(f->vm, got, sizeof(got))) > 0)
+		all += (size_t)len;
+	assert_true(all > 0 && all < (1U << 20));
+}
+
 static void a_side_that_takes_nothing_stops_the_other(void **state)
 {
 	struct fixture *f = *state;
@@ -153,6 +190,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WITH(loopback_is_not_passed_on),
 		WITH(what_comes_back_is_passed_on),
+		WITH(what_is_kept_back_is_refused_between_two_frames),
 		WITH(a_side_that_takes_nothing_stops_the_other),
 		WITH(ends_are_passed_on),
 		WITH(what_is_no_frame_cuts_the_network),
