@@ -17,6 +17,7 @@
 #include "net/loop.h"
 #include "net/upgrade_client.h"
 #include "proto/session_frame.h"
+#include "proto/session_replay.h"
 
 enum {
 	READ_STEP = 64 * 1024,
@@ -29,6 +30,10 @@ enum {
 #define RETRY_MAX_NS (2 * NS_PER_S)
 /* How long the control plane may be away before the process runs. */
 #define CONNECT_PATIENCE_NS (15 * NS_PER_S)
+/* And while it runs: longer than it takes to be started again. */
+#define RESUME_PATIENCE_NS (60 * NS_PER_S)
+/* A person is told of it only where it takes longer. */
+#define RESUME_QUIET_NS (2 * NS_PER_S)
 /* After that a person is told why it takes so long. */
 #define WHY_NS (3 * NS_PER_S)
 
@@ -54,8 +59,10 @@ struct attach {
 	int64_t since_ns; /* when we began to connect */
 	unsigned tries;
 	struct session_decoder *decoder;
-	struct buf out;
+	struct session_replay replay;
 	bool open;
+	bool was_open;
+	bool told_broken; /* the person */
 	bool started;
 	bool exited;
 	struct output_stream outputs[2];
@@ -151,29 +158,24 @@ static void broke_off(struct attach *a, const char *why)
 static void flush(struct attach *a)
 {
 	struct err err = {0};
-	size_t done = 0;
+	unsigned more = 0;
 
-	while (a->open && done < a->out.len) {
+	while (a->open && session_replay_unsent(&a->replay).len > 0) {
 		size_t sent = 0;
-		int rc = upgrade_send(a->upgrade, (struct str){a->out.data + done, a->out.len - done}, &sent, &err);
-		if (rc == HTTP_AGAIN)
+		int rc = upgrade_send(a->upgrade, session_replay_unsent(&a->replay), &sent, &err);
+		/* Gone: what it said before may still be there to be read. */
+		more = rc == HTTP_AGAIN ? (unsigned)LOOP_WRITE : 0U;
+		if (rc != 0)
 			break;
-		if (rc < 0) {
-			/* What it said before it went away may still be there to be read. */
-			buf_clear(&a->out);
-			loop_fd_set_events(a->socket, LOOP_READ);
-			return;
-		}
-		done += sent;
+		session_replay_sent(&a->replay, sent);
 	}
-	buf_consume(&a->out, done);
 	if (a->open)
-		loop_fd_set_events(a->socket, LOOP_READ | (a->out.len > 0 ? (unsigned)LOOP_WRITE : 0U));
+		loop_fd_set_events(a->socket, LOOP_READ | more);
 }
 
 static void send_signal(struct attach *a, int number)
 {
-	session_signal_encode(&(struct session_signal){(uint32_t)number}, &a->out);
+	session_signal_encode(&(struct session_signal){(uint32_t)number}, &a->replay.kept);
 	flush(a);
 }
 
@@ -182,7 +184,7 @@ static void send_winsize(struct attach *a)
 	struct session_winsize size = {0};
 
 	tty_size(STDIN_FILENO, &size.rows, &size.cols);
-	session_winsize_encode(&size, &a->out);
+	session_winsize_encode(&size, &a->replay.kept);
 	flush(a);
 }
 
@@ -203,14 +205,14 @@ static void end_input(struct attach *a)
 {
 	a->input_live = false;
 	loop_source_free(TAKE(a->input));
-	session_bytes_encode(SESSION_STDIN, STR(""), &a->out);
+	session_bytes_encode(SESSION_STDIN, STR(""), &a->replay.kept);
 	flush(a);
 }
 
 static bool input_wanted(const struct attach *a)
 {
 	/* Before it runs, what is typed on a terminal is ours: Ctrl-C, say. */
-	return a->input_live && a->open && a->input_credit > 0 && a->out.len < UNSENT_MAX &&
+	return a->input_live && a->open && a->input_credit > 0 && session_replay_waiting(&a->replay) < UNSENT_MAX &&
 	       (a->started || !a->opts->tty);
 }
 
@@ -231,7 +233,7 @@ static bool read_input(struct attach *a)
 		return false;
 	}
 	a->input_credit -= (uint32_t)len;
-	session_bytes_encode(SESSION_STDIN, (struct str){bytes, (size_t)len}, &a->out);
+	session_bytes_encode(SESSION_STDIN, (struct str){bytes, (size_t)len}, &a->replay.kept);
 	return true;
 }
 
@@ -278,7 +280,7 @@ static void on_written(void *ctx, size_t bytes)
 
 	o->owed += (uint32_t)bytes;
 	if (o->owed >= CREDIT_STEP && a->open && !a->exited) {
-		session_credit_encode(&(struct session_credit){o->stream, o->owed}, &a->out);
+		session_credit_encode(&(struct session_credit){o->stream, o->owed}, &a->replay.kept);
 		o->owed = 0;
 		flush(a);
 	}
@@ -383,6 +385,10 @@ static int take_frame(struct attach *a, const struct session_frame *f, struct er
 		return take_credit(a, f->payload, err);
 	case SESSION_EXIT:
 		return take_exit(a, f->payload, err);
+	case SESSION_GONE:
+		if (a->opts->own_job)
+			say(a, "the connection to the job's host was lost; waiting for it to come back");
+		return 0;
 	case SESSION_NOTICE:
 		notice = xmemdup0(f->payload.data, f->payload.len);
 		say(a, notice);
@@ -398,7 +404,9 @@ static int take_input(struct attach *a, struct str bytes, struct err *err)
 	int rc = 0;
 
 	while (!a->exited && (rc = session_decode(a->decoder, &bytes, &frame, err)) == SESSION_FRAME_READY) {
-		rc = take_frame(a, &frame, err);
+		rc = session_replay_take(&a->replay, &frame, err);
+		if (rc == 0)
+			rc = take_frame(a, &frame, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -410,6 +418,19 @@ static void close_session(struct attach *a)
 	a->open = false;
 	loop_source_free(TAKE(a->socket));
 	upgrade_free(TAKE(a->upgrade));
+}
+
+/* The job's own session is taken up again where it broke off; a command beside a job ends with its connection. */
+static void lose_session(struct attach *a, const char *why)
+{
+	if (!a->opts->own_job) {
+		broke_off(a, why);
+		return;
+	}
+	close_session(a);
+	a->since_ns = clock_monotonic_ns();
+	a->tries = 0;
+	loop_timer_set(a->retry_timer, a->since_ns + http_backoff(a->tries++, RETRY_BASE_NS, RETRY_MAX_NS));
 }
 
 static void receive(struct attach *a)
@@ -429,10 +450,15 @@ static void receive(struct attach *a)
 			return;
 		}
 	}
-	if (a->exited)
+	if (a->exited) {
+		session_replay_tell(&a->replay);
+		flush(a);
 		close_session(a);
-	else if (rc == HTTP_CLOSED || rc < 0)
-		broke_off(a, rc < 0 ? err.msg : "");
+	} else if (rc == HTTP_CLOSED || rc < 0) {
+		lose_session(a, rc < 0 ? err.msg : "");
+	} else {
+		flush(a);
+	}
 	finish_when_done(a);
 }
 
@@ -454,11 +480,22 @@ static void start_session(struct attach *a);
 static void connect_failed(struct attach *a, const struct err *err)
 {
 	bool lasting = err->code != ERR_UNAVAILABLE && err->code != ERR_TIMEOUT && err->code != ERR_LIMIT;
+	int64_t waited_ns = clock_monotonic_ns() - a->since_ns;
 
+	/* The place may be taken by what is left of our own connection. */
+	if (a->was_open && err->code == ERR_CONFLICT)
+		lasting = false;
 	upgrade_free(TAKE(a->upgrade));
-	if (lasting || clock_monotonic_ns() - a->since_ns > CONNECT_PATIENCE_NS) {
-		fail(a, err);
+	if (lasting || waited_ns > (a->was_open ? RESUME_PATIENCE_NS : CONNECT_PATIENCE_NS)) {
+		if (a->was_open)
+			broke_off(a, err->msg);
+		else
+			fail(a, err);
 		return;
+	}
+	if (a->was_open && waited_ns > RESUME_QUIET_NS && !a->told_broken) {
+		a->told_broken = true;
+		say(a, "the connection broke off; waiting for the control plane to come back");
 	}
 	loop_timer_set(a->retry_timer, clock_monotonic_ns() + http_backoff(a->tries++, RETRY_BASE_NS, RETRY_MAX_NS));
 }
@@ -476,7 +513,9 @@ static void on_connected(void *ctx, const struct err *err)
 		fail(a, &bad);
 		return;
 	}
-	a->open = true;
+	session_decoder_init(a->decoder, SESSION_FROM_SHIM);
+	session_replay_connected(&a->replay, a->was_open);
+	a->open = a->was_open = true;
 	receive(a); /* what came behind the answer's head */
 	if (a->open)
 		flush(a);
@@ -495,7 +534,8 @@ static const struct secret *token(struct attach *a)
 
 static void start_session(struct attach *a)
 {
-	autofree char *url = http_url(a->base_url, a->opts->path);
+	autofree char *path = xasprintf("%s%s", a->opts->path, a->was_open ? "?resume=1" : "");
+	autofree char *url = http_url(a->base_url, path);
 	struct err err = {0};
 
 	if (upgrade_start(a->loop, a->client,
@@ -779,9 +819,7 @@ static void attach_fini(struct attach *a)
 	loop_source_free(a->why_timer);
 	http_client_free(a->client);
 	loop_free(a->loop);
-	if (a->out.data != NULL)
-		secret_wipe(a->out.data, a->out.cap); /* what was typed may be a password */
-	buf_fini(&a->out);
+	session_replay_fini(&a->replay); /* what was typed may be a password */
 	free(a->decoder);
 	unblock_signals();
 }

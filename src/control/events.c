@@ -43,6 +43,16 @@ static void tell_session(struct app *app, const struct job_event *e)
 	sessions_job_ended(app->sessions, e->job_id, &exit);
 }
 
+void session_job_ended(struct app *app, const struct job *job)
+{
+	tell_session(app, &(struct job_event){.job_id = job->id,
+					      .to = job->state,
+					      .reason = job->reason,
+					      .message = job->message,
+					      .exit_code = job->exit_code,
+					      .signal = job->signal});
+}
+
 static const char *const event_names[] = {
 	[JOB_EVENT_CREATED] = "job created",
 	[JOB_EVENT_MOVED] = "job moved",

@@ -77,6 +77,8 @@ int files_sweep(struct app *app, struct err *err) must_check; /* files_api.c */
 
 /* Tells waiting calls and counters what has happened; `ctx` is the app. */
 void control_event(void *ctx, const struct job_event *event); /* events.c */
+/* Who comes to the session of a job that has ended, and was told nothing of it by the control plane before us. */
+void session_job_ended(struct app *app, const struct job *job);
 /* Passes of the background workers; `ctx` is the app. */
 int64_t processing_pass(void *ctx); /* processor.c */
 int64_t expirer_pass(void *ctx);    /* expirer.c */

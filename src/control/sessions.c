@@ -21,6 +21,8 @@ enum { SESSIONS_MAX = 512, BUFFER_SIZE = 64 * 1024, ROUNDS = 8, LOOK_MS = 250 };
 
 /* For an end whose peer does not come; of a client's own session: while the job waits there is no limit. */
 #define ALONE_NS (30 * NS_PER_S)
+/* For both ends of a session that broke off with the control plane before us. */
+#define RESUME_NS (30 * NS_PER_S)
 /* For the shim's EXIT to come after the agent's word that the job has ended. */
 #define LAST_WORD_NS (5 * NS_PER_S)
 /* For an end that was told the end of it, to close. */
@@ -54,6 +56,7 @@ struct session {
 	char exec[SESSION_ID_SIZE];
 	struct end ends[2];
 	bool joined;
+	bool resumed;	  /* one end was connected before, to the one before us */
 	bool over;	  /* to be freed by the thread */
 	int64_t alone_ns; /* when it is given up, 0: not */
 	struct buf final; /* the EXIT that the client gets in any case */
@@ -190,15 +193,15 @@ static void put_final(struct end *client)
 	(void)!session_track(&client->written, buf_str(&x->final), &err);
 }
 
-/* The other one is gone. */
+/* The other one is gone. Where it broke off within a frame, nothing can be said. */
 static void tell_alone(struct end *e)
 {
-	if (is_client(e) && e->state == END_OPEN && !e->written.ended && session_tracker_between(&e->written)) {
-		if (e->session->final.len > 0)
-			put_final(e);
-		else
-			session_notice_encode("the connection to the job's host was lost; the job may go on", &e->out);
-	}
+	bool can = e->state == END_OPEN && !e->written.ended && session_tracker_between(&e->written) && !e->last;
+
+	if (can && is_client(e) && e->session->final.len > 0)
+		put_final(e);
+	else if (can)
+		session_gone_encode(is_client(e) ? "the connection to the job's host was lost" : "", &e->out);
 	e->last = true;
 }
 
@@ -243,6 +246,7 @@ static int receive(struct end *from, struct end *to)
 	if (session_track(&to->written, (struct str){room, (size_t)got}, &err) < 0) {
 		log_warn("an end of a session sent what is no frame", F("job", from->session->job_id),
 			 F("from", is_client(from) ? "client" : "shim"));
+		to->out.len -= (size_t)got;
 		return MOVE_ENDED;
 	}
 	return MOVED;
@@ -343,7 +347,7 @@ static void on_event(struct sessions *s, struct end *e, uint32_t events)
 
 /* --- time --- */
 
-static void give_up(const struct sessions *s, struct session *x)
+static void give_up(struct session *x)
 {
 	struct end *client = &x->ends[SESSION_CLIENT];
 
@@ -359,7 +363,7 @@ static void give_up(const struct sessions *s, struct session *x)
 				    &x->final);
 	if (client->state == END_OPEN)
 		tell_alone(client);
-	close_end(s, &x->ends[SESSION_SHIM]);
+	tell_alone(&x->ends[SESSION_SHIM]);
 	x->joined = true;
 }
 
@@ -371,10 +375,10 @@ static void look_at_time(struct sessions *s, struct session *x, int64_t now_ns)
 	if (x->final.len > 0 && now_ns >= x->final_ns && client->state == END_OPEN && !client->last) {
 		put_final(client);
 		client->last = true;
-		close_end(s, &x->ends[SESSION_SHIM]);
+		tell_alone(&x->ends[SESSION_SHIM]);
 	}
 	if (x->alone_ns != 0 && now_ns >= x->alone_ns)
-		give_up(s, x);
+		give_up(x);
 	for (size_t i = 0; i < ARRAY_LEN(x->ends); i++)
 		if (x->ends[i].state == END_LINGERS && now_ns >= x->ends[i].linger_ns)
 			close_end(s, &x->ends[i]);
@@ -465,8 +469,8 @@ static void cancel_end(void *state)
 	free(c);
 }
 
-static int claim_locked(struct sessions *s, int64_t job_id, const char *exec, enum session_side side, struct end **ret,
-			struct err *err)
+static int claim_locked(struct sessions *s, int64_t job_id, const char *exec, enum session_side side, bool resumes,
+			struct end **ret, struct err *err)
 {
 	struct session *x = find_locked(s, job_id, exec);
 
@@ -479,19 +483,20 @@ static int claim_locked(struct sessions *s, int64_t job_id, const char *exec, en
 	if (x == NULL)
 		x = add_locked(s, job_id, exec);
 	x->ends[side].state = END_CLAIMED;
+	x->resumed = x->resumed || resumes;
 	if (side == SESSION_SHIM && x->ends[SESSION_CLIENT].state == END_NONE)
-		x->alone_ns = clock_monotonic_ns() + ALONE_NS;
+		x->alone_ns = clock_monotonic_ns() + (resumes ? RESUME_NS : ALONE_NS);
 	*ret = &x->ends[side];
 	return 0;
 }
 
-int sessions_claim(struct sessions *s, int64_t job_id, const char *exec, enum session_side side,
+int sessions_claim(struct sessions *s, int64_t job_id, const char *exec, enum session_side side, bool resumes,
 		   struct http_upgrade *ret, struct err *err)
 {
 	struct end *e = NULL;
 
 	pthread_mutex_lock(&s->lock);
-	int rc = claim_locked(s, job_id, exec, side, &e, err);
+	int rc = claim_locked(s, job_id, exec, side, resumes, &e, err);
 	pthread_mutex_unlock(&s->lock);
 	if (rc < 0)
 		return rc;
@@ -576,6 +581,9 @@ void sessions_job_ended(struct sessions *s, int64_t job_id, const struct session
 		bool shim = x->ends[SESSION_SHIM].state == END_OPEN || x->ends[SESSION_SHIM].state == END_CLAIMED;
 		session_exit_encode(exit, &x->final);
 		x->final_ns = clock_monotonic_ns() + (shim ? LAST_WORD_NS : 0);
+		/* It still has what the job said last. */
+		if (x->resumed && !shim)
+			x->final_ns = clock_monotonic_ns() + RESUME_NS;
 		/* Nobody has come, and hardly anybody will. */
 		if (x->alone_ns == 0 && x->ends[SESSION_CLIENT].state == END_NONE)
 			x->alone_ns = clock_monotonic_ns() + ALONE_NS;

@@ -4,8 +4,8 @@
  * way, and what one end does not take stops the other. Either end may come first. When one goes, the other is told as
  * far as a frame can be put in, and its connection ends.
  *
- * All of it is this process's memory: a control plane that ends ends its sessions, and both ends of one come to the
- * same control plane.
+ * All of it is this process's memory, and both ends of a session come to the same control plane. When it ends, its
+ * connections do; the ends come again to the next one and go on by themselves (proto/session_replay.h).
  */
 #pragma once
 
@@ -31,10 +31,11 @@ int sessions_start(struct sessions *s, struct err *err) must_check;
 void sessions_free(struct sessions *s);
 
 /*
- * The place of one end, as the upgrade to be answered with: `exec` is "" for the job's own session. ERR_CONFLICT:
+ * The place of one end, as the upgrade to be answered with: `exec` is "" for the job's own session. `resumes`: the end
+ * was connected before, to a control plane that is no more. ERR_CONFLICT:
  * somebody has it. ERR_NOT_FOUND: there is no such exec. The upgrade's cancel gives the place back.
  */
-int sessions_claim(struct sessions *s, int64_t job_id, const char *exec, enum session_side side,
+int sessions_claim(struct sessions *s, int64_t job_id, const char *exec, enum session_side side, bool resumes,
 		   struct http_upgrade *ret, struct err *err) must_check;
 
 /* Either end of the job's own session is there. */

@@ -46,6 +46,12 @@ static int check_has_session(const struct job *job, struct arena *arena, struct 
 	return r;
 }
 
+/* The end was connected to a control plane before us: its session may be unknown here, and its job have ended. */
+static bool resumes(const struct http_request *req)
+{
+	return http_query(req, "resume") != NULL;
+}
+
 /* First the place, then another look: an end of the job in between is told to who has a place. What a shim has said of
  * a job that has ended meanwhile waits for its client. */
 static int attach(struct app *app, struct http_request *req, const struct job *job, const char *exec,
@@ -53,18 +59,21 @@ static int attach(struct app *app, struct http_request *req, const struct job *j
 {
 	struct http_upgrade upgrade = {0};
 	struct job again = {0};
-	bool known = exec[0] != '\0' || sessions_known(app->sessions, job->id);
+	bool known = exec[0] != '\0' || resumes(req) || sessions_known(app->sessions, job->id);
 	int r = known ? 0 : check_lasts(job, err);
 
 	if (r < 0)
 		return r;
-	r = sessions_claim(app->sessions, job->id, exec, side, &upgrade, err);
+	r = sessions_claim(app->sessions, job->id, exec, side, resumes(req), &upgrade, err);
 
 	if (r < 0)
 		return r;
 	r = read_job(app, req, &again, err);
 	if (r == 0 && !known)
 		r = check_lasts(&again, err);
+	/* Nobody else will tell it. */
+	if (r == 0 && resumes(req) && job_state_final(again.state))
+		session_job_ended(app, &again);
 	if (r == 0)
 		r = http_reply_upgrade(req, &upgrade, err);
 	if (r < 0)
@@ -74,7 +83,9 @@ static int attach(struct app *app, struct http_request *req, const struct job *j
 
 static int check_attempt(const struct http_request *req, const struct job *job, struct err *err)
 {
-	if (!job_state_live(job->state) || job->attempt != caller(req)->attempt)
+	bool lasts = job_state_live(job->state) || (resumes(req) && job_state_final(job->state));
+
+	if (!lasts || job->attempt != caller(req)->attempt)
 		return err_set(err, ERR_CONFLICT, "attempt %" PRId64 " of job %" PRId64 " is over",
 			       caller(req)->attempt, job->id);
 	return 0;
@@ -89,7 +100,7 @@ int session_get(void *ctx, struct http_request *req, struct err *err)
 	if (r == 0)
 		r = check_has_session(&job, http_arena(req), err);
 	/* The shim is there before the job runs, and comes once. */
-	if (r == 0 && job.state == JOB_RUNNING && !sessions_known(app->sessions, job.id))
+	if (r == 0 && job.state == JOB_RUNNING && !resumes(req) && !sessions_known(app->sessions, job.id))
 		r = err_set(err, ERR_CONFLICT, "the session of job %" PRId64 " is over: its log goes on", job.id);
 	return r < 0 ? r : attach(app, req, &job, "", SESSION_CLIENT, err);
 }

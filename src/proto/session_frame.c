@@ -62,6 +62,7 @@ void session_decoder_init(struct session_decoder *d, enum session_sender from)
 {
 	d->from = from;
 	d->have = 0;
+	d->skipped = 0;
 }
 
 static bool gather(struct session_decoder *d, struct str *input, size_t want)
@@ -96,10 +97,13 @@ int session_decode(struct session_decoder *d, struct str *input, struct session_
 		if (!gather(d, input, SESSION_HEADER_SIZE + len))
 			return 0;
 		d->have = 0;
+		d->skipped += SESSION_HEADER_SIZE + len;
 		if (info == NULL)
 			continue; /* of a newer peer */
 		*ret = (struct session_frame){.type = (enum session_frame_type)d->bytes[4],
-					      .payload = {(const char *)d->bytes + SESSION_HEADER_SIZE, len}};
+					      .payload = {(const char *)d->bytes + SESSION_HEADER_SIZE, len},
+					      .size = d->skipped};
+		d->skipped = 0;
 		return SESSION_FRAME_READY;
 	}
 }
@@ -170,6 +174,17 @@ int session_credit_decode(struct str payload, struct session_credit *ret, struct
 	if (c.bad || c.rest.len > 0 || stream > SESSION_STREAM_STDERR || bytes == 0)
 		return malformed(SESSION_CREDIT, err);
 	*ret = (struct session_credit){.stream = (enum session_stream)stream, .bytes = bytes};
+	return 0;
+}
+
+int session_offset_decode(struct str payload, struct session_offset *ret, struct err *err)
+{
+	struct cursor c = {.rest = payload};
+	uint64_t offset = cursor_u64(&c);
+
+	if (c.bad || c.rest.len > 0)
+		return malformed(SESSION_ACK, err);
+	ret->offset = offset;
 	return 0;
 }
 
@@ -280,6 +295,32 @@ void session_exit_encode(const struct session_exit *m, struct buf *out)
 void session_notice_encode(const char *text, struct buf *out)
 {
 	size_t start = frame_begin(out, SESSION_NOTICE);
+
+	buf_append(out, text, strnlen(text, SESSION_TEXT_MAX));
+	frame_end(out, start);
+}
+
+static void offset_encode(enum session_frame_type type, const struct session_offset *m, struct buf *out)
+{
+	size_t start = frame_begin(out, type);
+
+	buf_put_u64(out, m->offset);
+	frame_end(out, start);
+}
+
+void session_ack_encode(const struct session_offset *m, struct buf *out)
+{
+	offset_encode(SESSION_ACK, m, out);
+}
+
+void session_resume_encode(const struct session_offset *m, struct buf *out)
+{
+	offset_encode(SESSION_RESUME, m, out);
+}
+
+void session_gone_encode(const char *text, struct buf *out)
+{
+	size_t start = frame_begin(out, SESSION_GONE);
 
 	buf_append(out, text, strnlen(text, SESSION_TEXT_MAX));
 	frame_end(out, start);

@@ -4,8 +4,10 @@
  *
  * Both sides send frames `u32 length, u8 type, payload` (little-endian; the length is the payload's). The client is
  * first to be there, and may send at once. The shim says STARTED when the process runs and EXIT as the last thing; a
- * connection that ends without EXIT says nothing about the process. Either side skips types that it does not know, and
- * bytes behind those that it knows of a STARTED or EXIT: numbers and fields are append only.
+ * connection that ends without EXIT says nothing about the process: it may be taken up again (session_replay.h). GONE
+ * is the word of who stands between: the other end's connection has ended, and this one ends with it. Either side skips
+ * types that it does not know, and bytes behind those that it knows of a STARTED or EXIT: numbers and fields are append
+ * only.
  *
  * Credit: each of the three streams begins with SESSION_CREDIT_START bytes; who takes bytes gives credit again. Bytes
  * beyond the credit break the protocol. An empty STDIN, STDOUT or STDERR is that stream's end.
@@ -42,11 +44,14 @@ enum session_sender { SESSION_FROM_CLIENT = 1, SESSION_FROM_SHIM = 2, SESSION_FR
 	X(WINSIZE, 2, SESSION_FROM_CLIENT, 4) \
 	X(SIGNAL, 3, SESSION_FROM_CLIENT, 4)  \
 	X(CREDIT, 4, SESSION_FROM_BOTH, 5)    \
+	X(ACK, 5, SESSION_FROM_BOTH, 8)       \
+	X(RESUME, 6, SESSION_FROM_BOTH, 8)    \
 	X(STARTED, 16, SESSION_FROM_SHIM, 16) \
 	X(STDOUT, 17, SESSION_FROM_SHIM, 0)   \
 	X(STDERR, 18, SESSION_FROM_SHIM, 0)   \
 	X(EXIT, 19, SESSION_FROM_SHIM, 42)    \
-	X(NOTICE, 20, SESSION_FROM_SHIM, 0)
+	X(NOTICE, 20, SESSION_FROM_SHIM, 0)   \
+	X(GONE, 21, SESSION_FROM_BOTH, 0)
 
 enum session_frame_type {
 #define X(name, number, sender, least) SESSION_##name = (number),
@@ -62,6 +67,7 @@ enum session_stream { SESSION_STREAM_STDIN = 0, SESSION_STREAM_STDOUT = 1, SESSI
 struct session_frame {
 	enum session_frame_type type;
 	struct str payload; /* into the decoder; good until the next call. STDIN, STDOUT, STDERR, NOTICE: the bytes */
+	size_t size;	    /* of the whole, and of unknown frames before it */
 };
 
 /* --- decoding: bytes in, frames out --- */
@@ -69,6 +75,7 @@ struct session_frame {
 struct session_decoder {
 	enum session_sender from; /* only what this side may send is taken */
 	size_t have;
+	size_t skipped; /* bytes of unknown frames */
 	unsigned char bytes[SESSION_HEADER_SIZE + SESSION_PAYLOAD_MAX];
 };
 
@@ -107,6 +114,11 @@ struct session_signal {
 	uint32_t signal; /* 1 to 64 */
 };
 
+/* ACK, RESUME. */
+struct session_offset {
+	uint64_t offset;
+};
+
 struct session_credit {
 	enum session_stream stream;
 	uint32_t bytes; /* that may be sent more */
@@ -134,6 +146,7 @@ struct session_exit {
 int session_winsize_decode(struct str payload, struct session_winsize *ret, struct err *err) must_check;
 int session_signal_decode(struct str payload, struct session_signal *ret, struct err *err) must_check;
 int session_credit_decode(struct str payload, struct session_credit *ret, struct err *err) must_check;
+int session_offset_decode(struct str payload, struct session_offset *ret, struct err *err) must_check;
 int session_started_decode(struct str payload, struct session_started *ret, struct err *err) must_check;
 /* The texts point into the payload. */
 int session_exit_decode(struct str payload, struct session_exit *ret, struct err *err) must_check;
@@ -146,5 +159,8 @@ void session_started_encode(const struct session_started *m, struct buf *out);
 /* Texts are cut at SESSION_TEXT_MAX. */
 void session_exit_encode(const struct session_exit *m, struct buf *out);
 void session_notice_encode(const char *text, struct buf *out);
+void session_ack_encode(const struct session_offset *m, struct buf *out);
+void session_resume_encode(const struct session_offset *m, struct buf *out);
+void session_gone_encode(const char *text, struct buf *out);
 /* STDIN, STDOUT, STDERR: frames of at most SESSION_PAYLOAD_MAX bytes. No bytes: one empty frame, the stream's end. */
 void session_bytes_encode(enum session_frame_type type, struct str bytes, struct buf *out);

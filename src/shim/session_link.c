@@ -7,10 +7,13 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "net/upgrade_client.h"
+#include "proto/session_replay.h"
 
 enum { TRIES = 20, READ_SIZE = 16 * 1024, READS_AT_ONCE = 8 };
 
 #define RETRY_NS (250 * NS_PER_MS)
+/* How long a session that broke off is tried to be taken up again. */
+#define RESUME_NS (60 * NS_PER_S)
 /* For a client that takes nothing more, after the last word. */
 #define LINGER_NS (540 * NS_PER_S)
 
@@ -20,15 +23,15 @@ struct session_link {
 	struct upgrade *upgrade;
 	bool open;
 	bool unread;  /* bytes may have come that wake nobody: behind the answer's head, or within TLS */
-	bool leaving; /* the last word stands in `out` */
+	bool leaving; /* the last word stands in `replay` */
 	bool over;
 	unsigned tries;
+	int64_t broke_ns; /* it was open, and is not any more since then; 0: not so */
 	struct loop_source *io;
 	struct loop_source *timer; /* the next try; the end of a linger; or `over`, from the loop */
 	struct err why;
 	struct session_decoder decoder;
-	struct buf out;
-	size_t sent;
+	struct session_replay replay;
 	int64_t credit[SESSION_STREAM_STDERR + 1]; /* STDIN: what the client may still send */
 	size_t consumed;			   /* and was not told of */
 };
@@ -41,15 +44,31 @@ static void end_soon(struct session_link *l, const struct err *why)
 	if (l->over)
 		return;
 	l->over = true;
-	if (why != NULL)
-		l->why = *why;
+	l->why = why != NULL ? *why : (struct err){0};
 	loop_source_free(TAKE(l->io));
 	loop_timer_set(l->timer, clock_monotonic_ns());
 }
 
+/* The connection has ended, by no word of the client: who stands between is away, and may come back. */
+static void break_off(struct session_link *l, const struct err *why)
+{
+	if (l->over || !l->open)
+		return;
+	if (!l->opts.resumes) {
+		end_soon(l, why);
+		return;
+	}
+	l->open = false;
+	l->broke_ns = clock_monotonic_ns();
+	l->why = *why;
+	loop_source_free(TAKE(l->io));
+	upgrade_free(TAKE(l->upgrade));
+	loop_timer_set(l->timer, clock_monotonic_ns() + RETRY_NS);
+}
+
 static size_t waiting(const struct session_link *l)
 {
-	return l->out.len - l->sent;
+	return session_replay_waiting(&l->replay);
 }
 
 /* --- going out --- */
@@ -70,7 +89,7 @@ void session_link_output(struct session_link *l, enum session_stream stream, str
 		return;
 	assert((int64_t)bytes.len <= l->credit[stream]);
 	l->credit[stream] -= (int64_t)bytes.len;
-	session_bytes_encode(stream == SESSION_STREAM_STDERR ? SESSION_STDERR : SESSION_STDOUT, bytes, &l->out);
+	session_bytes_encode(stream == SESSION_STREAM_STDERR ? SESSION_STDERR : SESSION_STDOUT, bytes, &l->replay.kept);
 	flush(l);
 }
 
@@ -82,7 +101,7 @@ void session_link_consumed(struct session_link *l, size_t bytes)
 	const struct session_credit m = {.stream = SESSION_STREAM_STDIN, .bytes = (uint32_t)l->consumed};
 	l->credit[SESSION_STREAM_STDIN] += (int64_t)l->consumed;
 	l->consumed = 0;
-	session_credit_encode(&m, &l->out);
+	session_credit_encode(&m, &l->replay.kept);
 	flush(l);
 }
 
@@ -90,7 +109,7 @@ void session_link_started(struct session_link *l, const struct session_started *
 {
 	if (l->over || l->leaving)
 		return;
-	session_started_encode(m, &l->out);
+	session_started_encode(m, &l->replay.kept);
 	flush(l);
 }
 
@@ -98,7 +117,7 @@ void session_link_notice(struct session_link *l, const char *text)
 {
 	if (l->over || l->leaving)
 		return;
-	session_notice_encode(text, &l->out);
+	session_notice_encode(text, &l->replay.kept);
 	flush(l);
 }
 
@@ -106,11 +125,16 @@ void session_link_exit(struct session_link *l, const struct session_exit *m)
 {
 	if (l->over || l->leaving)
 		return;
-	session_exit_encode(m, &l->out);
+	session_exit_encode(m, &l->replay.kept);
 	l->leaving = true;
 	if (l->open)
 		loop_timer_set(l->timer, clock_monotonic_ns() + LINGER_NS);
 	flush(l);
+}
+
+static bool may_send(const struct session_link *l)
+{
+	return session_replay_unsent(&l->replay).len > 0;
 }
 
 static void flush(struct session_link *l)
@@ -121,23 +145,17 @@ static void flush(struct session_link *l)
 
 	if (!l->open || l->over)
 		return;
-	while (waiting(l) > 0 && rc == 0) {
-		rc = upgrade_send(l->upgrade, (struct str){l->out.data + l->sent, waiting(l)}, &done, &err);
-		l->sent += rc == 0 ? done : 0;
-	}
-	if (waiting(l) == 0) {
-		buf_clear(&l->out);
-		l->sent = 0;
-	} else if (l->sent >= SESSION_LINK_OUT / 2) {
-		buf_consume(&l->out, l->sent);
-		l->sent = 0;
+	while (may_send(l) && rc == 0) {
+		rc = upgrade_send(l->upgrade, session_replay_unsent(&l->replay), &done, &err);
+		if (rc == 0)
+			session_replay_sent(&l->replay, done);
 	}
 	if (rc < 0)
-		end_soon(l, &err);
-	else if (l->leaving && waiting(l) == 0)
+		break_off(l, &err);
+	else if (l->leaving && session_replay_done(&l->replay))
 		end_soon(l, NULL);
 	else
-		loop_fd_set_events(l->io, LOOP_READ | (waiting(l) > 0 || l->unread ? LOOP_WRITE : 0U));
+		loop_fd_set_events(l->io, LOOP_READ | (may_send(l) || l->unread ? LOOP_WRITE : 0U));
 }
 
 /* --- coming in --- */
@@ -178,6 +196,8 @@ static int on_frame(struct session_link *l, const struct session_frame *f, struc
 		return on_stdin(l, f->payload, err);
 	case SESSION_CREDIT:
 		return on_credit(l, f->payload, err);
+	case SESSION_GONE:
+		return err_set(err, ERR_UNAVAILABLE, "the client is gone");
 	case SESSION_WINSIZE:
 		rc = session_winsize_decode(f->payload, &size, err);
 		if (rc == 0)
@@ -198,23 +218,26 @@ static int take(struct session_link *l, struct str bytes, struct err *err)
 	struct session_frame frame;
 	int rc = 0;
 
-	while (!l->over && (rc = session_decode(&l->decoder, &bytes, &frame, err)) == SESSION_FRAME_READY) {
-		rc = on_frame(l, &frame, err);
+	while (!l->over && l->open && (rc = session_decode(&l->decoder, &bytes, &frame, err)) == SESSION_FRAME_READY) {
+		rc = session_replay_take(&l->replay, &frame, err);
+		if (rc == 0)
+			rc = on_frame(l, &frame, err);
 		if (rc < 0)
 			return rc;
 	}
 	return rc < 0 ? rc : 0;
 }
 
-/* 0: there may be more; HTTP_AGAIN. */
+/* 0: there may be more; HTTP_AGAIN; HTTP_CLOSED. Negative: the client broke the rules. */
 static int read_some(struct session_link *l, struct err *err)
 {
 	char bytes[READ_SIZE];
+	struct err lost = {0};
 	size_t got = 0;
-	int rc = upgrade_recv(l->upgrade, bytes, sizeof(bytes), &got, err);
+	int rc = upgrade_recv(l->upgrade, bytes, sizeof(bytes), &got, &lost);
 
-	if (rc == HTTP_CLOSED)
-		return err_set(err, ERR_UNAVAILABLE, "the client is gone");
+	if (rc < 0)
+		return HTTP_CLOSED;
 	return rc == 0 ? take(l, (struct str){bytes, got}, err) : rc;
 }
 
@@ -224,20 +247,26 @@ static void on_io(void *ctx, unsigned events)
 	struct err err = {0};
 	int rc = 0;
 
-	for (int i = 0; i < READS_AT_ONCE && rc == 0 && !l->over; i++)
+	(void)events;
+	for (int i = 0; i < READS_AT_ONCE && rc == 0 && !l->over && l->open; i++)
 		rc = read_some(l, &err);
+	if (!l->open)
+		return;
 	if (rc < 0) {
 		end_soon(l, &err);
 		return;
 	}
+	if (rc == HTTP_CLOSED) {
+		(void)err_set(&err, ERR_UNAVAILABLE, "the client is gone");
+		break_off(l, &err);
+		return;
+	}
 	bool full = waiting(l) > 0;
-	if ((events & LOOP_WRITE) != 0)
-		flush(l);
+	l->unread = rc == 0;
+	/* What was read may be answered by ourselves, or let go on what waited. */
+	flush(l);
 	if (full && !l->over && waiting(l) < SESSION_LINK_OUT)
 		l->opts.ops->room(l->opts.ctx);
-	l->unread = rc == 0;
-	if (!l->over && l->io != NULL)
-		loop_fd_set_events(l->io, LOOP_READ | (waiting(l) > 0 || l->unread ? LOOP_WRITE : 0U));
 }
 
 /* --- connecting --- */
@@ -248,6 +277,9 @@ static bool may_try_again(const struct session_link *l, const struct err *err)
 {
 	bool passing = err->code == ERR_UNAVAILABLE || err->code == ERR_TIMEOUT || err->code == ERR_LIMIT;
 
+	/* Where it was open before, who stands between may not have noticed yet that it is not. */
+	if (l->broke_ns > 0)
+		return (passing || err->code == ERR_CONFLICT) && clock_monotonic_ns() - l->broke_ns < RESUME_NS;
 	return passing && l->tries < TRIES && !l->leaving;
 }
 
@@ -266,6 +298,8 @@ static void on_open(void *ctx, const struct err *err)
 		return;
 	}
 	l->open = l->unread = true;
+	session_decoder_init(&l->decoder, SESSION_FROM_CLIENT);
+	session_replay_connected(&l->replay, l->broke_ns > 0);
 	if (loop_add_fd(l->opts.loop, upgrade_fd(l->upgrade), LOOP_READ | LOOP_WRITE, LOOP_NORMAL, on_io, l, &l->io,
 			&failed) < 0) {
 		end_soon(l, &failed);
@@ -278,7 +312,9 @@ static void on_open(void *ctx, const struct err *err)
 
 static void try_to_connect(struct session_link *l)
 {
-	const struct upgrade_opts opts = {.url = l->url, .token = l->opts.token, .protocol = SESSION_PROTOCOL};
+	autofree char *again = xasprintf("%s?resume=1", l->url);
+	const struct upgrade_opts opts = {
+		.url = l->broke_ns > 0 ? again : l->url, .token = l->opts.token, .protocol = SESSION_PROTOCOL};
 	struct err err = {0};
 
 	l->tries++;
@@ -309,7 +345,6 @@ int session_link_new(const struct session_link_opts *opts, struct session_link *
 
 	l->opts = *opts;
 	l->url = xstrdup(opts->url);
-	session_decoder_init(&l->decoder, SESSION_FROM_CLIENT);
 	for (size_t i = 0; i < ARRAY_LEN(l->credit); i++)
 		l->credit[i] = SESSION_CREDIT_START;
 	int rc = loop_add_timer(opts->loop, clock_monotonic_ns(), LOOP_NORMAL, on_timer, l, &l->timer, err);
@@ -326,9 +361,7 @@ void session_link_free(struct session_link *l)
 	loop_source_free(l->io);
 	loop_source_free(l->timer);
 	upgrade_free(l->upgrade);
-	if (l->out.data != NULL)
-		secret_wipe(l->out.data, l->out.cap);
-	buf_fini(&l->out);
+	session_replay_fini(&l->replay);
 	secret_wipe(l->decoder.bytes, sizeof(l->decoder.bytes));
 	free(l->url);
 	free(l);

@@ -2,8 +2,11 @@
  * The shim's end of one session (proto/session_frame.h): the connection to the control plane, frames, credit. What the
  * bytes mean is its user's: shim/talk.h. The client is hostile: what it sends beyond its credit ends the session.
  *
- * Bounds: of what is to go out, SESSION_LINK_OUT and a frame; of what came in, what the user has not said he is done
- * with.
+ * A connection that ends without a word of the client's end is tried to be taken up again for a minute: where, is for
+ * proto/session_replay.h. Meanwhile there is no room for output, and nobody is told.
+ *
+ * Bounds: of what is to go out, SESSION_LINK_OUT and a frame, and of what the client has not said it has, its credit;
+ * of what came in, what the user has not said he is done with.
  */
 #pragma once
 
@@ -38,6 +41,7 @@ struct session_link_opts {
 	struct http_client *client; /* on that loop; outlives it */
 	const char *url;
 	const struct secret *token; /* borrowed */
+	bool resumes;		    /* taken up again when it breaks off, as the job's own is */
 	const struct session_link_ops *ops;
 	void *ctx;
 };

@@ -242,6 +242,7 @@ static int connect_speaker(struct speaker *p, const char *path, struct err *err)
 					       .client = o->client,
 					       .url = url,
 					       .token = o->job->job_token,
+					       .resumes = p->is_job,
 					       .ops = &link_ops,
 					       .ctx = p};
 

@@ -10,7 +10,7 @@ import requests
 
 from system import PATIENCE
 
-STDIN, WINSIZE, SIGNAL, CREDIT, STARTED, STDOUT, STDERR, EXIT, NOTICE = 1, 2, 3, 4, 16, 17, 18, 19, 20
+STDIN, WINSIZE, SIGNAL, CREDIT, STARTED, STDOUT, STDERR, EXIT, NOTICE, GONE = 1, 2, 3, 4, 16, 17, 18, 19, 20, 21
 
 
 class Refused(Exception):
@@ -31,7 +31,7 @@ class End:
         lines = {"Host": parts.netloc, "Connection": "Upgrade", "Upgrade": "nimbus-session",
                  "Authorization": f"Bearer {token}", **(headers or {})}
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value is not None)
-        self.socket.sendall(f"GET {parts.path} HTTP/1.1\r\n{head}\r\n".encode())
+        self.socket.sendall(f"GET {parts.path}{'?' + parts.query if parts.query else ''} HTTP/1.1\r\n{head}\r\n".encode())
         self.buffer = b""
         while b"\r\n\r\n" not in self.buffer:
             got = self.socket.recv(65536)

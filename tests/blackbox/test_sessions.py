@@ -6,7 +6,7 @@ import time
 import pytest
 import requests
 
-from sessions import (CREDIT, EXIT, NOTICE, STARTED, STDIN, STDOUT, Agent, Control, End, Refused, read_exit)
+from sessions import (CREDIT, EXIT, GONE, NOTICE, STARTED, STDIN, STDOUT, Agent, Control, End, Refused, read_exit)
 from system import PATIENCE, System, wait_until
 
 SMALL = 1 << 20
@@ -168,7 +168,7 @@ def test_a_shim_that_is_lost_is_told(control, talk):
     assert client.frame() == (STDOUT, b"half")
     shim.close()
     kind, text = client.frame()
-    assert kind == NOTICE and b"lost" in text
+    assert kind == GONE and b"lost" in text
     assert client.frame() is None
 
 
@@ -187,6 +187,7 @@ def test_a_client_that_goes_is_the_shims_end_of_file(control, talk):
     client.send(STDIN, b"bye")
     client.close()
     assert shim.frame() == (STDIN, b"bye")
+    assert shim.frame() == (GONE, b"")
     assert shim.frame() is None
 
 
@@ -279,6 +280,32 @@ def test_a_control_plane_that_dies_ends_both_and_the_job_stays(system, control, 
     wait_until(lambda: requests.get(control.url + "/readyz", timeout=PATIENCE).ok if _up(control) else False,
                "the control plane to be back")
     assert control.job(job_id)["state"] in ("starting", "running")
+
+
+def test_both_ends_of_a_job_come_again_after_its_end(system, control, agent):
+    """The shim still has what the job said last; without `resume` there is nothing to attach to any more."""
+    job_id, lease = begin(control, agent, session={"stdin": True})
+    path, token = f"/api/jobs/{job_id}/session", lease["job"]["job_token"]
+    ends = [control.end(path), control.end(path + "/shim", token=token)]
+    system.kill_role("control-plane")
+    wait_until(lambda: _up(control), "the control plane to be back")
+    agent.say(lease, "succeeded", exit_code=3, last_seq=0)
+    for refused in (path, path + "/shim"):
+        with pytest.raises(Refused) as info:
+            control.end(refused, token=token if "shim" in refused else None)
+        assert info.value.status == 409
+
+    client = control.end(path + "?resume=1")
+    time.sleep(0.5)  # the control plane's own EXIT does not come before the shim's
+    shim = control.end(path + "/shim?resume=1", token=token)
+    shim.send(STDOUT, b"the last")
+    shim.exit(3)
+
+    assert client.frame() == (STDOUT, b"the last")
+    kind, payload = client.frame()
+    assert kind == EXIT and read_exit(payload)["code"] == 3
+    for end in [client, shim, *ends]:
+        end.close()
 
 
 def _up(control):
