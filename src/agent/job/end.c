@@ -1,6 +1,5 @@
 #include "agent/job/end.h"
 
-#include <assert.h>
 #include <string.h>
 
 #include "agent/chores.h"
@@ -30,8 +29,7 @@ void job_write_row(struct agent_job *j, enum state_stage stage, state_done_fn do
 		.result = j->result,
 	};
 
-	assert(!j->busy);
-	j->busy = true;
+	j->busy++;
 	state_put(j->agent->state, &row, done, j);
 }
 
@@ -61,7 +59,7 @@ static void on_result_written(void *ctx, const struct err *err)
 {
 	struct agent_job *j = ctx;
 
-	j->busy = false;
+	j->busy--;
 	if (err != NULL)
 		log_error("a job's result could not be written down: reporting it all the same", F("job", j->job_id),
 			  F("error", err));
@@ -118,7 +116,7 @@ void job_lost(struct agent_job *j, const char *why)
 	if (j->link != NULL) {
 		job_shim_send(j, SHIM_DESTROY);
 		job_shim_expect_end(j);
-	} else if (!j->busy) {
+	} else if (j->busy == 0) {
 		job_close(j);
 	}
 }
@@ -167,7 +165,7 @@ static void on_folder_closed(void *ctx)
 	struct agent_job *j = ctx;
 
 	if (j->prepared.socket >= 0) {
-		j->busy = false;
+		j->busy--;
 		j->revivals++;
 		j->counted = (struct shim_shipping){0};
 		log_info("a shim died before it had shipped its log: another ships the rest", F("job", j->job_id));
@@ -195,14 +193,14 @@ static void close_again(void *ctx)
 /* Folder, row, record, in this order. */
 void job_close_further(struct agent_job *j)
 {
-	if (j->life != LIFE_CLOSING || j->busy || j->link != NULL || j->shim_exit != NULL)
+	if (j->life != LIFE_CLOSING || j->busy > 0 || j->link != NULL || j->shim_exit != NULL)
 		return;
-	j->busy = true;
+	j->busy++;
 	j->work_err = (struct err){0};
 	loop_source_free(TAKE(j->guard));
 	if (chores_give(j->agent->chores, close_folder, on_folder_closed, j))
 		return;
-	j->busy = false;
+	j->busy--;
 	job_shim_guard(j, close_again, crowded_ns);
 }
 

@@ -6,7 +6,7 @@
 
 #include "agent/job/record.h"
 
-/* The job's row, as it stands, at this stage; j->busy until `done`. */
+/* The job's row, as it stands, at this stage; j->busy counts it until `done`, which counts it down. */
 void job_write_row(struct agent_job *j, enum state_stage stage, state_done_fn done);
 /* There is a result: it is written down, and then reported. Takes nothing of `r`. */
 void job_end(struct agent_job *j, const struct job_result *r);

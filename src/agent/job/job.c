@@ -216,7 +216,7 @@ void job_begin(struct agent *a, struct arena *arena, const struct lease_answer *
 	job_take_slot(j, o->vcpus, o->memory_mb);
 	log_info("job leased", F("job", j->job_id), F("attempt", j->attempt), F("fence", j->lease.fence),
 		 F("image", o->image), F("vcpus", o->vcpus), F("memory_mb", o->memory_mb));
-	job_renew(j, false);
+	job_start(j);
 }
 
 void job_resume(struct agent *a, int64_t job_id, int64_t attempt, const struct state_job *row)
@@ -238,8 +238,8 @@ static void job_cancel(struct agent_job *j)
 {
 	log_info("job is to be cancelled", F("job", j->job_id));
 	j->cancelled = true;
-	/* Before there is a shim, the next step of the beginning ends it. */
-	if (j->link != NULL)
+	/* Before its shim has orders, the next step of the beginning ends it. */
+	if (j->link != NULL && j->life != LIFE_LEASED)
 		job_shim_cancel(j);
 }
 
@@ -271,9 +271,7 @@ bool jobs_command(struct agent *a, const struct agent_command *c)
 static void give_back(struct agent_job *j)
 {
 	j->give_back = true;
-	if (j->life == LIFE_LEASED)
-		(void)job_end_early(j);
-	else if (j->link != NULL && j->life < LIFE_ENDED) {
+	if (j->link != NULL && j->life < LIFE_ENDED) {
 		job_shim_send(j, SHIM_DESTROY);
 		job_shim_expect_end(j);
 	}

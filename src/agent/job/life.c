@@ -16,9 +16,7 @@ static const struct {
 #define ENDS (TO(ENDED) | TO(LOST))
 
 static const unsigned moves[LIFE_COUNT] = {
-	[LIFE_LEASED] = TO(RECORDING) | ENDS,
-	[LIFE_RECORDING] = TO(PREPARING) | ENDS,
-	[LIFE_PREPARING] = TO(BOOTING) | ENDS,
+	[LIFE_LEASED] = TO(BOOTING) | ENDS,
 	/* What a shim tells to the agent that adopts it: each step that it has reached, in order. */
 	[LIFE_ADOPTED] = TO(BOOTING) | TO(CHECKING) | TO(RUNNING) | TO(REPORTING) | TO(CLOSING) | ENDS,
 	[LIFE_BOOTING] = TO(CHECKING) | ENDS,

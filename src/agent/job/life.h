@@ -1,7 +1,7 @@
 /*
  * The life of a job on this host, and the only moves in it. Pure.
  *
- *	leased -> recording -> preparing -> booting -> checking -> going -> running -> ended -> reporting -> closing
+ *	leased -> booting -> checking -> going -> running -> ended -> reporting -> closing
  *
  * Every life ends in closing. ended is reached from everywhere before it: a job that could not start, was cancelled
  * before it had a VM, or whose shim died has a result too. lost is the one end without a report: the fence was refused,
@@ -12,18 +12,16 @@
 #include <stdbool.h>
 
 /* name, text, its slot is taken, the lease is renewed */
-#define JOB_LIVES(X)                                                                                                  \
-	X(LEASED, "leased", true, true)	      /* the fence is checked for the first time */                           \
-	X(RECORDING, "recording", true, true) /* the job is written down, so that an agent to come knows its fence */ \
-	X(PREPARING, "preparing", true, true) /* the worker makes the folder and starts the shim */                   \
-	X(ADOPTED, "adopted", true, true)     /* found with its shim: it will say how far it is */                    \
-	X(BOOTING, "booting", true, true)     /* the shim has its orders, the VM starts */                            \
-	X(CHECKING, "checking", true, true)   /* the guest has answered; the fence is checked again */                \
-	X(GOING, "going", true, true)	      /* the job and its secrets went to the guest */                         \
-	X(RUNNING, "running", true, true)                                                                             \
-	X(ENDED, "ended", false, true)	       /* there is a result, and it is written down */                        \
-	X(REPORTING, "reporting", false, true) /* the control plane is told until it accepts or refuses */            \
-	X(LOST, "lost", true, false)	       /* the lease is gone: the VM is destroyed, nobody is told */           \
+#define JOB_LIVES(X)                                                                                             \
+	X(LEASED, "leased", true, true)	    /* the fence is checked; the row, files, folder and shim are made */ \
+	X(ADOPTED, "adopted", true, true)   /* found with its shim: it will say how far it is */                 \
+	X(BOOTING, "booting", true, true)   /* the shim has its orders, the VM starts */                         \
+	X(CHECKING, "checking", true, true) /* the guest has answered; the fence is checked again */             \
+	X(GOING, "going", true, true)	    /* the job and its secrets went to the guest */                      \
+	X(RUNNING, "running", true, true)                                                                        \
+	X(ENDED, "ended", false, true)	       /* there is a result, and it is written down */                   \
+	X(REPORTING, "reporting", false, true) /* the control plane is told until it accepts or refuses */       \
+	X(LOST, "lost", true, false)	       /* the lease is gone: the VM is destroyed, nobody is told */      \
 	X(CLOSING, "closing", false, false)    /* the last log lines are shipped, then everything is removed */
 
 enum job_life {

@@ -45,6 +45,7 @@ void job_free(struct agent_job *j)
 	control_cancel(j->report_call);
 	loop_source_free(j->report_timer);
 	job_forget_order(j);
+	vm_shim_fini(&j->prepared);
 	shim_link_free(j->link);
 	loop_source_free(j->shim_exit);
 	loop_source_free(j->guard);
@@ -116,6 +117,6 @@ size_t jobs_unsettled(const struct agent *a)
 	size_t count = 0;
 
 	for (const struct agent_job *j = a->jobs; j != NULL; j = j->next)
-		count += j->busy || j->life <= LIFE_PREPARING;
+		count += j->busy > 0 || j->life == LIFE_LEASED;
 	return count;
 }

@@ -27,7 +27,7 @@ enum report_step { REPORT_NOTHING, REPORT_STARTING, REPORT_RUNNING, REPORT_END }
 /* Milestones for the numbers of a boot; monotonic, 0: not reached or not seen by this agent. */
 struct job_times {
 	int64_t leased_ns;
-	int64_t decided_ns;  /* the fence is good and written down: a VM is made */
+	int64_t decided_ns;  /* a VM is made */
 	int64_t prepared_ns; /* files, folder and shim are there */
 	int64_t vmm_started_ns;
 	int64_t vmm_up_ns;
@@ -62,7 +62,8 @@ struct agent_job {
 	int64_t vcpus;
 	int64_t memory_mb;
 	enum job_life life;
-	bool busy;	/* with the worker or the database: comes back to a function that clears this */
+	unsigned busy;	/* so many things are with the worker or the database: each comes back to a function that counts
+			   it */
 	bool cancelled; /* asked for */
 	bool give_back; /* the agent was told to stop at once */
 
@@ -71,6 +72,7 @@ struct agent_job {
 	struct loop_source *renew_timer;
 	struct control_call *renew_call;
 	bool secrets_asked; /* by renew_call */
+	bool fence_good;    /* found so since it counted last: since the lease, and again since there was a VM */
 
 	/* report.c */
 	struct loop_source *report_timer;

@@ -3,6 +3,7 @@
 #include "agent/chores.h"
 #include "agent/job/end.h"
 #include "agent/job/move.h"
+#include "agent/job/renew.h"
 #include "agent/job/report.h"
 #include "agent/job/shim.h"
 #include "agent/metrics.h"
@@ -89,55 +90,70 @@ static void tell_template(struct agent_job *j)
 		j->template.name[0] = '\0';
 }
 
-static void on_prepared(void *ctx)
+/* All that is to be there for the orders: the fence was found good, the row is written, the shim waits. */
+static void go_further(struct agent_job *j)
 {
-	struct agent_job *j = ctx;
+	if (j->busy > 0)
+		return;
+	if (j->life != LIFE_LEASED && j->life != LIFE_LOST) {
+		job_close_further(j);
+		return;
+	}
 	struct err err = j->work_err;
-
-	j->busy = false;
-	j->times.prepared_ns = clock_monotonic_ns();
-	tell_template(j);
-	if (err.code == 0)
-		(void)!job_shim_take(j, &err);
-	if (err.code == 0 && j->life == LIFE_PREPARING && !j->give_back && !j->cancelled) {
-		give_orders(j);
-	} else {
+	if (j->life == LIFE_LOST || err.code != 0 || j->give_back || j->cancelled) {
 		/* A shim without orders ends when its agent lets go of it. */
 		job_shim_drop(j);
 		if (!job_end_early(j))
 			end_unprepared(j, &err);
+	} else if (j->fence_good) {
+		give_orders(j);
+	} else {
+		return;
 	}
 	vm_shim_fini(&j->prepared);
 	job_forget_order(j);
+}
+
+static void on_prepared(void *ctx)
+{
+	struct agent_job *j = ctx;
+
+	j->busy--;
+	j->times.prepared_ns = clock_monotonic_ns();
+	tell_template(j);
+	if (j->prepared.socket >= 0 && job_shim_take(j, &j->work_err) == 0 && j->life != LIFE_LEASED)
+		job_shim_drop(j);
+	go_further(j);
 }
 
 static void on_recorded(void *ctx, const struct err *err)
 {
 	struct agent_job *j = ctx;
 
-	j->busy = false;
-	if (job_end_early(j))
-		return;
-	if (err != NULL) {
-		end_unprepared(j, err);
-		return;
-	}
-	job_enter(j, LIFE_PREPARING);
+	j->busy--;
+	if (err != NULL && j->work_err.code == 0)
+		j->work_err = *err;
+	go_further(j);
+}
+
+void job_start(struct agent_job *j)
+{
 	j->times.decided_ns = clock_monotonic_ns();
+	job_renew(j, false);
+	job_write_row(j, STATE_STARTED, on_recorded);
 	if (!templates_ask(j->agent->templates, j->order, &j->template))
 		j->template.name[0] = '\0';
-	j->busy = chores_give(j->agent->chores, prepare, on_prepared, j);
-	if (!j->busy)
-		job_end_lost(j, "this host has too much to do");
+	if (chores_give(j->agent->chores, prepare, on_prepared, j))
+		j->busy++;
+	else
+		(void)err_set(&j->work_err, ERR_UNAVAILABLE, "this host has too much to do");
 }
 
 void job_fence_checked(struct agent_job *j, const struct js *secret_env)
 {
 	if (j->life == LIFE_LEASED) {
-		if (job_end_early(j))
-			return;
-		job_enter(j, LIFE_RECORDING);
-		job_write_row(j, STATE_STARTED, on_recorded);
+		j->fence_good = true;
+		go_further(j);
 	} else if (j->life == LIFE_CHECKING && j->secrets_asked) {
 		job_shim_go(j, secret_env);
 		job_enter(j, LIFE_GOING);

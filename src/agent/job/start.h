@@ -1,10 +1,14 @@
 /*
- * From a lease whose fence is good to a VM with its orders; then the secrets.
+ * From a lease to a VM with its orders, and then the secrets. All that needs no VM is begun at once, side by side: the
+ * fence is checked, the job is written down, so that an agent to come knows of it, and files, folder and shim are made.
+ * Only then does the shim have its orders.
  */
 #pragma once
 
 #include "agent/job/record.h"
 
+/* Just leased. */
+void job_start(struct agent_job *j);
 /* The job was lost, given back or cancelled before it had a shim: true, and then it ends. */
 bool job_end_early(struct agent_job *j);
 /* The fence was found good; secret_env where it was asked for. */
