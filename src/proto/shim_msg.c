@@ -58,6 +58,13 @@ static const struct field start_fields[] = {
 	{60, FIELD_TEXT, AT(shim_start, template), NULL},
 };
 
+static const struct field spare_fields[] = {
+	{1, FIELD_I64, AT(shim_spare, vcpus), "vcpus"},	      {2, FIELD_I64, AT(shim_spare, memory_mb), "memory_mb"},
+	{3, FIELD_I64, AT(shim_spare, accel), NULL},	      {4, FIELD_I64, AT(shim_spare, tsc_khz), NULL},
+	{5, FIELD_TEXT, AT(shim_spare, vmm), NULL},	      {6, FIELD_TEXT, AT(shim_spare, template), "template"},
+	{7, FIELD_I64, AT(shim_spare, until_ns), "until_ns"},
+};
+
 static const struct field go_fields[] = {
 	{1, FIELD_SECRETS, 0, NULL},
 };
@@ -95,6 +102,7 @@ static const struct field booted_fields[] = {
 	{6, FIELD_I64, AT(shim_booted, restored_ns), NULL},
 	{7, FIELD_TEXT, AT(shim_booted, template_error), NULL},
 	{8, FIELD_I64, AT(shim_booted, verity), NULL},
+	{9, FIELD_I64, AT(shim_booted, waited_ns), NULL},
 };
 
 static const struct field running_fields[] = {
@@ -152,12 +160,14 @@ static const struct message {
 	{SHIM_EXIT_ACK, "exit_ack", NULL, 0},
 	{SHIM_RESUME, "resume", NULL, 0},
 	{SHIM_SESSION, "session", session_fields, ARRAY_LEN(session_fields)},
+	{SHIM_SPARE, "spare", spare_fields, ARRAY_LEN(spare_fields)},
 	{SHIM_HELLO, "hello", hello_fields, ARRAY_LEN(hello_fields)},
 	{SHIM_BOOTED, "booted", booted_fields, ARRAY_LEN(booted_fields)},
 	{SHIM_RUNNING, "running", running_fields, ARRAY_LEN(running_fields)},
 	{SHIM_EXITED, "exited", exited_fields, ARRAY_LEN(exited_fields)},
 	{SHIM_SHIPPED, "shipped", shipped_fields, ARRAY_LEN(shipped_fields)},
 	{SHIM_SERVED, "served", served_fields, ARRAY_LEN(served_fields)},
+	{SHIM_READY, "ready", NULL, 0},
 };
 
 /* All members of the message's union begin at the same place. */
@@ -477,6 +487,8 @@ static int check(const struct shim_msg *m, struct err *err)
 	     m->start.tty_rows < 0 || m->start.tty_rows > UINT16_MAX || m->start.tty_cols < 0 ||
 	     m->start.tty_cols > UINT16_MAX))
 		return err_set(err, ERR_INVALID, "shim message 'start': a number is out of range, or argv is empty");
+	if (m->type == SHIM_SPARE && (m->spare.vcpus < 1 || m->spare.memory_mb < 1))
+		return err_set(err, ERR_INVALID, "shim message 'spare': a number is out of range");
 	if (m->type == SHIM_EXITED && (m->exited.reason < 0 || m->exited.reason >= SHIM_REASON_COUNT))
 		return err_set(err, ERR_INVALID, "shim message 'exited': unknown reason");
 	return 0;

@@ -22,6 +22,15 @@
  * session (a command beside the job, for a client that waits at the control plane) comes any time while it runs; the
  * shim connects there itself, and answers nothing here.
  *
+ * A shim may get `spare` before it gets `start`:
+ *
+ *	spare (with descriptors)   ->                     a clone of a template is begun
+ *	                           <-  ready              it runs, has no identity, and waits
+ *	start (without them)       ->                     the guest gets its identity, and all goes on as above
+ *
+ * As long as it is a spare it ends at once with its VM when its agent is gone, when the VM ends, or when its time is
+ * over.
+ *
  * destroy ends the VM at once at any point: nothing more is sent to the pipeline, exited says lease_lost.
  * A shim that was not given `start`, or whose lease is lost, ends when it has no agent.
  *
@@ -69,12 +78,14 @@ enum {
 	X(EXIT_ACK, 6)    \
 	X(RESUME, 7)      \
 	X(SESSION, 8)     \
+	X(SPARE, 9)       \
 	X(HELLO, 64)      \
 	X(BOOTED, 65)     \
 	X(RUNNING, 66)    \
 	X(EXITED, 67)     \
 	X(SHIPPED, 68)    \
-	X(SERVED, 69)
+	X(SERVED, 69)     \
+	X(READY, 70)
 
 enum shim_msg_type {
 #define X(name, number) SHIM_##name = number,
@@ -155,6 +166,17 @@ struct shim_start {
 	const char *template; /* what to begin with, by name: its files are there too; NULL: the VM boots */
 };
 
+/* The machine of a start, and nothing else of it. */
+struct shim_spare {
+	int64_t vcpus;
+	int64_t memory_mb;
+	int64_t accel;
+	int64_t tsc_khz;
+	const char *vmm; /* NULL: the driver's own */
+	const char *template;
+	int64_t until_ns; /* CLOCK_MONOTONIC: not a spare any more, or gone */
+};
+
 struct shim_secret_env {
 	const char *name;
 	struct secret *value;
@@ -206,6 +228,8 @@ struct shim_booted {
 	const char *
 		template_error; /* why the template of the start could not be used; NULL: it could, or there was none */
 	int64_t verity;		/* 1: the guest checks every block of its image; 0: an older shim, or not */
+	int64_t waited_ns;	/* a duration: it was a spare, ready for so long; 0: it was none. Then vmm_started_ns is
+				   when the start came, and restored_ns when it was woken */
 };
 
 struct shim_running {
@@ -289,6 +313,7 @@ struct shim_msg {
 	enum shim_msg_type type;
 	union {
 		struct shim_start start;
+		struct shim_spare spare;
 		struct shim_go go;
 		struct shim_deadline deadline;
 		struct shim_cancel cancel;

@@ -100,7 +100,7 @@ static void the_rest_comes_back(void **state)
 {
 	(void)state;
 	autoptr(arena) arena = arena_new();
-	static const enum shim_msg_type bare[] = {SHIM_DESTROY, SHIM_EXIT_ACK, SHIM_RESUME, SHIM_SHIPPED};
+	static const enum shim_msg_type bare[] = {SHIM_DESTROY, SHIM_EXIT_ACK, SHIM_RESUME, SHIM_SHIPPED, SHIM_READY};
 
 	for (size_t i = 0; i < ARRAY_LEN(bare); i++)
 		(void)round_trip(&(struct shim_msg){.type = bare[i]}, arena);
@@ -111,6 +111,12 @@ static void the_rest_comes_back(void **state)
 	assert_null(back.deadline.log_url);
 	back = round_trip(&(struct shim_msg){.type = SHIM_DEADLINE, .deadline = {.log_url = "http://there"}}, arena);
 	assert_string_equal(back.deadline.log_url, "http://there");
+	back = round_trip(&(struct shim_msg){.type = SHIM_SPARE,
+					     .spare = {.vcpus = 2, .memory_mb = 256, .template = "t", .until_ns = 9}},
+			  arena);
+	assert_int_equal(back.spare.memory_mb, 256);
+	assert_string_equal(back.spare.template, "t");
+	assert_int_equal(back.spare.until_ns, 9);
 	back = round_trip(&(struct shim_msg){.type = SHIM_BOOTED, .booted = {.accel = "tcg"}}, arena);
 	assert_string_equal(back.booted.accel, "tcg");
 	back = round_trip(&(struct shim_msg){.type = SHIM_EXITED,

@@ -33,14 +33,15 @@
 /* The guest kills what is left at the end of the grace and tells the exit; a guest that does not is killed itself. */
 #define KILL_MARGIN_NS NS_PER_S
 
-enum life_state { LIFE_WAITING, LIFE_BOOTING, LIFE_BOOTED, LIFE_RUNNING, LIFE_ENDING, LIFE_EXITED };
+enum life_state { LIFE_WAITING, LIFE_SPARE, LIFE_BOOTING, LIFE_BOOTED, LIFE_RUNNING, LIFE_ENDING, LIFE_EXITED };
 
-static const char *const state_names[] = {"waiting", "booting", "booted", "running", "ending", "exited"};
+static const char *const state_names[] = {"waiting", "spare", "booting", "booted", "running", "ending", "exited"};
 
 /* Which states may follow which. */
 #define TO(state) (1U << LIFE_##state)
 static const unsigned moves[] = {
-	[LIFE_WAITING] = TO(BOOTING) | TO(EXITED), /* exited: another shim's job, only to be shipped */
+	[LIFE_WAITING] = TO(SPARE) | TO(BOOTING) | TO(EXITED), /* exited: another shim's job, only to be shipped */
+	[LIFE_SPARE] = TO(BOOTING),
 	[LIFE_BOOTING] = TO(BOOTED) | TO(ENDING),
 	[LIFE_BOOTED] = TO(RUNNING) | TO(ENDING),
 	[LIFE_RUNNING] = TO(ENDING),
@@ -64,6 +65,8 @@ struct life {
 	struct network *network;   /* NULL: the VM has none */
 	struct msg_fds start_fds;  /* until the guest has answered */
 	struct machine *machine;
+	int spare_fd;	  /* a spare's channel, which nobody speaks on yet; or -1 */
+	int64_t ready_ns; /* it is a spare that waits, since then; 0: not yet */
 	struct channel *channel;
 	struct http_client *client;  /* to the control plane; NULL: it is not spoken to */
 	struct talk *talk;	     /* NULL: there is no client */
@@ -163,9 +166,11 @@ static void maybe_stop(struct life *l)
 {
 	bool lease_lost = l->facts.stop == STOP_LEASE;
 
-	if (l->stopped || (l->state != LIFE_EXITED && l->state != LIFE_WAITING))
+	bool jobless = l->state == LIFE_WAITING || l->state == LIFE_SPARE;
+
+	if (l->stopped || (l->state != LIFE_EXITED && !jobless))
 		return;
-	if (l->state == LIFE_WAITING || (lease_lost && !l->acknowledged)) {
+	if (jobless || (lease_lost && !l->acknowledged)) {
 		if (link_has_agent(l->link))
 			return;
 	} else if (!l->acknowledged || (l->log != NULL && !job_log_is_shipped(l->log)) ||
@@ -327,6 +332,10 @@ static void on_kill(void *ctx)
 /* The VM is destroyed, and of this attempt nothing more is sent, whatever was reached. */
 static void lose_lease(struct life *l)
 {
+	if (l->state == LIFE_SPARE) {
+		stop(l); /* nobody came */
+		return;
+	}
 	if (l->acknowledged || l->state == LIFE_WAITING || l->facts.stop == STOP_LEASE)
 		return;
 	log_warn("the lease is over: destroying the VM", F("job", job_of(l)->job_id), F("attempt", job_of(l)->attempt));
@@ -429,6 +438,7 @@ static void on_ready(void *ctx, const struct guest_ack *ack)
 					 .accel = accels[job_of(l)->accel == VM_KVM][l->is_clone],
 					 .vmm_up_ns = l->booted.vmm_up_ns,
 					 .restored_ns = l->booted.restored_ns,
+					 .waited_ns = l->booted.waited_ns,
 					 .template_error = l->clone_error[0] != '\0' ? l->clone_error : NULL,
 					 .verity = (ack->done & GUEST_DONE_VERITY) != 0};
 	msg_fds_fini(&l->start_fds);
@@ -611,6 +621,10 @@ static void on_vm_connected(void *ctx, int fd)
 	struct life *l = ctx;
 	struct err err = {0};
 
+	if (l->state == LIFE_SPARE) {
+		l->spare_fd = fd;
+		return;
+	}
 	if (l->state != LIFE_BOOTING) {
 		fd_close(&fd);
 		return;
@@ -628,10 +642,42 @@ static void on_vm_connected(void *ctx, int fd)
 		say_hello(l);
 }
 
+/* Nothing is lost with it but itself. */
+static void end_spare(struct life *l, const char *why)
+{
+	log_warn("a spare VM goes", F("template", job_of(l)->template), F("why", why));
+	stop(l);
+}
+
+/* It has all that a VM has before it is anybody's. From here on it stands still. */
+static void rest(struct life *l)
+{
+	struct err err = {0};
+
+	if (machine_hold(l->machine, &err) < 0) {
+		end_spare(l, err.msg);
+		return;
+	}
+	l->ready_ns = clock_monotonic_ns();
+	tell(l, &(struct shim_msg){.type = SHIM_READY});
+}
+
+static void on_spare_told(struct life *l, enum vm_news news, const char *text)
+{
+	if (news == VM_NEWS_REFUSED)
+		end_spare(l, text);
+	else if (news == VM_NEWS_RUNS && l->ready_ns == 0)
+		rest(l);
+}
+
 static void on_vm_told(void *ctx, enum vm_news news, const char *text)
 {
 	struct life *l = ctx;
 
+	if (l->state == LIFE_SPARE) {
+		on_spare_told(l, news, text);
+		return;
+	}
 	if (news == VM_NEWS_UP)
 		l->booted.vmm_up_ns = clock_monotonic_ns();
 	else if (news == VM_NEWS_REFUSED && !give_up_clone(l, text))
@@ -651,6 +697,10 @@ static void on_vm_ended(void *ctx, const struct process_exit *exit)
 	bool ended_itself = exit->exited && exit->code == 0;
 
 	l->vm_gone = true;
+	if (l->state == LIFE_SPARE) {
+		end_spare(l, machine_last_words(l->machine));
+		return;
+	}
 	bool again = l->again || give_up_clone(l, machine_last_words(l->machine)) ||
 		     (ended_itself && give_up_boot(l, "it ended"));
 	if (again && l->state == LIFE_BOOTING) {
@@ -677,6 +727,8 @@ static void on_vm_stalled(void *ctx, bool stalled)
 {
 	struct life *l = ctx;
 
+	if (l->state == LIFE_SPARE)
+		return; /* it has not written anything; its job, if one comes, is told the next time */
 	if (stalled && !l->stalled) {
 		log_warn("the host's disk is full: the VM stands still until there is room",
 			 F("job", job_of(l)->job_id), F("attempt", job_of(l)->attempt));
@@ -698,7 +750,8 @@ static int start_vm(struct life *l, struct err *err)
 	const struct shim_start *job = job_of(l);
 	const struct msg_fds *fds = &l->start_fds;
 	bool clone = job->template != NULL && fds->count > SHIM_START_FD_STATE && l->clone_error[0] == '\0';
-	autofree char *name = xasprintf("%" PRId64 "-%" PRId64, job->job_id, job->attempt);
+	autofree char *name = job->job_id != 0 ? xasprintf("%" PRId64 "-%" PRId64, job->job_id, job->attempt)
+					       : xasprintf("spare-%d", (int)getpid());
 	bool scratch = fds->count > SHIM_START_FD_SCRATCH;
 	const struct vm_spec spec = {.name = name,
 				     .dir_fd = l->opts.dir_fd,
@@ -880,16 +933,61 @@ static void start_again(void *ctx)
 /* Takes the message and its memory. */
 static void keep_start(struct life *l, struct shim_msg *m, struct arena **arena)
 {
+	arena_free(l->arena);
 	l->start_msg = *m;
 	*m = (struct shim_msg){0};
 	l->arena = TAKE(*arena);
 }
 
-static void on_start(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
+/* A machine, and no job. */
+static void on_spare(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
+{
+	const struct shim_spare *s = &m->spare;
+	struct err err = {0};
+
+	if (l->state != LIFE_WAITING || fds->count <= SHIM_START_FD_STATE) {
+		log_warn("an order of a spare VM was ignored");
+		return;
+	}
+	struct shim_msg machine = {.type = SHIM_START,
+				   .start = {.vcpus = s->vcpus,
+					     .memory_mb = s->memory_mb,
+					     .accel = s->accel,
+					     .tsc_khz = s->tsc_khz,
+					     .vmm = s->vmm,
+					     .template = s->template,
+					     .deadline_ns = s->until_ns}};
+	keep_start(l, &machine, arena);
+	move(l, LIFE_SPARE);
+	loop_timer_set(l->deadline_timer, job_of(l)->deadline_ns);
+	l->start_fds = *fds;
+	*fds = (struct msg_fds){0};
+	if (start_vm(l, &err) < 0)
+		end_spare(l, err.msg);
+}
+
+/* The machine is this job's now: it goes on where its template was saved, and hears who it is. */
+static void wake(struct life *l)
 {
 	struct err err = {0};
 
-	if (l->state != LIFE_WAITING) {
+	l->launched_ns = l->start_ns;
+	if (l->ready_ns != 0) {
+		l->booted = (struct shim_booted){.restored_ns = l->start_ns, .waited_ns = l->start_ns - l->ready_ns};
+		/* A VMM that is not there any more says so by its end: then the VM boots. */
+		if (machine_wake(l->machine, &err) < 0)
+			machine_kill(l->machine);
+	}
+	if (l->spare_fd >= 0)
+		on_vm_connected(l, fd_take(&l->spare_fd));
+}
+
+static void on_start(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
+{
+	bool spare = l->state == LIFE_SPARE;
+	struct err err = {0};
+
+	if (l->state != LIFE_WAITING && !spare) {
 		log_warn("a second start was ignored", F("job", job_of(l)->job_id));
 		return;
 	}
@@ -897,14 +995,22 @@ static void on_start(struct life *l, struct shim_msg *m, struct arena **arena, s
 	move(l, LIFE_BOOTING);
 	l->start_ns = clock_monotonic_ns();
 	loop_timer_set(l->deadline_timer, job_of(l)->deadline_ns);
-	l->start_fds = *fds;
-	*fds = (struct msg_fds){0};
+	if (spare) {
+		wake(l); /* what follows is done while the guest is at it */
+		if (l->state != LIFE_BOOTING)
+			return;
+	} else {
+		l->start_fds = *fds;
+		*fds = (struct msg_fds){0};
+	}
 	int rc = open_log(l, &err);
 	if (rc == 0)
 		rc = open_control(l, &err);
 	if (rc == 0)
 		rc = open_services(l, &err);
-	if (rc == 0)
+	if (rc == 0 && spare && job_of(l)->network != SHIM_NETWORK_NONE)
+		rc = err_set(&err, ERR_UNSUPPORTED, "a spare VM has no network");
+	if (rc == 0 && !spare)
 		rc = start_with_network(l, &err);
 	if (rc < 0)
 		fail_start(l, &err);
@@ -1010,7 +1116,7 @@ static void on_new_deadline(struct life *l, struct shim_msg *m, struct arena **a
 	count_services(l);
 	if (m->deadline.counts != 0 && l->services != NULL)
 		tell(l, &(struct shim_msg){.type = SHIM_SERVED, .served = l->exited.served});
-	if (l->state == LIFE_WAITING || l->acknowledged || l->facts.stop == STOP_LEASE)
+	if (l->state < LIFE_BOOTING || l->acknowledged || l->facts.stop == STOP_LEASE)
 		return;
 	l->start_msg.start.deadline_ns = m->deadline.deadline_ns;
 	loop_timer_set(l->deadline_timer, m->deadline.deadline_ns);
@@ -1030,7 +1136,7 @@ static void on_destroy(struct life *l, struct shim_msg *m, struct arena **arena,
 	(void)m;
 	(void)arena;
 	(void)fds;
-	if (l->state == LIFE_WAITING)
+	if (l->state < LIFE_BOOTING)
 		stop(l);
 	else
 		lose_lease(l);
@@ -1054,7 +1160,7 @@ static const struct {
 } handlers[] = {
 	{SHIM_START, on_start},	  {SHIM_GO, on_go},	      {SHIM_DEADLINE, on_new_deadline},
 	{SHIM_CANCEL, on_cancel}, {SHIM_DESTROY, on_destroy}, {SHIM_EXIT_ACK, on_exit_ack},
-	{SHIM_RESUME, on_resume}, {SHIM_SESSION, on_session},
+	{SHIM_RESUME, on_resume}, {SHIM_SESSION, on_session}, {SHIM_SPARE, on_spare},
 };
 
 static void on_message(void *ctx, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
@@ -1115,6 +1221,7 @@ int life_new(const struct life_opts *opts, struct life **ret, struct err *err)
 
 	l->opts = *opts;
 	l->log_room = l->talk_room = true;
+	l->spare_fd = -1;
 	int rc = add_timers(l, err);
 	if (rc < 0)
 		return rc;
@@ -1141,6 +1248,7 @@ void life_free(struct life *l)
 	services_free(l->services);
 	network_free(l->network);
 	msg_fds_fini(&l->start_fds);
+	fd_close(&l->spare_fd);
 	job_log_free(l->log);
 	link_free(l->link);
 	loop_source_free(l->deadline_timer);

@@ -2,8 +2,9 @@
  * The life of one job in one VM, as the shim sees it: told by the agent what to run, it starts the VM, gives the guest
  * the job, brings its output to spool and pipeline, keeps limits and lease, and tells the end until it is acknowledged.
  *
- *	waiting -> booting -> booted -> running -> ending -> exited
+ *	waiting -> [spare ->] booting -> booted -> running -> ending -> exited
  *
+ * A spare is a clone without a job: it waits, standing still, for one, and goes at once where its agent goes.
  * `ending` is entered once, with all that decides the outcome known; the VM is killed, and when it is gone and the
  * log's last line is on disk, the exit is reported. Any state may skip to ending. The lease's deadline holds until the
  * exit is acknowledged: past it the VM is gone and nothing more is sent.

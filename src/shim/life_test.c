@@ -40,6 +40,7 @@ struct fixture {
 	int guest_fd;
 	int vmm_fd; /* the VMM's end of its control socket: up, runs, no room, xrefused */
 	unsigned tries;
+	unsigned holds;
 	unsigned clones, boots; /* VMs that were prepared */
 	struct guest_decoder decoder;
 	struct buf said;
@@ -90,6 +91,14 @@ static int fake_hear(struct vm *vm, vm_news_fn fn, void *ctx, struct err *err)
 	return 0;
 }
 
+static int fake_hold(struct vm *vm, struct err *err)
+{
+	(void)vm;
+	(void)err;
+	the_fixture->holds++;
+	return 0;
+}
+
 static int fake_go_on(struct vm *vm, struct err *err)
 {
 	(void)vm;
@@ -104,6 +113,7 @@ static const struct vm_driver fake_driver = {
 	.prepare = fake_prepare,
 	.connect = fake_connect,
 	.hear = fake_hear,
+	.hold = fake_hold,
 	.go_on = fake_go_on,
 	.free = fake_free,
 };
@@ -246,7 +256,7 @@ static void tell_bare(struct fixture *f, enum shim_msg_type type)
 	tell(f, &(struct shim_msg){.type = type}, NULL, 0);
 }
 
-static void start(struct fixture *f, int64_t timeout_ns, int64_t deadline_ns)
+static void order(struct fixture *f, int64_t timeout_ns, int64_t deadline_ns, size_t fd_count)
 {
 	static const char *argv[] = {"make", "test"};
 	static struct js_pair env[] = {{"PLAIN", "1"}, {"TOKEN", "not this"}, {"HOME", "/here"}};
@@ -254,7 +264,6 @@ static void start(struct fixture *f, int64_t timeout_ns, int64_t deadline_ns)
 	int fds[] = {null, null, null, null, null, null};
 	autoptr(secret) token = secret_new("services-token", 14);
 
-	assert_int_equal(hear(f, SHIM_HELLO).hello.job_id, 0);
 	tell(f,
 	     &(struct shim_msg){.type = SHIM_START,
 				.start = {.job_id = 7,
@@ -273,7 +282,32 @@ static void start(struct fixture *f, int64_t timeout_ns, int64_t deadline_ns)
 					  .log_url = the_pipeline,
 					  .log_token = the_pipeline != NULL ? token : NULL,
 					  .services_token = the_pipeline != NULL ? token : NULL}},
-	     fds, the_template != NULL ? 6 : 4);
+	     fds, fd_count);
+}
+
+static void start(struct fixture *f, int64_t timeout_ns, int64_t deadline_ns)
+{
+	assert_int_equal(hear(f, SHIM_HELLO).hello.job_id, 0);
+	order(f, timeout_ns, deadline_ns, the_template != NULL ? 6 : 4);
+}
+
+/* A clone that runs and has no identity. */
+static void become_spare(struct fixture *f, int64_t until_ns)
+{
+	autoclose null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int fds[] = {null, null, null, null, null, null};
+
+	the_template = "template-1";
+	assert_int_equal(hear(f, SHIM_HELLO).hello.job_id, 0);
+	tell(f,
+	     &(struct shim_msg){
+		     .type = SHIM_SPARE,
+		     .spare = {.vcpus = 1, .memory_mb = 128, .template = "template-1", .until_ns = until_ns}},
+	     fds, 6);
+	while (f->guest_fd < 0)
+		step(f);
+	assert_int_equal(write(f->vmm_fd, "ur", 2), 2);
+	(void)hear(f, SHIM_READY);
 }
 
 static void connect_again(struct fixture *f)
@@ -540,7 +574,117 @@ static void a_clone_that_is_refused_boots(void **state)
 	(void)hear_exited(f, SHIM_REASON_LEASE_LOST);
 }
 
-/* Whoever connects hears all that was reached; the exit is repeated until it is acknowledged. */
+static void acknowledge_hello(struct fixture *f)
+{
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+	struct guest_hello hello;
+
+	guest_hears(f, GUEST_HELLO, &frame);
+	assert_int_equal(guest_hello_decode(frame.payload, &hello, NULL), 0);
+	assert_string_equal(hello.hostname, "nimbus-7");
+	guest_ack_encode(
+		&(struct guest_ack){.version = GUEST_PROTOCOL_VERSION, .epoch = hello.epoch, .done = GUEST_DONE_NEEDED},
+		&out);
+	guest_says(f, &out);
+}
+
+/* It stands still and is nobody until a job comes; then it is that job's, as any VM is. */
+static void a_spare_waits_for_its_job(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+	struct guest_frame frame;
+
+	guest_decoder_for_guest(&f->decoder);
+	become_spare(f, INT64_MAX);
+	assert_int_equal(f->holds, 1);
+	assert_int_equal(f->tries, 0);
+	assert_false(guest_heard(f, &frame));
+	order(f, 0, INT64_MAX, 0);
+	acknowledge_hello(f);
+	assert_int_equal(f->tries, 1);
+	struct shim_booted b = hear(f, SHIM_BOOTED).booted;
+	assert_string_equal(b.accel, "tcg clone");
+	assert_true(b.waited_ns > 0 && b.restored_ns == b.vmm_started_ns && b.guest_answered_ns >= b.restored_ns);
+	go(f);
+	put_end(f, 4, 0, false, &out);
+	guest_says(f, &out);
+	assert_int_equal(hear_exited(f, SHIM_REASON_EXIT).exit_code, 4);
+	assert_int_equal(f->clones, 1);
+	acknowledge(f);
+}
+
+static void a_spare_goes_with_its_agent(void **state)
+{
+	struct fixture *f = *state;
+
+	become_spare(f, INT64_MAX);
+	fd_close(&f->agent_fd);
+	assert_int_equal(loop_run(f->loop, NULL), 0);
+}
+
+/* Another agent's connection does not make it its own. */
+static void a_spare_is_not_adopted(void **state)
+{
+	struct fixture *f = *state;
+	autoclose first = -1;
+
+	become_spare(f, INT64_MAX);
+	first = fd_take(&f->agent_fd);
+	connect_again(f);
+	assert_int_equal(hear(f, SHIM_HELLO).hello.job_id, 0);
+	fd_close(&f->agent_fd);
+	assert_int_equal(loop_run(f->loop, NULL), 0);
+}
+
+static void a_spare_goes_when_its_time_is_over(void **state)
+{
+	struct fixture *f = *state;
+
+	become_spare(f, clock_monotonic_ns() + NS_PER_S);
+	assert_int_equal(loop_run(f->loop, NULL), 0);
+}
+
+static void a_spare_goes_with_its_vm(void **state)
+{
+	struct fixture *f = *state;
+	autofree char *script = xasprintf("while [ ! -e %s/end ]; do sleep 0.02; done", f->path);
+
+	vmm_script = script;
+	become_spare(f, INT64_MAX);
+	assert_int_equal(file_write_atomic(f->dir_fd, "end", STR(""), 0600, NULL), 0);
+	assert_int_equal(loop_run(f->loop, NULL), 0);
+}
+
+/* What was wrong with it shows only when a job has taken it: that job's VM boots. */
+static void a_spare_that_fails_boots(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	become_spare(f, INT64_MAX);
+	order(f, 0, INT64_MAX, 0);
+	step(f);
+	assert_int_equal(write(f->vmm_fd, "x", 1), 1);
+	while (f->boots == 0)
+		step(f);
+	fd_close(&f->guest_fd);
+	while (f->guest_fd < 0)
+		step(f);
+	buf_clear(&f->said);
+	guest_decoder_for_guest(&f->decoder);
+	buf_append(&out, guest_beacon, sizeof(guest_beacon));
+	guest_says(f, &out);
+	acknowledge_hello(f);
+	struct shim_booted b = hear(f, SHIM_BOOTED).booted;
+	assert_string_equal(b.accel, "tcg");
+	assert_int_equal(b.waited_ns, 0);
+	assert_string_equal(b.template_error, "so it says");
+	tell_bare(f, SHIM_DESTROY);
+	(void)hear_exited(f, SHIM_REASON_LEASE_LOST);
+}
+
 static void wait_for_boots(struct fixture *f, unsigned boots)
 {
 	while (f->boots < boots) {
@@ -621,6 +765,7 @@ static void a_lease_that_ends_while_the_vm_comes_up_ends_it(void **state)
 	assert_int_equal(f->boots, 2);
 }
 
+/* Whoever connects hears all that was reached; the exit is repeated until it is acknowledged. */
 static void every_agent_is_told_everything(void **state)
 {
 	struct fixture *f = *state;
@@ -1080,6 +1225,12 @@ int main(void)
 		TEST(a_vm_that_ends_itself_is_started_once_more),
 		TEST(a_clone_that_stands_still_boots),
 		TEST(a_lease_that_ends_while_the_vm_comes_up_ends_it),
+		TEST(a_spare_waits_for_its_job),
+		TEST(a_spare_goes_with_its_agent),
+		TEST(a_spare_is_not_adopted),
+		TEST(a_spare_goes_when_its_time_is_over),
+		TEST(a_spare_goes_with_its_vm),
+		TEST(a_spare_that_fails_boots),
 		TEST(every_agent_is_told_everything),
 		TEST(ends_are_told_apart),
 		TEST(a_cancelled_job_has_its_grace),

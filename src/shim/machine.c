@@ -209,6 +209,16 @@ int machine_start(struct loop *loop, const struct vm_driver *driver, const struc
 	return 0;
 }
 
+int machine_hold(struct machine *m, struct err *err)
+{
+	return vm_hold(m->vm, err);
+}
+
+int machine_wake(struct machine *m, struct err *err)
+{
+	return vm_go_on(m->vm, err);
+}
+
 void machine_kill(struct machine *m)
 {
 	struct err err = {0};

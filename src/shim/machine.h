@@ -27,6 +27,9 @@ int machine_start(struct loop *loop, const struct vm_driver *driver, const struc
 		  const struct machine_ops *ops, void *ctx, struct machine **ret, struct err *err) must_check;
 /* The VM's window (proto/guest_window.h), borrowed. */
 int machine_window(const struct machine *m);
+/* The VM stands still until it is woken: a spare. What is sent to it meanwhile waits. */
+int machine_hold(struct machine *m, struct err *err) must_check;
+int machine_wake(struct machine *m, struct err *err) must_check;
 /* The VMM is killed at once; `ended` follows. */
 void machine_kill(struct machine *m);
 /* The last line that kernel or VMM printed, made fit to be shown; "" where there was none. */

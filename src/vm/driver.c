@@ -59,6 +59,11 @@ int vm_hear(struct vm *vm, vm_news_fn fn, void *ctx, struct err *err)
 	return vm->driver->hear(vm, fn, ctx, err);
 }
 
+int vm_hold(struct vm *vm, struct err *err)
+{
+	return vm->driver->hold(vm, err);
+}
+
 int vm_go_on(struct vm *vm, struct err *err)
 {
 	return vm->driver->go_on(vm, err);

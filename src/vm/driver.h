@@ -73,6 +73,7 @@ struct vm_driver {
 	int (*prepare)(const struct vm_spec *spec, struct vm **ret, struct err *err);
 	int (*connect)(struct vm *vm, int *ret_fd, struct err *err);
 	int (*hear)(struct vm *vm, vm_news_fn fn, void *ctx, struct err *err);
+	int (*hold)(struct vm *vm, struct err *err);
 	int (*go_on)(struct vm *vm, struct err *err);
 	int (*save)(struct vm *vm, int64_t deadline_ns, struct err *err);
 	void (*free)(struct vm *vm);
@@ -104,6 +105,8 @@ int vm_connect(struct vm *vm, int *ret_fd, struct err *err) must_check;
 /* What the VMM has told by now, a bounded part of it: `fn` is called for each, and may call vm_go_on(). Negative: it
  * tells no more. */
 int vm_hear(struct vm *vm, vm_news_fn fn, void *ctx, struct err *err) must_check;
+/* It stands still, its clock too, and costs nothing but memory until vm_go_on(). */
+int vm_hold(struct vm *vm, struct err *err) must_check;
 /* A VM that stands still runs again, and does again what it could not do. */
 int vm_go_on(struct vm *vm, struct err *err) must_check;
 

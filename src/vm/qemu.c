@@ -401,6 +401,13 @@ static int qemu_hear(struct vm *vm, vm_news_fn fn, void *ctx, struct err *err)
 	return rc;
 }
 
+static int qemu_hold(struct vm *vm, struct err *err)
+{
+	struct qemu *q = container_of(vm, struct qemu, vm);
+
+	return qmp_send(&q->qmp, "stop", NULL, err);
+}
+
 static int qemu_go_on(struct vm *vm, struct err *err)
 {
 	struct qemu *q = container_of(vm, struct qemu, vm);
@@ -482,6 +489,7 @@ const struct vm_driver qemu_driver = {
 	.prepare = qemu_prepare,
 	.connect = qemu_connect,
 	.hear = qemu_hear,
+	.hold = qemu_hold,
 	.go_on = qemu_go_on,
 	.save = qemu_save,
 	.free = qemu_free,

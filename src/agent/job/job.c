@@ -159,6 +159,8 @@ static void on_shim_says(struct agent_job *j, const struct shim_msg *m)
 	case SHIM_EXIT_ACK:
 	case SHIM_RESUME:
 	case SHIM_SESSION:
+	case SHIM_SPARE:
+	case SHIM_READY: /* of no job's shim */
 		break;
 	}
 }
