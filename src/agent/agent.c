@@ -18,6 +18,7 @@
 #include "agent/job/job.h"
 #include "agent/lease_loop.h"
 #include "agent/metrics.h"
+#include "agent/pool.h"
 #include "agent/templates.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -95,6 +96,7 @@ static void on_signal(void *ctx)
 
 	r->signals++;
 	lease_loop_stop(r->leases);
+	pool_stop(r->agent.pool);
 	if (r->signals == 1) {
 		log_info("stopping: no new jobs, those that run may finish; a second signal ends them",
 			 F("jobs", jobs_needed(&r->agent)));
@@ -130,6 +132,7 @@ static void on_successor(void *ctx)
 		return; /* it is stopping */
 	log_info("another agent is to take over: no new jobs");
 	lease_loop_stop(r->leases);
+	pool_stop(r->agent.pool);
 	end_within(r, settle_grace_ns);
 	leave_when_settled(r);
 }
@@ -151,6 +154,7 @@ static void become_ready(struct host_agent *r)
 		return;
 	r->ready = true;
 	templates_begin(a->templates);
+	pool_begin(a->pool);
 	log_info("agent ready", F("agent_id", a->id), F("vcpus", a->slots.vcpus), F("memory_mb", a->slots.memory_mb),
 		 F("accel", a->accel == VM_KVM ? "kvm" : "tcg"), F("control_plane", a->settings->control_plane_url),
 		 F("metrics_port", http_server_port(r->listener)));
@@ -162,6 +166,7 @@ static void on_changed(struct agent *a)
 	struct host_agent *r = of_agent(a);
 
 	become_ready(r);
+	pool_look(a->pool);
 	if (r->ready)
 		lease_loop_kick(r->leases);
 	check_drained(r);
@@ -417,6 +422,8 @@ static int open_all(struct host_agent *r, struct err *err)
 	if (rc == 0 && s->templates)
 		rc = templates_new(a, &a->templates, err);
 	if (rc == 0)
+		rc = pool_new(a, &a->pool, err);
+	if (rc == 0)
 		rc = open_listener(r, err);
 	if (rc == 0)
 		rc = lease_loop_new(a, &r->leases, err);
@@ -479,6 +486,7 @@ static void host_agent_fini(struct host_agent *r)
 	state_free(a->state);
 	jobs_forget(a);
 	templates_free(a->templates);
+	pool_free(a->pool);
 	lease_loop_free(r->leases);
 	commands_loop_free(r->commands);
 	control_client_free(a->control);

@@ -17,6 +17,7 @@ struct loop;
 struct metrics;
 struct state;
 struct chores;
+struct pool;
 struct templates;
 
 struct agent {
@@ -28,6 +29,7 @@ struct agent {
 	struct chores *chores;
 	struct metrics *metrics;
 	struct templates *templates;
+	struct pool *pool;
 	struct vm_host host;   /* read by the worker; changed by nobody */
 	int64_t accel;	       /* enum vm_accel; set before the first job */
 	int64_t tsc_khz;       /* vm/tsc.h */

@@ -58,6 +58,11 @@ static const struct metric table[] = {
 	[M_SERVICE_STREAMS] = {"nimbus_host_agent_service_streams", METRIC_GAUGE,
 			       "connections of jobs to services, as their shims last told", .label = "service",
 			       .values = services},
+	[M_POOL] = {"nimbus_host_agent_pool_clones", METRIC_GAUGE, "VMs that are ready and wait for a job"},
+	[M_POOL_HITS] = {"nimbus_host_agent_pool_hits_total", METRIC_COUNTER, "jobs that got a VM that was ready"},
+	[M_POOL_MISSES] = {"nimbus_host_agent_pool_misses_total", METRIC_COUNTER,
+			   "jobs that got none, or one that turned out to be of no use", .label = "reason",
+			   .values = (const char *const[]){"off", "no_template", "none_ready", "wasted", NULL}},
 	[M_JOB_DURATION] = {"nimbus_job_duration_seconds", METRIC_HISTOGRAM, "VM start to end",
 			    .buckets = (const double[]){0.1, 0.5, 1, 5, 30, 60, 300, 600, 0}},
 };

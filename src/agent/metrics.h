@@ -40,6 +40,9 @@ enum {
 	M_SERVICE_RECEIVED,
 	M_SERVICE_REFUSED,
 	M_SERVICE_STREAMS,
+	M_POOL,
+	M_POOL_HITS,
+	M_POOL_MISSES,
 };
 
 struct metrics *agent_metrics_new(void) must_check;

@@ -62,6 +62,14 @@ void shim_link_free(struct shim_link *l)
 	free(l);
 }
 
+int shim_link_release(struct shim_link *l)
+{
+	int socket = fd_take(&l->socket);
+
+	shim_link_free(l);
+	return socket;
+}
+
 int shim_link_send(struct shim_link *l, const struct shim_msg *m, const int *fds, size_t fd_count, struct err *err)
 {
 	autovar(buf) out = {0};

@@ -23,6 +23,8 @@ struct shim_link_ops {
 int shim_link_new(struct loop *loop, int socket, const struct shim_link_ops *ops, void *ctx, struct shim_link **ret,
 		  struct err *err) must_check;
 void shim_link_free(struct shim_link *l);
+/* Frees it, too, but for its socket: somebody else goes on with the talk. */
+int shim_link_release(struct shim_link *l) must_check;
 AUTOPTR_DEFINE(shim_link)
 
 /* The descriptors stay the caller's. ERR_UNAVAILABLE: it is gone (`gone` will say so), or does not read any more. */

@@ -9,8 +9,10 @@
 
 #include "agent/chores.h"
 #include "agent/context.h"
+#include "agent/host_memory.h"
 #include "agent/job/record.h"
 #include "agent/metrics.h"
+#include "agent/pool.h"
 #include "agent/template_maker.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -204,6 +206,7 @@ static void doom(struct templates *t, const char *name)
 
 static void forget(struct templates *t, struct wish *w)
 {
+	pool_forget(t->agent->pool, w->template.name);
 	doom(t, w->template.name);
 	w->state = WISH_NONE;
 	w->plan.has = false;
@@ -458,31 +461,6 @@ static void start_process(struct templates *t, size_t at, enum wish_state state)
 
 /* --- what is to be done --- */
 
-static bool a_job_starts(const struct agent *a)
-{
-	for (const struct agent_job *j = a->jobs; j != NULL; j = j->next)
-		if (job_life_has_slot(j->life) && j->life < LIFE_RUNNING)
-			return true;
-	return false;
-}
-
-static int64_t memory_free(void)
-{
-	autovar(buf) text = {0};
-	int64_t kib = 0;
-
-	if (file_read(AT_FDCWD, "/proc/meminfo", 64 << 10, &text, NULL) < 0)
-		return 0;
-	for (struct str rest = buf_str(&text); rest.data != NULL;) {
-		struct str value = str_cut(&rest, '\n');
-		if (!str_eq(str_cut(&value, ':'), STR("MemAvailable")))
-			continue;
-		value = str_trim(value);
-		(void)!str_to_i64(str_cut(&value, ' '), "memory", 0, INT64_MAX >> 10, &kib, NULL);
-	}
-	return kib << 10;
-}
-
 static struct template_room room_of(struct templates *t, bool busy)
 {
 	const struct agent *a = t->agent;
@@ -495,7 +473,7 @@ static struct template_room room_of(struct templates *t, bool busy)
 		.bytes_max = a->settings->templates_max_bytes,
 		.disk_free = (int64_t)disk,
 		.disk_reserve = a->min_free_disk > disk_reserve_least ? a->min_free_disk : disk_reserve_least,
-		.memory_free = memory_free(),
+		.memory_free = host_memory_free(),
 		.memory_reserve = memory_reserve,
 		.busy = busy,
 	};
@@ -537,7 +515,7 @@ static bool is_kept_off(struct templates *t)
 {
 	int64_t now = clock_monotonic_ns();
 
-	if (!a_job_starts(t->agent))
+	if (jobs_starting(t->agent) == 0)
 		t->idle_ns = now;
 	return now - t->idle_ns < patience_ns && t->idle_ns != now;
 }

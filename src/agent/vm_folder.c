@@ -57,6 +57,12 @@ bool vm_folder_parse(const char *name, int64_t *ret_job_id, int64_t *ret_attempt
 	return true;
 }
 
+static void dir_close(DIR **dir)
+{
+	if (*dir != NULL)
+		(void)closedir(*dir);
+}
+
 static int open_folder(int vms_fd, const char *name, int *ret_fd, struct err *err)
 {
 	int fd = openat(vms_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -140,10 +146,10 @@ int vm_folder_open_image(const struct vm_host *host, const char *name, const cha
 	return rc == 0 ? image_open(&image, ret, &fds[SHIM_START_FD_ROOTFS], err) : rc;
 }
 
-/* Whatever is wrong with it, the VM can boot. */
-static int try_template(const struct vm_host *host, const struct vm_template *t, struct vm_shim *s, struct err *err)
+/* Made from just these files, and itself untouched. */
+static int open_template(const struct vm_host *host, const struct vm_template *t, const struct vm_shim *s,
+			 struct template_fds *ret, struct err *err)
 {
-	autovar(template_fds) fds = {-1, -1, -1};
 	const struct template_order now = {.shape = t->manifest.shape,
 					   .kernel_fd = s->start_fds[SHIM_START_FD_KERNEL],
 					   .initrd_fd = s->start_fds[SHIM_START_FD_INITRD],
@@ -153,8 +159,15 @@ static int try_template(const struct vm_host *host, const struct vm_template *t,
 					   .tsc_khz = host->tsc_khz};
 
 	int rc = template_fits(&t->manifest, &now, err);
-	if (rc == 0)
-		rc = template_open(host->templates_fd, t->name, &t->manifest, &fds, err);
+	return rc == 0 ? template_open(host->templates_fd, t->name, &t->manifest, ret, err) : rc;
+}
+
+/* Whatever is wrong with it, the VM can boot. */
+static int try_template(const struct vm_host *host, const struct vm_template *t, struct vm_shim *s, struct err *err)
+{
+	autovar(template_fds) fds = {-1, -1, -1};
+
+	int rc = open_template(host, t, s, &fds, err);
 	if (rc == 0)
 		rc = scratch_copy(fds.disk, host->vms_fd, &s->start_fds[SHIM_START_FD_SCRATCH], err);
 	if (rc != 0)
@@ -165,18 +178,21 @@ static int try_template(const struct vm_host *host, const struct vm_template *t,
 	return 0;
 }
 
+/* Says in `s` what came of it. */
+static int open_clone(const struct vm_host *host, const struct vm_order *order, struct vm_shim *s)
+{
+	int rc = try_template(host, order->template, s, &s->template_err);
+
+	s->template = rc == 0 ? VM_TEMPLATE_USED : rc == TEMPLATE_STALE ? VM_TEMPLATE_STALE : VM_TEMPLATE_BROKEN;
+	return rc;
+}
+
 /* Its scratch disk is the template's, or an empty one. */
 static int open_disk(const struct vm_host *host, const struct vm_order *order, struct vm_shim *s, struct err *err)
 {
 	s->start_fd_count = SHIM_START_FD_SCRATCH + 1;
-	if (order->template != NULL) {
-		int rc = try_template(host, order->template, s, &s->template_err);
-		s->template = rc == 0		     ? VM_TEMPLATE_USED
-			      : rc == TEMPLATE_STALE ? VM_TEMPLATE_STALE
-						     : VM_TEMPLATE_BROKEN;
-		if (rc == 0)
-			return 0;
-	}
+	if (order->template != NULL && open_clone(host, order, s) == 0)
+		return 0;
 	return scratch_create(host->scratch_fd, host->vms_fd, (unsigned)order->disk_mb,
 			      &s->start_fds[SHIM_START_FD_SCRATCH], err);
 }
@@ -243,6 +259,104 @@ int vm_folder_start(const struct vm_host *host, const struct vm_order *order, st
 	return 0;
 }
 
+/* --- spares --- */
+
+char *vm_folder_spare_name(int64_t number, char name[static VM_FOLDER_NAME_SIZE])
+{
+	(void)snprintf(name, VM_FOLDER_NAME_SIZE, VM_FOLDER_SPARE "%" PRId64, number);
+	return name;
+}
+
+int vm_folder_start_spare(const struct vm_host *host, const char *name, const struct vm_order *order,
+			  struct vm_shim *ret, struct err *err)
+{
+	autovar(vm_shim) s;
+	autoclose folder_fd = -1;
+
+	vm_shim_init(&s);
+	int rc = vm_folder_open_image(host, order->image, order->image_digest, s.start_fds, &s.image, err);
+	if (rc == 0 && open_clone(host, order, &s) != 0) {
+		ret->template = s.template;
+		ret->template_err = s.template_err;
+		return VM_FOLDER_UNFIT;
+	}
+	if (rc == 0)
+		rc = make_folder(host->vms_fd, name, &folder_fd, err);
+	if (rc == 0)
+		rc = start_in(host, name, folder_fd, &s, err);
+	if (rc < 0)
+		return rc;
+	*ret = s;
+	vm_shim_init(&s);
+	return 0;
+}
+
+int vm_folder_check(const struct vm_host *host, const struct vm_order *order, struct image *ret, struct err *err)
+{
+	autovar(vm_shim) s;
+	autovar(template_fds) fds = {-1, -1, -1};
+
+	vm_shim_init(&s);
+	int rc = vm_folder_open_image(host, order->image, order->image_digest, s.start_fds, &s.image, err);
+	if (rc == 0)
+		rc = open_template(host, order->template, &s, &fds, err);
+	if (rc == TEMPLATE_STALE)
+		rc = err_set(err, ERR_CONFLICT, "it was made from something else than what is there now");
+	if (rc == 0)
+		*ret = s.image;
+	return rc;
+}
+
+int vm_folder_hand_over(const struct vm_host *host, const char *spare, const struct vm_order *order, struct image *ret,
+			struct err *err)
+{
+	char name[VM_FOLDER_NAME_SIZE];
+
+	int rc = vm_folder_check(host, order, ret, err);
+	if (rc == 0)
+		rc = vm_folder_remove(host->vms_fd, vm_folder_name(order->job_id, order->attempt, name), err);
+	if (rc == VM_FOLDER_BUSY)
+		return err_set(err, ERR_CONFLICT, "folder '%s' has a shim already", name);
+	if (rc == 0 && renameat(host->vms_fd, spare, host->vms_fd, name) != 0)
+		return err_sys(err, "rename folder '%s' to '%s'", spare, name);
+	return rc;
+}
+
+/* Its shim ends without an agent, unless a job was just being given to it. */
+static int destroy_in(int vms_fd, const char *name, struct err *err)
+{
+	const struct shim_msg destroy = {.type = SHIM_DESTROY};
+	autoclose socket = -1;
+	autovar(buf) out = {0};
+
+	int rc = vm_folder_connect(vms_fd, name, &socket, err);
+	if (rc == 0)
+		rc = shim_msg_encode(&destroy, &out, err);
+	return rc == 0 ? msg_send(socket, buf_str(&out), NULL, 0, err) : rc;
+}
+
+int vm_folder_sweep_spares(int vms_fd, size_t *ret_left, struct err *err)
+{
+	int fd = openat(vms_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	__attribute__((cleanup(dir_close))) DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	struct err ignored = {0};
+
+	*ret_left = 0;
+	if (dir == NULL)
+		return err_sys(err, "read the folder of VMs");
+	for (;;) {
+		errno = 0;
+		const struct dirent *entry = readdir(dir);
+		if (entry == NULL)
+			return errno == 0 ? 0 : err_sys(err, "read the folder of VMs");
+		if (!str_starts_with(str_c(entry->d_name), STR(VM_FOLDER_SPARE)) ||
+		    vm_folder_remove(vms_fd, entry->d_name, &ignored) == 0)
+			continue;
+		(void)!destroy_in(vms_fd, entry->d_name, &ignored);
+		++*ret_left;
+	}
+}
+
 int vm_folder_revive(const struct vm_host *host, const char *name, struct vm_shim *ret, struct err *err)
 {
 	autovar(vm_shim) s;
@@ -269,12 +383,6 @@ bool vm_folder_has_spool(int vms_fd, const char *name)
 	struct stat st;
 
 	return fstatat(vms_fd, order, &st, AT_SYMLINK_NOFOLLOW) == 0;
-}
-
-static void dir_close(DIR **dir)
-{
-	if (*dir != NULL)
-		(void)closedir(*dir);
 }
 
 int vm_folder_each(int vms_fd, vm_folder_fn fn, void *ctx, struct err *err)

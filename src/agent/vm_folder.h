@@ -74,6 +74,25 @@ int vm_folder_open_image(const struct vm_host *host, const char *name, const cha
  * ERR_CONFLICT: the folder has a shim already. */
 int vm_folder_start(const struct vm_host *host, const struct vm_order *order, struct vm_shim *ret, struct err *err)
 	must_check;
+
+/* Spares (proto/shim_msg.h): shims with a clone that waits for a job, in folders of this name and a number. */
+#define VM_FOLDER_SPARE "spare-"
+char *vm_folder_spare_name(int64_t number, char name[static VM_FOLDER_NAME_SIZE]);
+/* A shim that waits for its spare message; of the order counts what is not a job's. VM_FOLDER_UNFIT: the template
+ * cannot be used, and *ret says why; nothing was started. */
+enum { VM_FOLDER_UNFIT = 2 };
+int vm_folder_start_spare(const struct vm_host *host, const char *name, const struct vm_order *order,
+			  struct vm_shim *ret, struct err *err) must_check;
+/* Whether what a spare was begun from is still what this order needs. ERR_CONFLICT: it is not. */
+int vm_folder_check(const struct vm_host *host, const struct vm_order *order, struct image *ret, struct err *err)
+	must_check;
+/* The same, and then the spare's folder becomes the job's. */
+int vm_folder_hand_over(const struct vm_host *host, const char *spare, const struct vm_order *order, struct image *ret,
+			struct err *err) must_check;
+/* Removes the folders of all spares, which are a former agent's. *ret_left: so many still have a shim, which was told
+ * to go. */
+int vm_folder_sweep_spares(int vms_fd, size_t *ret_left, struct err *err) must_check;
+
 /* Another shim on a folder whose own has died: it waits for a resume message, which brings no descriptors. */
 int vm_folder_revive(const struct vm_host *host, const char *name, struct vm_shim *ret, struct err *err) must_check;
 /* A shim left log lines in it that may not have arrived, and what another needs to ship them. */

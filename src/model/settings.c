@@ -170,6 +170,8 @@ static const struct config_key agent_keys[] = {
 	     .help = "Templates kept; the least used goes."),
 	LIVE(agent_settings, "TEMPLATES_MAX_BYTES", CONFIG_SIZE, templates_max_bytes, .fallback = "4G", .min = 0,
 	     .max = INT64_C(1) << 50, .help = "Disk that templates may take."),
+	LIVE(agent_settings, "POOL_MAX", CONFIG_INT, pool_max, .fallback = "4", .min = 0, .max = 64,
+	     .help = "VMs kept ready for jobs to come, at most; 0: none."),
 	LIVE(agent_settings, "AGENT_LABELS", CONFIG_LIST, labels,
 	     .help = "Labels that this agent offers besides nimbus."),
 	LIVE(agent_settings, "AGENT_VCPUS", CONFIG_INT, vcpus, .fallback = "0", .min = 0, .max = 4096,

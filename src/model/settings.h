@@ -75,6 +75,7 @@ struct agent_settings {
 	bool templates;
 	int64_t templates_max;
 	int64_t templates_max_bytes;
+	int64_t pool_max;
 	struct config_list labels;
 	int64_t vcpus;		   /* offered; 0: all of the host's */
 	int64_t memory_mb;	   /* offered; 0: the host's, less 1 GiB or a quarter */

@@ -149,6 +149,9 @@ static void close_folder(void *ctx)
 	char name[VM_FOLDER_NAME_SIZE];
 
 	(void)vm_folder_name(j->job_id, j->attempt, name);
+	/* One of the pool whose folder never became the job's. */
+	if (j->spare[0] != '\0' && vm_folder_remove(host->vms_fd, j->spare, &j->work_err) != 0)
+		return;
 	if (j->result.last_seq > 0 && j->revivals < REVIVALS_MAX && vm_folder_has_spool(host->vms_fd, name)) {
 		(void)!vm_folder_revive(host, name, &j->prepared, &j->work_err);
 		return;

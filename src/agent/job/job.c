@@ -16,13 +16,14 @@
 
 static void on_booted(struct agent_job *j, const struct shim_booted *b)
 {
-	if (j->life != LIFE_BOOTING && j->life != LIFE_ADOPTED)
+	if (j->life != LIFE_BOOTING && j->life != LIFE_ADOPTED && !(j->life == LIFE_LEASED && j->from_pool))
 		return;
 	j->times.vmm_started_ns = b->vmm_started_ns;
 	j->times.vmm_up_ns = b->vmm_up_ns;
 	j->times.restored_ns = b->restored_ns;
 	j->times.answered_ns = b->guest_answered_ns;
 	j->times.kernel_ns = b->kernel_ns;
+	j->times.waited_ns = b->waited_ns;
 	(void)snprintf(j->times.accel, sizeof(j->times.accel), "%s", b->accel != NULL ? b->accel : "");
 	j->verity = b->verity != 0;
 	if (b->restored_ns != 0)
@@ -31,9 +32,7 @@ static void on_booted(struct agent_job *j, const struct shim_booted *b)
 		templates_broken(j->agent->templates, j->template.name, b->template_error);
 	log_info("vm is up", F("job", j->job_id), F("accel", j->times.accel),
 		 F("ms", (b->guest_answered_ns - b->vmm_started_ns) / NS_PER_MS));
-	job_enter(j, LIFE_CHECKING);
-	/* The fence once more, and only then the secrets. */
-	job_renew(j, true);
+	job_guest_up(j);
 }
 
 static void on_running(struct agent_job *j, const struct shim_running *r)
@@ -165,6 +164,15 @@ static void on_shim_says(struct agent_job *j, const struct shim_msg *m)
 	}
 }
 
+/* As long as no job was in it, one of the pool is only one that was of no use. */
+static void shim_lost(struct agent_job *j, const char *why)
+{
+	if (j->life == LIFE_LEASED && j->from_pool && !j->give_back && !j->cancelled)
+		job_refill(j, why);
+	else
+		job_end_lost(j, why);
+}
+
 static void on_shim_silent(struct agent_job *j)
 {
 	if (j->life == LIFE_LOST)
@@ -172,7 +180,15 @@ static void on_shim_silent(struct agent_job *j)
 	else if (j->life == LIFE_CLOSING)
 		job_close_further(j);
 	else if (j->life != LIFE_ENDED && j->life != LIFE_REPORTING)
-		job_end_lost(j, j->give_back ? "the agent was stopped" : "the shim died, and the VM with it");
+		shim_lost(j, j->give_back ? "the agent was stopped" : "the shim died, and the VM with it");
+}
+
+static void on_shim_gone(struct agent_job *j)
+{
+	if (j->refill)
+		job_start_further(j);
+	else
+		job_close_further(j);
 }
 
 static void on_renewed(struct agent_job *j, const struct renew_answer *answer)
@@ -191,7 +207,7 @@ static const struct job_events events = {
 	.reported = job_close,
 	.shim_says = on_shim_says,
 	.shim_silent = on_shim_silent,
-	.shim_gone = job_close_further,
+	.shim_gone = on_shim_gone,
 };
 
 /* --- the beginning --- */
@@ -241,7 +257,7 @@ static void job_cancel(struct agent_job *j)
 	log_info("job is to be cancelled", F("job", j->job_id));
 	j->cancelled = true;
 	/* Before its shim has orders, the next step of the beginning ends it. */
-	if (j->link != NULL && j->life != LIFE_LEASED)
+	if (j->link != NULL && (j->life != LIFE_LEASED || j->from_pool))
 		job_shim_cancel(j);
 }
 

@@ -45,6 +45,7 @@ void job_free(struct agent_job *j)
 	control_cancel(j->report_call);
 	loop_source_free(j->report_timer);
 	job_forget_order(j);
+	js_free(j->secret_env);
 	vm_shim_fini(&j->prepared);
 	shim_link_free(j->link);
 	loop_source_free(j->shim_exit);
@@ -109,6 +110,15 @@ size_t jobs_unclear(const struct agent *a)
 
 	for (const struct agent_job *j = a->jobs; j != NULL; j = j->next)
 		count += j->life == LIFE_ADOPTED && j->vcpus == 0;
+	return count;
+}
+
+size_t jobs_starting(const struct agent *a)
+{
+	size_t count = 0;
+
+	for (const struct agent_job *j = a->jobs; j != NULL; j = j->next)
+		count += job_life_has_slot(j->life) && j->life < LIFE_RUNNING;
 	return count;
 }
 

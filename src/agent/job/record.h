@@ -34,6 +34,7 @@ struct job_times {
 	int64_t restored_ns; /* of a clone */
 	int64_t answered_ns;
 	int64_t kernel_ns; /* a duration */
+	int64_t waited_ns; /* a duration: in the pool; 0: it was not from there */
 	int64_t running_ns;
 	char accel[16];
 };
@@ -72,7 +73,7 @@ struct agent_job {
 	struct loop_source *renew_timer;
 	struct control_call *renew_call;
 	bool secrets_asked; /* by renew_call */
-	bool fence_good;    /* found so since it counted last: since the lease, and again since there was a VM */
+	bool fence_good;    /* found so since it counted last: since the lease, and again since there is a VM */
 
 	/* report.c */
 	struct loop_source *report_timer;
@@ -91,11 +92,20 @@ struct agent_job {
 	struct secret *services_token;
 
 	struct vm_template template; /* name "": none */
+	/* Of the pool, until the secrets went: its shim had its orders at once, and the guest hears who it is while all
+	 * else is still under way. */
+	bool from_pool;
+	bool guest_up;			 /* it has answered */
+	bool refill;			 /* it was of no use: an ordinary VM is made when its shim is gone */
+	char spare[VM_FOLDER_NAME_SIZE]; /* its folder's name until it is the job's; "": it is */
+	struct js *secret_env;		 /* with the fence that was found good, for a guest that is not up yet */
 	/* What the worker made last, or why not. */
 	struct vm_shim prepared;
 	struct image image; /* what it was started from, by this agent */
 	bool verity;	    /* its guest says that it checks every block */
 	struct err work_err;
+	int hand_over_rc;
+	struct err hand_over_err;
 
 	struct shim_link *link;
 	struct process shim;
@@ -124,5 +134,7 @@ size_t jobs_count(const struct agent *a);
 size_t jobs_unclear(const struct agent *a);
 /* Those that no other agent could take over as they are: something is just being done for them. */
 size_t jobs_unsettled(const struct agent *a);
+/* Those that have a slot, and no running command yet. */
+size_t jobs_starting(const struct agent *a);
 /* Brings the gauges up to date. */
 void jobs_show(struct agent *a);

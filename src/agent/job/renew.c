@@ -27,7 +27,7 @@ static void on_timer(void *ctx)
 	if (lease_over(&j->lease, clock_monotonic_ns()))
 		j->events->lost(j, "the lease ran out");
 	else
-		job_renew(j, j->life == LIFE_CHECKING);
+		job_renew(j, j->life == LIFE_CHECKING || (j->life == LIFE_LEASED && j->from_pool));
 }
 
 /* At the lease's end at the latest, so that the end is noticed. */

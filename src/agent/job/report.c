@@ -14,7 +14,7 @@ static const int64_t report_timeout_ns = 10 * NS_PER_S;
 static const int64_t report_retry_base_ns = 500 * NS_PER_MS;
 static const int64_t report_retry_max_ns = 15 * NS_PER_S;
 
-enum { BOOT_PAIRS = 14, BOOT_TEXT_SIZE = 24 };
+enum { BOOT_PAIRS = 15, BOOT_TEXT_SIZE = 24 };
 
 struct boot_pairs {
 	struct js_pair items[BOOT_PAIRS];
@@ -44,15 +44,19 @@ static void add_times(const struct job_times *t, struct boot_pairs *p)
 	if (t->leased_ns != 0)
 		add_ms(p, "boot.vmm_ms", t->vmm_started_ns - t->leased_ns);
 	/* From the decision to make a VM to the guest's acknowledgement, and the parts of that. */
-	if (t->decided_ns != 0) {
+	if (t->decided_ns != 0)
 		add_ms(p, "boot.decided_ms", t->answered_ns - t->decided_ns);
+	if (t->prepared_ns != 0) {
 		add_ms(p, "boot.prepare_ms", t->prepared_ns - t->decided_ns);
 		add_ms(p, "boot.shim_ms", t->vmm_started_ns - t->prepared_ns);
 	}
+	if (t->waited_ns != 0)
+		add_ms(p, "boot.waited_ms", t->waited_ns);
 	if (t->vmm_up_ns != 0)
 		add_ms(p, "boot.exec_ms", t->vmm_up_ns - t->vmm_started_ns);
 	if (t->restored_ns != 0) {
-		add_ms(p, "boot.restore_ms", t->restored_ns - t->vmm_up_ns);
+		if (t->vmm_up_ns != 0)
+			add_ms(p, "boot.restore_ms", t->restored_ns - t->vmm_up_ns);
 		add_ms(p, "boot.ack_ms", t->answered_ns - t->restored_ns);
 	} else {
 		add_ms(p, "boot.kernel_ms", t->kernel_ns);

@@ -115,7 +115,7 @@ void job_shim_cancel(struct agent_job *j)
 
 void job_shim_extend(struct agent_job *j)
 {
-	if (j->link != NULL && j->life >= LIFE_ADOPTED && j->life <= LIFE_RUNNING)
+	if (j->link != NULL && (j->from_pool || j->life >= LIFE_ADOPTED) && j->life <= LIFE_RUNNING)
 		send_msg(j, &(struct shim_msg){.type = SHIM_DEADLINE,
 					       .deadline = {.deadline_ns = j->lease.deadline_ns, .counts = 1}});
 }
