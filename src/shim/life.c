@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/crypto.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -65,7 +66,6 @@ struct life {
 	struct network *network;   /* NULL: the VM has none */
 	struct msg_fds start_fds;  /* until the guest has answered */
 	struct machine *machine;
-	int spare_fd;	  /* a spare's channel, which nobody speaks on yet; or -1 */
 	int64_t ready_ns; /* it is a spare that waits, since then; 0: not yet */
 	struct channel *channel;
 	struct http_client *client;  /* to the control plane; NULL: it is not spoken to */
@@ -479,7 +479,8 @@ static void on_settled(void *ctx)
 {
 	struct life *l = ctx;
 
-	job_log_flush(l->log);
+	if (l->log != NULL) /* a spare has none */
+		job_log_flush(l->log);
 }
 
 static void on_finished(void *ctx, const struct guest_exit *exit)
@@ -557,11 +558,51 @@ static void fail_boot(struct life *l)
 	fail_start(l, &err);
 }
 
+/* --- a spare --- */
+
+/* Nothing is lost with it but itself. */
+static void end_spare(struct life *l, const char *why)
+{
+	log_warn("a spare VM goes", F("template", job_of(l)->template), F("why", why));
+	stop(l);
+}
+
+/* It has all that a VM has before it is anybody's. From here on it stands still. */
+static void rest(void *ctx)
+{
+	struct life *l = ctx;
+	struct err err = {0};
+
+	if (l->state != LIFE_SPARE)
+		return;
+	if (machine_hold(l->machine, &err) < 0) {
+		end_spare(l, err.msg);
+		return;
+	}
+	channel_wait_until(l->channel, LOOP_NEVER);
+	l->ready_ns = clock_monotonic_ns();
+	tell(l, &(struct shim_msg){.type = SHIM_READY});
+}
+
+/* The guest goes once through all that a job's start costs, which leaves no trace: what QEMU has to translate for it is
+ * translated before a job waits for it. */
+static void warm_up(struct life *l)
+{
+	if (l->channel == NULL && l->booted.restored_ns != 0)
+		end_spare(l, "there is no channel to its guest");
+	else if (l->channel != NULL && l->booted.restored_ns != 0)
+		channel_rehearse(l->channel, crypto_random_u64());
+}
+
 static void on_lost(void *ctx, const struct err *err)
 {
 	struct life *l = ctx;
 	bool late = err->code == ERR_TIMEOUT && l->state == LIFE_BOOTING;
 
+	if (l->state == LIFE_SPARE) {
+		end_spare(l, err->msg);
+		return;
+	}
 	if (give_up_clone(l, err->msg) || (late && give_up_boot(l, err->msg)))
 		return;
 	if (late) {
@@ -597,6 +638,7 @@ static const struct channel_ops channel_ops = {
 	.settled = on_settled,
 	.finished = on_finished,
 	.lost = on_lost,
+	.rehearsed = rest,
 };
 
 /* --- the VM --- */
@@ -621,11 +663,7 @@ static void on_vm_connected(void *ctx, int fd)
 	struct life *l = ctx;
 	struct err err = {0};
 
-	if (l->state == LIFE_SPARE) {
-		l->spare_fd = fd;
-		return;
-	}
-	if (l->state != LIFE_BOOTING) {
+	if (l->state != LIFE_BOOTING && l->state != LIFE_SPARE) {
 		fd_close(&fd);
 		return;
 	}
@@ -634,7 +672,10 @@ static void on_vm_connected(void *ctx, int fd)
 					  .hello_deadline_ns = l->launched_ns + hello_timeout(l),
 					  .ops = &channel_ops,
 					  .ctx = l};
-	if (channel_new(&opts, &l->channel, &err) < 0)
+	int rc = channel_new(&opts, &l->channel, &err);
+	if (l->state == LIFE_SPARE)
+		warm_up(l);
+	else if (rc < 0)
 		fail_start(l, &err);
 	else if (!l->is_clone)
 		loop_timer_set(l->hello_timer, l->launched_ns + LISTEN_NS);
@@ -642,32 +683,14 @@ static void on_vm_connected(void *ctx, int fd)
 		say_hello(l);
 }
 
-/* Nothing is lost with it but itself. */
-static void end_spare(struct life *l, const char *why)
-{
-	log_warn("a spare VM goes", F("template", job_of(l)->template), F("why", why));
-	stop(l);
-}
-
-/* It has all that a VM has before it is anybody's. From here on it stands still. */
-static void rest(struct life *l)
-{
-	struct err err = {0};
-
-	if (machine_hold(l->machine, &err) < 0) {
-		end_spare(l, err.msg);
-		return;
-	}
-	l->ready_ns = clock_monotonic_ns();
-	tell(l, &(struct shim_msg){.type = SHIM_READY});
-}
-
 static void on_spare_told(struct life *l, enum vm_news news, const char *text)
 {
 	if (news == VM_NEWS_REFUSED)
 		end_spare(l, text);
-	else if (news == VM_NEWS_RUNS && l->ready_ns == 0)
-		rest(l);
+	if (news != VM_NEWS_RUNS || l->booted.restored_ns != 0)
+		return;
+	l->booted.restored_ns = clock_monotonic_ns();
+	warm_up(l);
 }
 
 static void on_vm_told(void *ctx, enum vm_news news, const char *text)
@@ -978,8 +1001,10 @@ static void wake(struct life *l)
 		if (machine_wake(l->machine, &err) < 0)
 			machine_kill(l->machine);
 	}
-	if (l->spare_fd >= 0)
-		on_vm_connected(l, fd_take(&l->spare_fd));
+	if (l->channel != NULL)
+		channel_wait_until(l->channel, l->launched_ns + hello_timeout(l));
+	if (l->booted.restored_ns != 0)
+		say_hello(l);
 }
 
 static void on_start(struct life *l, struct shim_msg *m, struct arena **arena, struct msg_fds *fds)
@@ -1221,7 +1246,6 @@ int life_new(const struct life_opts *opts, struct life **ret, struct err *err)
 
 	l->opts = *opts;
 	l->log_room = l->talk_room = true;
-	l->spare_fd = -1;
 	int rc = add_timers(l, err);
 	if (rc < 0)
 		return rc;
@@ -1248,7 +1272,6 @@ void life_free(struct life *l)
 	services_free(l->services);
 	network_free(l->network);
 	msg_fds_fini(&l->start_fds);
-	fd_close(&l->spare_fd);
 	job_log_free(l->log);
 	link_free(l->link);
 	loop_source_free(l->deadline_timer);

@@ -291,25 +291,6 @@ static void start(struct fixture *f, int64_t timeout_ns, int64_t deadline_ns)
 	order(f, timeout_ns, deadline_ns, the_template != NULL ? 6 : 4);
 }
 
-/* A clone that runs and has no identity. */
-static void become_spare(struct fixture *f, int64_t until_ns)
-{
-	autoclose null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	int fds[] = {null, null, null, null, null, null};
-
-	the_template = "template-1";
-	assert_int_equal(hear(f, SHIM_HELLO).hello.job_id, 0);
-	tell(f,
-	     &(struct shim_msg){
-		     .type = SHIM_SPARE,
-		     .spare = {.vcpus = 1, .memory_mb = 128, .template = "template-1", .until_ns = until_ns}},
-	     fds, 6);
-	while (f->guest_fd < 0)
-		step(f);
-	assert_int_equal(write(f->vmm_fd, "ur", 2), 2);
-	(void)hear(f, SHIM_READY);
-}
-
 static void connect_again(struct fixture *f)
 {
 	fd_close(&f->agent_fd);
@@ -357,6 +338,33 @@ static void guest_hears(struct fixture *f, enum guest_frame_type type, struct gu
 		guest_says(f, &out);
 	}
 	assert_int_equal(ret->type, type);
+}
+
+/* A clone that runs and has no identity. */
+static void become_spare(struct fixture *f, int64_t until_ns)
+{
+	autoclose null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	int fds[] = {null, null, null, null, null, null};
+	struct guest_rehearsal rehearsal;
+	struct guest_frame frame;
+	autovar(buf) out = {0};
+
+	the_template = "template-1";
+	assert_int_equal(hear(f, SHIM_HELLO).hello.job_id, 0);
+	tell(f,
+	     &(struct shim_msg){
+		     .type = SHIM_SPARE,
+		     .spare = {.vcpus = 1, .memory_mb = 128, .template = "template-1", .until_ns = until_ns}},
+	     fds, 6);
+	while (f->guest_fd < 0)
+		step(f);
+	assert_int_equal(write(f->vmm_fd, "ur", 2), 2);
+	guest_decoder_for_guest(&f->decoder);
+	guest_hears(f, GUEST_REHEARSE, &frame);
+	assert_int_equal(guest_rehearsal_decode(frame.payload, &rehearsal, NULL), 0);
+	guest_rehearsed_encode(rehearsal.epoch, &out);
+	guest_says(f, &out);
+	(void)hear(f, SHIM_READY);
 }
 
 static void put_output(struct fixture *f, uint16_t stream, const char *text, struct buf *out)
@@ -596,7 +604,6 @@ static void a_spare_waits_for_its_job(void **state)
 	autovar(buf) out = {0};
 	struct guest_frame frame;
 
-	guest_decoder_for_guest(&f->decoder);
 	become_spare(f, INT64_MAX);
 	assert_int_equal(f->holds, 1);
 	assert_int_equal(f->tries, 0);
