@@ -132,7 +132,7 @@ class System:
             self.process = None
             for pid in pids:
                 self.signal_pid(pid, signal.SIGKILL)
-        for pid in self.shims() + self.vmms():
+        for pid in self._all_shims() + self._all_vmms():
             self.signal_pid(pid, signal.SIGKILL)
 
     def __enter__(self):
@@ -201,12 +201,40 @@ class System:
                 pass
         return False
 
-    def shims(self):
+    def _is_spare(self, shim):
+        """Its folder is not any job's: it waits for one."""
+        try:
+            return "/agent/vms/spare-" in os.readlink(f"/proc/{shim}/fd/3")
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
+    @staticmethod
+    def _parent(pid):
+        try:
+            return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+
+    def _all_shims(self):
         return self._pids_with(lambda words: words[1] == b"shim")
+
+    def _all_vmms(self):
+        return self._pids_with(lambda words: b"qemu-system" in words[0] and b"nimbus-template" not in words)
+
+    def shims(self):
+        """Of jobs."""
+        return [pid for pid in self._all_shims() if not self._is_spare(pid)]
 
     def vmms(self):
         """Of jobs."""
-        return self._pids_with(lambda words: b"qemu-system" in words[0] and b"nimbus-template" not in words)
+        return [pid for pid in self._all_vmms() if not self._is_spare(self._parent(pid))]
+
+    def spares(self):
+        """Shims of VMs that wait for a job."""
+        return [pid for pid in self._all_shims() if self._is_spare(pid)]
+
+    def spare_vmms(self):
+        return [pid for pid in self._all_vmms() if self._is_spare(self._parent(pid))]
 
     def makers(self):
         """What makes or checks templates, in the background."""

@@ -19,6 +19,7 @@ import time
 
 FINAL = {"succeeded", "failed", "cancelled", "timed_out", "dead"}
 EMPTY_MAX = 100
+SPARE = "spare-"  # folders of VMs that wait for a job, and belong to none
 LIVE = {"leased", "starting", "running"}
 # Written down here again on purpose: a mistake in the program's table must not hide itself.
 MOVES = {
@@ -53,6 +54,18 @@ def open_database(options):
             return cursor.fetchall()
 
     return rows
+
+
+def is_spare(process):
+    """A shim that waits for a job with its VM."""
+    try:
+        return f"/agent/vms/{SPARE}" in os.readlink(process / "fd" / "3")
+    except OSError:
+        return False
+
+
+def parent(process):
+    return process.parent / (process / "stat").read_text().rpartition(")")[2].split()[1]
 
 
 class Checker:
@@ -164,6 +177,7 @@ class Checker:
         live = {row["job_id"] for row in self.rows("SELECT job_id FROM lease")}
         folders = [folder for data in [self.options.data, *self.options.agent_data]
                    for folder in (pathlib.Path(data) / "agent" / "vms").glob("*")]
+        folders = [folder for folder in folders if not folder.name.startswith(SPARE)]
         self.counts["VM folders"] = len(folders)
         for folder in folders:
             job_id = int(folder.name.split("-")[0]) if folder.name.split("-")[0].isdigit() else None
@@ -177,6 +191,8 @@ class Checker:
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
             if not (b"qemu-system" in words[0] or (len(words) > 1 and words[1] == b"shim")):
+                return
+            if is_spare(process) or is_spare(parent(process)):
                 return
             open_files = [os.fsencode(os.readlink(fd)) for fd in (process / "fd").iterdir()]
         except (FileNotFoundError, ProcessLookupError, PermissionError):
