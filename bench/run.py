@@ -427,6 +427,51 @@ def measure_clone(report, system, build, jobs=20):
     report.add("a template, made", bare["made_ms"], "ms")
 
 
+def pool_ready(system):
+    with urllib.request.urlopen(system.endpoints["agent_metrics"] + "/metrics", timeout=10) as answer:
+        return "nimbus_host_agent_pool_clones 0" not in answer.read().decode().split("\n")
+
+
+def measure_pool(report, system, build, jobs=20):
+    """A VM that was ready: from the agent's decision to the guest's acknowledgement. Beside it the bare clone, which has to
+    be begun."""
+    parts = {"decided": [], "vmm": [], "ack": [], "job": []}
+    deadline = time.monotonic() + 180
+    while len(parts["decided"]) < jobs:
+        if time.monotonic() > deadline:
+            raise RuntimeError("no VM of the pool")
+        submitted = system.submit("true")
+        time.sleep(0.5)
+        job = system.wait_final(submitted)
+        if "boot.waited_ms" in job["metadata"]:
+            for part, values in parts.items():
+                values.append(float(job["metadata"][f"boot.{part}_ms"]))
+        until = time.monotonic() + 3
+        while time.monotonic() < until and not pool_ready(system):
+            time.sleep(0.05)
+        time.sleep(0.2)
+    bare = json.loads(subprocess.run([build / "bench" / "bench_clone", build / "share", str(jobs), "10"], check=True,
+                                     capture_output=True, timeout=300).stdout)
+    report.add(f"clone from the pool, decided to acknowledged, median of {jobs}", statistics.median(parts["decided"]), "ms",
+               bare["restore_ms"] + bare["ack_ms"], "bare QEMU, a clone that is begun for it")
+    report.add("  its shim has its orders", statistics.median(parts["vmm"]), "ms")
+    report.add("  to the acknowledgement", statistics.median(parts["ack"]), "ms", bare["ack_ms"], "bare QEMU")
+    report.add("  then to job started", statistics.median(parts["job"]), "ms")
+    report.add("a VM that waits in the pool, memory (Pss)",
+               statistics.median(pss_mb(pid) for pid in system.spare_vmms()), "MB")
+
+
+def pss_mb(pid):
+    text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.search(r"^Pss: *(\d+)", text, re.MULTILINE).group(1)) / 1024
+
+
+def measure_clone_alone(report, harness, build):
+    """Without the pool, from which most of its jobs would have their VMs."""
+    with harness.System(env={"NIMBUS_WARM_POOLS_ENABLE": "false"}) as system:
+        measure_clone(report, system, build)
+
+
 def measure_shim_memory(report, system):
     job = system.submit("sleep", "60")
     system.wait_state(job, "running")
@@ -763,7 +808,7 @@ def attempt(report, what, function, *args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default="build", help="the build folder")
-    parser.add_argument("--only", help="the one part to run: start, memory, webhooks, lease, hostile, boot, clone, streams, "
+    parser.add_argument("--only", help="the one part to run: start, memory, webhooks, lease, hostile, boot, clone, pool, streams, "
                                        "run, folder, logs, pg")
     args = parser.parse_args()
     build = ROOT / args.build
@@ -785,7 +830,7 @@ def main():
             attempt(report, "start-up", measure_start, harness)
         data = pathlib.Path(folder) / "data"
         data.mkdir(mode=0o755)
-        if any(map(wanted, ("memory", "lease", "boot", "clone", "run", "folder", "webhooks", "hostile"))):
+        if any(map(wanted, ("memory", "lease", "boot", "clone", "pool", "run", "folder", "webhooks", "hostile"))):
             with harness.System(data=data, env={"NIMBUS_GITHUB_WEBHOOK_SECRET": WEBHOOK_SECRET}) as system:
                 if wanted("memory"):
                     idle = attempt(report, "idle memory", measure_idle_memory, system)
@@ -801,7 +846,9 @@ def main():
                 if wanted("folder"):
                     attempt(report, "nimbus run of a folder", measure_run_folder, system, harness, folder)
                 if wanted("clone"):
-                    attempt(report, "clone", measure_clone, system, build)
+                    attempt(report, "clone", measure_clone_alone, harness, build)
+                if wanted("pool"):
+                    attempt(report, "clone from the pool", measure_pool, system, build)
                 if wanted("memory"):
                     attempt(report, "memory of a shim", measure_shim_memory, system)
                     attempt(report, "memory after jobs", measure_memory_after, system, idle)

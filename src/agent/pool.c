@@ -29,8 +29,8 @@ static const int64_t patience_ns = 2 * NS_PER_S; /* with jobs that are being sta
 static const int64_t ready_within_ns = 30 * NS_PER_S;
 static const int64_t retry_ns = 60 * NS_PER_S;	     /* after one that could not be made */
 static const int64_t life_margin_ns = 60 * NS_PER_S; /* a shim ends later than its agent would end it */
-/* Of the host, besides what clones share: the VMM, what it has translated, and what its guest has written (measured: 38 MiB
- * of a guest of 256 MiB under TCG). */
+/* Of the host, besides what clones share: the VMM, what it has translated, and what its guest has written (measured: 38
+ * MiB of a guest of 256 MiB under TCG). */
 static const int64_t clone_bytes = INT64_C(64) << 20;
 static const int64_t memory_reserve = INT64_C(512) << 20;
 
@@ -95,6 +95,11 @@ static void look_in(struct pool *p, int64_t wait_ns)
 		return;
 	p->look_at = at;
 	loop_timer_set(p->timer, at);
+}
+
+static int64_t most(const struct pool *p)
+{
+	return p->agent->settings->warm_pools ? p->agent->settings->pool_max : 0;
 }
 
 static bool waits(const struct spare *s)
@@ -387,7 +392,7 @@ static bool miss(struct pool *p, size_t reason)
 bool pool_take(struct pool *p, const struct job_assignment *job, const struct vm_template *template,
 	       struct vm_shim *ret, char spare[static VM_FOLDER_NAME_SIZE])
 {
-	if (p == NULL || !p->begun || p->stopped || p->agent->settings->pool_max == 0)
+	if (p == NULL || !p->begun || p->stopped || most(p) == 0)
 		return p != NULL && miss(p, MISS_OFF);
 	/* A network is not begun before its job. */
 	bool network = job->network != NULL && strcmp(job->network, JOB_NETWORK_OPEN) == 0;
@@ -537,7 +542,7 @@ static struct pool_room room_of(const struct pool *p, bool busy)
 		ending += s->state == SPARE_ENDING ? clone_bytes : 0;
 	return (struct pool_room){
 		.now_ns = clock_monotonic_ns(),
-		.count_max = p->stopped ? 0 : a->settings->pool_max,
+		.count_max = p->stopped ? 0 : most(p),
 		.vcpus = slots_vcpus_free(&a->slots),
 		.memory_mb = slots_memory_mb_free(&a->slots),
 		.memory_free = host_memory_free() + ending,

@@ -118,7 +118,7 @@ static int begin(void **state)
 
 	w = (struct world){
 		.path = "/tmp/nimbus-pool-XXXXXX",
-		.settings = {.pool_max = 4, .qemu_bin = vmm},
+		.settings = {.warm_pools = true, .pool_max = 4, .qemu_bin = vmm},
 		.agent = {.settings = &w.settings, .id = id, .host = {.vmm = vmm}},
 		.job = {.job_id = 1, .attempt = 1, .image = "demo", .vcpus = 1, .memory_mb = 256, .disk_mb = 16}};
 	assert_non_null(mkdtemp(w.path));
@@ -323,6 +323,9 @@ static void there_is_none_where_there_is_to_be_none(void **state)
 	pool_begin(w->agent.pool);
 	assert_false(ask(w));
 	w->settings.pool_max = 4;
+	w->settings.warm_pools = false;
+	assert_false(ask(w));
+	w->settings.warm_pools = true;
 	assert_false(ask(w));
 	run_to_ready(w, 1);
 	pool_stop(w->agent.pool);

@@ -75,6 +75,7 @@ struct agent_settings {
 	bool templates;
 	int64_t templates_max;
 	int64_t templates_max_bytes;
+	bool warm_pools;
 	int64_t pool_max;
 	struct config_list labels;
 	int64_t vcpus;		   /* offered; 0: all of the host's */
