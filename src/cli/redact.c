@@ -200,10 +200,11 @@ static bool is_blank(char c)
 	return c == ' ' || c == '\t';
 }
 
-/* The line so far, as it goes out. */
+/* The line so far, as it goes out; the end of it, where it is long. */
 static struct str line_before(const struct buf *out)
 {
-	struct str all = buf_str(out);
+	size_t len = out->len < LOOK_MAX ? out->len : LOOK_MAX;
+	struct str all = {out->data + (out->len - len), len};
 	const char *feed = all.len > 0 ? memrchr(all.data, '\n', all.len) : NULL;
 
 	return feed == NULL ? all : (struct str){feed + 1, (size_t)(all.data + all.len - feed - 1)};
@@ -261,15 +262,20 @@ static bool is_of_element(char c)
 /* What says that there is none, or is no text. */
 static bool is_plain(struct str value)
 {
-	static const char *const words[] = {"", "true", "false", "null", "none", "-", "{", "{}", "[]", "***"};
+	static const char *const words[] = {"", "true", "false", "null", "none", "-", "[]"};
 
-	while (value.len > 0 && strchr(",)}]", value.data[value.len - 1]) != NULL && value.data[0] != '{' &&
-	       value.data[0] != '[')
+	while (value.len > 0 && strchr(",)}]", value.data[value.len - 1]) != NULL && value.data[0] != '[')
 		value.len--;
 	for (size_t i = 0; i < ARRAY_LEN(words); i++)
 		if (str_eq(value, str_c(words[i])))
 			return true;
-	return str_starts_with(value, STR("***")) || str_starts_with(value, STR("{"));
+	return false;
+}
+
+/* An object, whose members are looked at by themselves; or it is done already. */
+static bool holds_others(struct str value)
+{
+	return str_starts_with(value, STR("{")) || str_starts_with(value, STR("***"));
 }
 
 /* A value that no quote holds. To the end of its line where a header has it, or where it stands alone there. */
@@ -317,6 +323,8 @@ static size_t take_named(struct str s, struct buf *out)
 		if (!str_starts_with(value, quotes[i]))
 			continue;
 		struct str inner = {value.data + quotes[i].len, value.len - quotes[i].len};
+		if (holds_others(inner))
+			return 0;
 		inner.len = quoted(inner, quotes[i]);
 		if (is_plain(inner))
 			return 0;
@@ -324,6 +332,8 @@ static size_t take_named(struct str s, struct buf *out)
 		buf_puts(out, "***");
 		return name.len + gap + quotes[i].len + inner.len;
 	}
+	if (holds_others(value))
+		return 0;
 	const char *sign = memchr(s.data + name.len, ':', gap);
 	value.len = unquoted(value, name, sign != NULL ? ':' : s.data[name.len], out);
 	if (is_plain(value))
