@@ -1,5 +1,6 @@
 #include "cli/figures.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,6 +118,8 @@ static struct js *count_metadata(const struct js *jobs)
 		const char *key = NULL;
 		void *iter = NULL;
 		while (js_each(js_get(js_at(jobs, i), "metadata"), &iter, &key, &value)) {
+			if (str_ends_with(str_c(key), STR("_ms"))) /* measured: hardly ever twice the same */
+				continue;
 			autofree char *both = xasprintf("%s\n%s", key, js_text(value, ""));
 			count_one(&c, both);
 		}
@@ -246,18 +249,35 @@ struct js *figures_of_logs(const struct js *lines)
 
 /* --- for people --- */
 
+/* What stands in a cell; of an object its members, "p50_ms 2, p95_ms 7". */
+static void put_value(const struct js *v, struct buf *out)
+{
+	const struct js *member = NULL;
+	const char *key = NULL;
+	void *iter = NULL;
+	size_t start = out->len;
+
+	if (js_type(v) == JS_OBJECT) {
+		while (js_each(v, &iter, &key, &member)) {
+			buf_printf(out, "%s%s ", out->len > start ? ", " : "", key);
+			js_write(member, out);
+		}
+	} else if (js_type(v) == JS_STRING) {
+		buf_puts(out, js_text(v, ""));
+	} else if (v == NULL || js_type(v) == JS_NULL) {
+		buf_putc(out, '-');
+	} else {
+		js_write(v, out);
+	}
+}
+
 /* Names come from outside: they neither steer a terminal nor end a cell. */
 static void put_cell(const struct js *v, bool markdown, struct buf *out)
 {
 	autovar(buf) raw = {0};
 	autovar(buf) clean = {0};
 
-	if (js_type(v) == JS_STRING)
-		buf_puts(&raw, js_text(v, ""));
-	else if (v == NULL || js_type(v) == JS_NULL)
-		buf_putc(&raw, '-');
-	else
-		js_write(v, &raw);
+	put_value(v, &raw);
 	(void)terminal_clean(buf_str(&raw), false, &clean);
 	for (size_t i = 0; i < clean.len; i++) {
 		char c = clean.data[i];
@@ -269,106 +289,149 @@ static void put_cell(const struct js *v, bool markdown, struct buf *out)
 	}
 }
 
-static void put_row(const struct js *const *cells, size_t count, bool markdown, struct buf *out)
-{
-	buf_puts(out, markdown ? "|" : " ");
-	for (size_t i = 0; i < count; i++) {
-		buf_putc(out, ' ');
-		put_cell(cells[i], markdown, out);
-		buf_puts(out, markdown ? " |" : " ");
-	}
-	while (out->len > 0 && out->data[out->len - 1] == ' ')
-		out->len--;
-	buf_putc(out, '\n');
-}
-
-static void put_names(const char *const *names, size_t count, bool markdown, struct buf *out)
-{
-	if (!markdown)
-		return;
-	for (size_t i = 0; i < count; i++)
-		buf_printf(out, "%s %s |", i == 0 ? "|" : "", names[i]);
-	buf_putc(out, '\n');
-	for (size_t i = 0; i < count; i++)
-		buf_printf(out, "%s---|", i == 0 ? "|" : "");
-	buf_putc(out, '\n');
-}
-
 enum { CELLS_MAX = 16 };
 
-/* An object's members. */
-static size_t members(const struct js *o, const char **names, const struct js **cells)
-{
-	void *iter = NULL;
-	size_t count = 0;
+/* One part of a report: a table as it is made, for people or as Markdown. */
+struct part {
+	const struct screen *screen; /* NULL: Markdown */
+	struct buf *out;
+	const char *names[CELLS_MAX]; /* of the columns */
+	size_t columns;
+	struct table *table; /* for people */
+	char *titles[CELLS_MAX];
+};
 
-	while (count < CELLS_MAX && js_each(o, &iter, &names[count], &cells[count]))
-		count++;
-	return count;
+static void part_begin(struct part *p)
+{
+	for (size_t i = 0; p->screen == NULL && i < p->columns; i++)
+		buf_printf(p->out, "%s %s |", i == 0 ? "|" : "", p->names[i]);
+	for (size_t i = 0; p->screen == NULL && i < p->columns; i++)
+		buf_printf(p->out, "%s---|", i == 0 ? "\n|" : "");
+	if (p->screen == NULL) {
+		buf_putc(p->out, '\n');
+		return;
+	}
+	for (size_t i = 0; i < p->columns; i++) {
+		p->titles[i] = xstrdup(p->names[i]);
+		for (char *c = p->titles[i]; *c != '\0'; c++)
+			*c = *c == '_' ? ' ' : (char)toupper((unsigned char)*c);
+	}
+	p->table = table_new((const char *const *)p->titles, p->columns);
 }
 
-static void put_list(const struct js *list, bool markdown, struct buf *out)
+static void part_row(struct part *p, const struct js *const *cells)
 {
-	for (size_t i = 0; i < js_len(list); i++) {
-		const struct js *item = js_at(list, i);
-		const struct js *cells[CELLS_MAX] = {item};
-		const char *names[CELLS_MAX] = {"name", "count"};
-		size_t count = 1;
+	if (p->screen == NULL)
+		buf_putc(p->out, '|');
+	for (size_t i = 0; i < p->columns; i++) {
+		autovar(buf) text = {0};
+		put_cell(cells[i], p->screen == NULL, &text);
+		if (p->screen == NULL)
+			buf_printf(p->out, " %s |", text.len > 0 ? text.data : "");
+		else
+			table_cell(p->table, text.len > 0 ? text.data : "", STYLE_PLAIN);
+	}
+	if (p->screen == NULL)
+		buf_putc(p->out, '\n');
+}
 
-		if (js_type(item) == JS_OBJECT)
-			count = members(item, names, cells);
-		else if (js_type(item) == JS_ARRAY)
-			for (count = 0; count < js_len(item) && count < 2; count++)
-				cells[count] = js_at(item, count);
-		if (i == 0)
-			put_names(names, count, markdown, out);
-		put_row(cells, count, markdown, out);
+static void part_end(struct part *p)
+{
+	if (p->table != NULL)
+		table_print(p->table, p->screen, p->out);
+	table_free(p->table);
+	for (size_t i = 0; i < p->columns; i++)
+		free(p->titles[i]);
+}
+
+/* Of a line of a log what people look for; of any other row all members. */
+static void name_columns(const struct js *row, struct part *p)
+{
+	static const char *const of_line[] = {"job_id", "seq", "level", "message"};
+	const struct js *value = NULL;
+	void *iter = NULL;
+
+	if (js_type(row) != JS_OBJECT) {
+		p->names[p->columns++] = "name";
+		p->names[p->columns++] = "count";
+	} else if (js_get(row, "message") != NULL) {
+		for (size_t i = 0; i < ARRAY_LEN(of_line); i++)
+			p->names[p->columns++] = of_line[i];
+	} else {
+		while (p->columns < CELLS_MAX && js_each(row, &iter, &p->names[p->columns], &value))
+			p->columns++;
 	}
 }
 
-static void put_object(const struct js *o, bool markdown, struct buf *out)
+static void put_list(const struct js *list, struct part *p)
 {
-	static const char *const names[] = {"name", "count"};
+	name_columns(js_at(list, 0), p);
+	part_begin(p);
+	for (size_t i = 0; i < js_len(list); i++) {
+		const struct js *item = js_at(list, i);
+		const struct js *cells[CELLS_MAX] = {NULL};
+		for (size_t c = 0; c < p->columns; c++)
+			cells[c] = js_type(item) == JS_OBJECT ? js_get(item, p->names[c]) : js_at(item, c);
+		part_row(p, cells);
+	}
+	part_end(p);
+}
+
+static void put_object(const struct js *o, const char *what, struct part *p)
+{
 	const struct js *value = NULL;
 	const char *key = NULL;
 	void *iter = NULL;
 
-	put_names(names, ARRAY_LEN(names), markdown, out);
+	p->names[0] = "name";
+	p->names[1] = what;
+	p->columns = 2;
+	part_begin(p);
 	while (js_each(o, &iter, &key, &value)) {
 		autoptr(js) name = js_new_text(key);
-		put_row((const struct js *const[]){name, value}, 2, markdown, out);
+		part_row(p, (const struct js *const[]){name, value});
 	}
+	part_end(p);
 }
 
-static void put_part(const char *name, const struct js *v, bool markdown, struct buf *out)
+static bool is_empty(const struct js *v)
 {
-	size_t start = out->len;
+	const struct js *value = NULL;
+	const char *key = NULL;
+	void *iter = NULL;
 
-	buf_printf(out, markdown ? "\n### %s\n\n" : "%s:\n", name);
-	size_t head = out->len;
-	if (js_type(v) == JS_ARRAY)
-		put_list(v, markdown, out);
-	else if (js_type(v) == JS_OBJECT)
-		put_object(v, markdown, out);
-	if (out->len > head)
-		return;
-	out->len = start;
-	buf_printf(out, markdown ? "\n%s: " : "%s: ", name);
-	if (js_type(v) == JS_ARRAY || js_type(v) == JS_OBJECT)
-		buf_puts(out, "none");
-	else
-		put_cell(v, markdown, out);
-	buf_putc(out, '\n');
+	return js_type(v) == JS_ARRAY ? js_len(v) == 0 : js_type(v) == JS_OBJECT && !js_each(v, &iter, &key, &value);
 }
 
-void figures_put(const char *title, const struct js *figures, bool markdown, struct buf *out)
+static void put_part(const char *name, const struct js *v, const struct screen *screen, struct buf *out)
+{
+	struct part p = {.screen = screen, .out = out};
+	bool several = js_type(v) == JS_ARRAY || js_type(v) == JS_OBJECT;
+
+	if (!several || is_empty(v)) {
+		buf_printf(out, screen == NULL ? "\n%s: " : "%s: ", name);
+		if (several)
+			buf_puts(out, "none");
+		else
+			put_cell(v, screen == NULL, out);
+		buf_putc(out, '\n');
+		return;
+	}
+	buf_printf(out, screen == NULL ? "\n### %s\n\n" : "\n%s:\n", name);
+	if (js_type(v) == JS_ARRAY)
+		put_list(v, &p);
+	else
+		put_object(v, strcmp(name, "times") == 0 ? "value" : "count", &p);
+}
+
+void figures_put(const char *title, const struct js *figures, const struct screen *screen, struct buf *out)
 {
 	const struct js *value = NULL;
 	const char *name = NULL;
 	void *iter = NULL;
 
-	buf_printf(out, markdown ? "## %s\n" : "== %s ==\n", title);
+	buf_printf(out, screen == NULL ? "## %s\n" : "== %s ==\n", title);
 	while (js_each(figures, &iter, &name, &value))
-		put_part(name, value, markdown, out);
+		put_part(name, value, screen, out);
 	buf_putc(out, '\n');
 }

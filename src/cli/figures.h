@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/compiler.h"
 #include "base/js.h"
+#include "base/table.h"
 
 /* {"queue_length", "jobs_by_status", "control_plane_counts", "top_repositories", "top_agents", "top_metadata",
  * "recent_timeline"}, and "times": success rate, waits and runs. `jobs`: an array of jobs, the newest first; `status`:
@@ -15,5 +16,5 @@ struct js *figures_of_jobs(const struct js *jobs, const struct js *status) must_
 /* {"entry_count", "levels", "jobs", "samples"} */
 struct js *figures_of_logs(const struct js *lines) must_check;
 
-/* A value of figures as text, or as Markdown: a heading and a table for each part. */
-void figures_put(const char *title, const struct js *figures, bool markdown, struct buf *out);
+/* A value of figures: a heading and a table for each part. `screen` NULL: as Markdown. */
+void figures_put(const char *title, const struct js *figures, const struct screen *screen, struct buf *out);

@@ -9,6 +9,8 @@
 
 #include "base/mem.h"
 
+static const struct screen pipe = {.width = SIZE_MAX};
+
 static struct js *parsed(const char *text)
 {
 	struct js *v = NULL;
@@ -66,8 +68,8 @@ static void nothing_is_counted_too(void **state)
 
 	assert_written(logs, "{\"entry_count\":0,\"levels\":{},\"jobs\":{},\"samples\":[]}");
 	assert_int_equal(js_type(js_get(js_get(f, "times"), "success_percent")), JS_NULL);
-	figures_put("Jobs", f, true, &out);
-	figures_put("Jobs", f, false, &out);
+	figures_put("Jobs", f, NULL, &out);
+	figures_put("Jobs", f, &pipe, &out);
 	assert_non_null(strstr(out.data, "top_agents: none"));
 }
 
@@ -91,11 +93,32 @@ static void what_people_read_is_clean(void **state)
 	autovar(buf) md = {0};
 	autovar(buf) text = {0};
 
-	figures_put("Logs", f, true, &md);
+	figures_put("Logs", f, NULL, &md);
 	assert_string_equal(md.data, "## Logs\n\n### levels\n\n| name | count |\n|---|---|\n| a\\|b | 1 |\n"
 				     "\n### top\n\n| name | count |\n|---|---|\n| ^\\[\\[2J | 2 |\n\nn: 3\n\n");
-	figures_put("Logs", f, false, &text);
-	assert_string_equal(text.data, "== Logs ==\nlevels:\n  a|b  1\ntop:\n  ^[[2J  2\nn: 3\n\n");
+	figures_put("Logs", f, &pipe, &text);
+	assert_string_equal(text.data,
+			    "== Logs ==\n\nlevels:\nNAME  COUNT\na|b   1\n\ntop:\nNAME   COUNT\n^[[2J  2\nn: 3\n\n");
+}
+
+/* Of a line what people look for; of an object in a cell its members; what is measured is no metadata to count. */
+static void rows_are_as_people_read_them(void **state)
+{
+	(void)state;
+	autoptr(js) logs = parsed("{\"samples\":[{\"job_id\":7,\"attempt\":1,\"seq\":3,\"level\":\"error\","
+				  "\"message\":\"bad\\nthing\",\"command\":{\"text\":\"x\"}}]}");
+	autoptr(js) times = parsed("{\"times\":{\"jobs\":3,\"wait\":{\"p50_ms\":2,\"p95_ms\":7}}}");
+	autoptr(js) jobs = parsed("[{\"metadata\":{\"boot.hello_ms\":\"1.5\",\"os\":\"l\"}}]");
+	autoptr(js) f = figures_of_jobs(jobs, jobs);
+	autovar(buf) out = {0};
+
+	figures_put("Logs", logs, &pipe, &out);
+	assert_string_equal(out.data, "== Logs ==\n\nsamples:\nJOB ID  SEQ  LEVEL  MESSAGE\n"
+				      "7       3    error  bad thing\n\n");
+	buf_clear(&out);
+	figures_put("Jobs", times, &pipe, &out);
+	assert_string_equal(out.data, "== Jobs ==\n\ntimes:\nNAME  VALUE\njobs  3\nwait  p50_ms 2, p95_ms 7\n\n");
+	assert_written(js_get(f, "top_metadata"), "[{\"key\":\"os\",\"value\":\"l\",\"count\":1}]");
 }
 
 int main(void)
@@ -105,6 +128,7 @@ int main(void)
 		cmocka_unit_test(nothing_is_counted_too),
 		cmocka_unit_test(lines_are_counted),
 		cmocka_unit_test(what_people_read_is_clean),
+		cmocka_unit_test(rows_are_as_people_read_them),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

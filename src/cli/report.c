@@ -153,11 +153,13 @@ static int tell(const struct report_options *o, const char *title, const struct 
 
 	if (o->cli.output.json != NULL || (o->format != NULL && strcmp(o->format, "json") == 0))
 		return print_json(&o->cli.output, report, err);
+	const struct screen screen = screen_find(o->cli.output.color);
+	const struct screen *where = markdown ? NULL : &screen;
 	if (title != NULL) {
-		figures_put(title, report, markdown, &out);
+		figures_put(title, report, where, &out);
 	} else {
-		figures_put("Jobs", js_get(report, "jobs"), markdown, &out);
-		figures_put("Logs", js_get(report, "logs"), markdown, &out);
+		figures_put("Jobs", js_get(report, "jobs"), where, &out);
+		figures_put("Logs", js_get(report, "logs"), where, &out);
 	}
 	return print_text(&out, err);
 }
