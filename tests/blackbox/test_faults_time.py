@@ -71,6 +71,7 @@ def test_a_role_that_stands_still_for_longer_than_a_lease(role, attempt):
         report(f"SIGSTOP of {role} for {STOP_TTL + 1.5} s, lease {STOP_TTL} s: succeeded in attempt {job['attempt']}")
 
 
+@pytest.mark.once
 def test_a_vm_that_stands_still_while_it_boots_is_started_once_more():
     with System(env={"NIMBUS_ACCEL": "tcg", "NIMBUS_TEMPLATES": "false"}) as system:
         client = Client(system)
