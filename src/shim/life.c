@@ -413,6 +413,7 @@ static void say_hello(void *ctx)
 	vm_hello(job->hostname != NULL ? job->hostname : name, &hello);
 	if (l->network != NULL)
 		hello.network = *network_address(l->network);
+	hello.wall_ns = clock_unix_ns(); /* as late as can be */
 	channel_hello(l->channel, &hello);
 	secret_wipe(hello.entropy, sizeof(hello.entropy));
 }

@@ -1,6 +1,6 @@
 /*
- * What a job sees first: both clocks and what getrandom() gives, before anything else is done; then its names. Each line
- * on standard input asks for the clocks once more.
+ * What a job sees first: both clocks and what getrandom() gives, before anything else is done; then its names. Each
+ * line on standard input asks for the clocks once more.
  */
 #include <stdio.h>
 #include <sys/random.h>
@@ -15,10 +15,25 @@ static struct timespec now(clockid_t clock)
 	return t;
 }
 
-static void print_clocks(struct timespec real, struct timespec monotonic)
+/* The wall clock between two readings of the other, which tell how long it took. */
+struct clocks {
+	struct timespec before, real, after;
+};
+
+static struct clocks read_clocks(void)
 {
-	(void)printf("%lld.%09ld %lld.%09ld\n", (long long)real.tv_sec, real.tv_nsec, (long long)monotonic.tv_sec,
-		     monotonic.tv_nsec);
+	struct clocks c;
+
+	c.before = now(CLOCK_MONOTONIC);
+	c.real = now(CLOCK_REALTIME);
+	c.after = now(CLOCK_MONOTONIC);
+	return c;
+}
+
+static void print_clocks(struct clocks c)
+{
+	(void)printf("%lld.%09ld %lld.%09ld %lld.%09ld\n", (long long)c.before.tv_sec, c.before.tv_nsec,
+		     (long long)c.real.tv_sec, c.real.tv_nsec, (long long)c.after.tv_sec, c.after.tv_nsec);
 	(void)fflush(stdout);
 }
 
@@ -36,7 +51,7 @@ static void print_file(const char *path)
 
 int main(void)
 {
-	struct timespec real = now(CLOCK_REALTIME), monotonic = now(CLOCK_MONOTONIC);
+	struct clocks first = read_clocks();
 	unsigned char random[16];
 	ssize_t got = getrandom(random, sizeof(random), 0);
 	char name[128], line[16];
@@ -47,8 +62,8 @@ int main(void)
 	print_file("/etc/machine-id");
 	print_file("/proc/sys/kernel/random/boot_id");
 	(void)printf("%s\n", gethostname(name, sizeof(name)) == 0 ? name : "");
-	print_clocks(real, monotonic);
+	print_clocks(first);
 	while (fgets(line, sizeof(line), stdin) != NULL)
-		print_clocks(now(CLOCK_REALTIME), now(CLOCK_MONOTONIC));
+		print_clocks(read_clocks());
 	return 0;
 }
