@@ -485,7 +485,7 @@ static int claim_locked(struct sessions *s, int64_t job_id, const char *exec, en
 	x->ends[side].state = END_CLAIMED;
 	x->resumed = x->resumed || resumes;
 	if (side == SESSION_SHIM && x->ends[SESSION_CLIENT].state == END_NONE)
-		x->alone_ns = clock_monotonic_ns() + (resumes ? RESUME_NS : ALONE_NS);
+		x->alone_ns = clock_monotonic_ns() + ALONE_NS;
 	*ret = &x->ends[side];
 	return 0;
 }
