@@ -8,6 +8,7 @@ build=build-fuzz
     -Db_sanitize=address,undefined -Db_lundef=false >/dev/null
 ninja -C "$build" --quiet
 mkdir -p "$build/crashes"
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 # else it only says so
 for fuzzer in "$build"/fuzz/fuzz_*; do
     [ -x "$fuzzer" ] && [ -f "$fuzzer" ] || continue
     name=$(basename "$fuzzer")

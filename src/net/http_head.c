@@ -126,7 +126,9 @@ static int check_host(const struct http_head *h, struct str target, struct err *
 			return err_set(err, ERR_INVALID, "the request's Host is no name of a host");
 	}
 	/* A proxy may have gone by one of the two. */
-	if (named.data != NULL && (named.len != h->host.len || strncasecmp(named.data, h->host.data, named.len) != 0))
+	bool same =
+		named.len == h->host.len && (named.len == 0 || strncasecmp(named.data, h->host.data, named.len) == 0);
+	if (named.data != NULL && !same)
 		return err_set(err, ERR_INVALID, "the request's target names another host than its Host header");
 	return 0;
 }
