@@ -279,7 +279,7 @@ static bool holds_others(struct str value)
 }
 
 /* A value that no quote holds. To the end of its line where a header has it, or where it stands alone there. */
-static size_t unquoted(struct str s, struct str name, char sign, const struct buf *out)
+static size_t unquoted(struct str s, struct str name, int sign, const struct buf *out)
 {
 	struct str before = str_trim(line_before(out));
 	bool header = str_ends_with(name, STR("uthorization")) || str_ends_with(name, STR("UTHORIZATION")) ||
@@ -334,8 +334,8 @@ static size_t take_named(struct str s, struct buf *out)
 	}
 	if (holds_others(value))
 		return 0;
-	const char *sign = memchr(s.data + name.len, ':', gap);
-	value.len = unquoted(value, name, sign != NULL ? ':' : s.data[name.len], out);
+	bool colon = memchr(s.data + name.len, ':', gap) != NULL;
+	value.len = unquoted(value, name, colon ? ':' : s.data[name.len], out);
 	if (is_plain(value))
 		return 0;
 	size_t kept = name.len + gap + scheme(value);
