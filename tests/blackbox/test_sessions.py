@@ -123,6 +123,30 @@ def test_files_go_with_their_job(system, control):
     wait_until(lambda: not there(), "the input to be removed")
 
 
+def test_a_retry_says_what_it_lacks(control, agent):
+    """Outputs are asked for again; files and a client were there once."""
+    def ended(**job):
+        job_id = control.submit(labels=["played"], **job)["id"]
+        if "inputs" in job:
+            put(control, f"/api/jobs/{job_id}/workspace", b"w")
+        agent.say(agent.lease(), "succeeded", exit_code=0, last_seq=0)
+        return job_id
+
+    def retry(job_id):
+        return control.call("POST", f"/api/jobs/{job_id}/retry")
+
+    refused = retry(ended(inputs=[{"path": "/workspace"}]))
+    assert refused.status_code == 409 and "send them again" in refused.json()["detail"]
+    refused = retry(ended(session={}))
+    assert refused.status_code == 409 and "nimbus run" in refused.json()["detail"]
+    again = retry(ended(outputs=[{"path": "/out"}], workdir="/tmp"))
+    assert again.status_code == 201, again.text
+    lease = agent.lease()
+    assert lease["job"]["job_id"] == again.json()["id"]
+    assert lease["job"]["extras"]["outputs"] == ["/out"]
+    agent.say(lease, "succeeded", exit_code=0, last_seq=0)
+
+
 @pytest.mark.parametrize("bad", [
     {"inputs": [{"path": "relative"}]}, {"inputs": [{"path": "/a/../b"}]}, {"inputs": [{}]},
     {"inputs": [{"path": "/x"}] * 17}, {"workdir": "x"}, {"outputs": [{"path": "/\n"}]},

@@ -2,13 +2,36 @@
 
 #include <inttypes.h>
 
+#include "control/db/job_files.h"
 #include "control/db/job_new.h"
+#include "model/job_extras.h"
 
 struct call {
 	const struct job_retry *in;
 	struct arena *arena;
 	struct job job;
 };
+
+/* What only its client had is not there a second time. */
+static int check_extras(const struct call *c, const struct job *old, struct err *err)
+{
+	struct job_extras extras = {0};
+	int rc = job_extras_of(old, c->arena, &extras, err);
+
+	if (rc < 0)
+		return rc;
+	if (extras.inputs.count > 0)
+		return err_set(err, ERR_CONFLICT,
+			       "job %" PRId64 " came with files, which were removed when it ended: send them again, "
+			       "with 'nimbus run' or as a job with 'inputs'",
+			       old->id);
+	if (extras.session)
+		return err_set(err, ERR_CONFLICT,
+			       "job %" PRId64 " spoke with a client that is not there any more: run it again, with "
+			       "'nimbus run'",
+			       old->id);
+	return 0;
+}
 
 static int check(const struct call *c, const struct job *old, struct err *err)
 {
@@ -18,15 +41,11 @@ static int check(const struct call *c, const struct job *old, struct err *err)
 	if (old->github_job_id != 0)
 		return err_set(err, ERR_CONFLICT, "job %" PRId64 " is GitHub's: re-run it there, and it comes again",
 			       old->id);
-	if (old->extras != NULL)
-		return err_set(err, ERR_CONFLICT,
-			       "job %" PRId64 " had files or a session, which are gone with it: submit it anew",
-			       old->id);
 	if (old->has_secret_env && c->in->secret_env == NULL)
 		return err_set(err, ERR_CONFLICT,
 			       "job %" PRId64 " had secret_env, which was erased when it ended: give it again",
 			       old->id);
-	return 0;
+	return check_extras(c, old, err);
 }
 
 /* All that was asked for, and nothing of what became of it. */
@@ -85,6 +104,7 @@ static int create(struct control_tx *t, struct call *c, const struct job *old, c
 	const struct job_spec spec = {
 		.org_id = old->org_id,
 		.secret_env = c->in->secret_env,
+		.extras = old->extras,
 		.labels = {.items = old->labels.items, .count = old->labels.count},
 	};
 
