@@ -314,16 +314,16 @@ static void part_begin(struct part *p)
 	for (size_t i = 0; i < p->columns; i++) {
 		p->titles[i] = xstrdup(p->names[i]);
 		for (char *c = p->titles[i]; *c != '\0'; c++)
-			*c = *c == '_' ? ' ' : (char)toupper((unsigned char)*c);
+			*c = (char)(*c == '_' ? ' ' : toupper((unsigned char)*c));
 	}
 	p->table = table_new((const char *const *)p->titles, p->columns);
 }
 
-static void part_row(struct part *p, const struct js *const *cells)
+static void part_row(struct part *p, const struct js *const *cells, size_t count)
 {
 	if (p->screen == NULL)
 		buf_putc(p->out, '|');
-	for (size_t i = 0; i < p->columns; i++) {
+	for (size_t i = 0; i < count; i++) {
 		autovar(buf) text = {0};
 		put_cell(cells[i], p->screen == NULL, &text);
 		if (p->screen == NULL)
@@ -372,7 +372,7 @@ static void put_list(const struct js *list, struct part *p)
 		const struct js *cells[CELLS_MAX] = {NULL};
 		for (size_t c = 0; c < p->columns; c++)
 			cells[c] = js_type(item) == JS_OBJECT ? js_get(item, p->names[c]) : js_at(item, c);
-		part_row(p, cells);
+		part_row(p, cells, p->columns);
 	}
 	part_end(p);
 }
@@ -389,7 +389,7 @@ static void put_object(const struct js *o, const char *what, struct part *p)
 	part_begin(p);
 	while (js_each(o, &iter, &key, &value)) {
 		autoptr(js) name = js_new_text(key);
-		part_row(p, (const struct js *const[]){name, value});
+		part_row(p, (const struct js *const[]){name, value}, 2);
 	}
 	part_end(p);
 }
