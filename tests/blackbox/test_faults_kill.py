@@ -84,8 +84,11 @@ class Killer(threading.Thread):
         if not vms:
             return False
         vm = self.rng.choice(sorted(vms))
-        with open(f"/proc/{vm}/stat", encoding="utf-8") as file:
-            shim = int(file.read().rpartition(")")[2].split()[1])
+        try:
+            with open(f"/proc/{vm}/stat", encoding="utf-8") as file:
+                shim = int(file.read().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            return False  # it has just ended
         if cmdline(shim)[1:2] != ["shim"]:
             return False
         self.system.signal_pid(shim, signal.SIGKILL)
@@ -93,8 +96,9 @@ class Killer(threading.Thread):
 
     def kill_up(self):
         up = self.system.process
-        self.orphans = [pid for pid in descendants(up.pid) if cmdline(pid)[1:2] != ["shim"]
-                        and "qemu" not in cmdline(pid)[0]]
+        # One that has just ended has no words any more.
+        self.orphans = [pid for pid in descendants(up.pid) if (words := cmdline(pid)) and words[1:2] != ["shim"]
+                        and "qemu" not in words[0]]
         up.kill()
         up.wait()
         return True
