@@ -125,22 +125,30 @@ def test_kill_9_of_every_role_while_jobs_run():
         client, killer = Client(system), Killer(system, seed)
         wait_for_clones(client)
         started = time.monotonic()
-        scripts = [counting(n, LINES, f"sleep {size(3, 1)}; echo end") for n in range(JOBS)]
-        ids = [client.submit(script) for script, _ in scripts]
-        assert len(set(ids)) == JOBS, "a submission that was repeated made a second job"
+        scripts, ids = [], []
+
+        def submit(count):
+            more = [counting(len(ids) + n, LINES, f"sleep {size(3, 1)}; echo end") for n in range(count)]
+            scripts.extend(more)
+            ids.extend(client.submit(script) for script, _ in more)
+
+        submit(JOBS)
         killer.start()
         try:
-            for job_id in ids:
+            for job_id in ids:  # which grows: quick jobs are over before all has been killed
                 client.wait_final(job_id, size(300, 1800), unless=lambda: killer.error)
+                if job_id == ids[-1] and not killer.satisfied and len(ids) < 4 * JOBS:
+                    submit(3)
         finally:
             killer.over.set()
             killer.join(PATIENCE)
         if killer.error:
             raise killer.error
+        assert len(set(ids)) == len(ids), "a submission that was repeated made a second job"
         jobs = [client.job(job_id) for job_id in ids]
         requeues = sum(job["attempt"] - 1 for job in jobs)
         clones = sum(map(is_clone, jobs))
-        report(f"kill -9, {'PostgreSQL' if killer.database else 'SQLite'}, seed {seed}: {JOBS} jobs in "
+        report(f"kill -9, {'PostgreSQL' if killer.database else 'SQLite'}, seed {seed}: {len(ids)} jobs in "
                f"{time.monotonic() - started:.0f} s, {clones} ended on a clone; kills {killer.kills}, of them "
                f"while a clone ran {killer.hits}, re-queues {requeues}")
         wait_until(lambda: system.role_pid(PIPELINE) and system.role_pid(AGENT) and system.role_pid(CONTROL),
