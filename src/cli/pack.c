@@ -7,7 +7,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "proto/tar.h"
@@ -104,7 +103,7 @@ static int put_entry(struct pack *p, enum tar_kind kind, const char *path, const
 			.path = path,
 			.target = target,
 			.mode = (uint32_t)st->st_mode & 07777,
-			.mtime_ns = (int64_t)st->st_mtim.tv_sec * NS_PER_S + st->st_mtim.tv_nsec,
+			.mtime_ns = tar_time_ns(&st->st_mtim),
 			.size = kind == TAR_FILE ? (uint64_t)st->st_size : 0,
 		},
 		&p->head, err);

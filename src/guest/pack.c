@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "base/buf.h"
-#include "base/clock.h"
 #include "proto/tar.h"
 
 enum { DEPTH_MAX = 250, PAGE = 4096, DIRECT_LEAST = 128 * 1024 };
@@ -63,11 +62,9 @@ static int put_header(struct packing *p, enum tar_kind kind, const struct stat *
 				  .path = p->path,
 				  .target = target,
 				  .mode = st->st_mode & 07777,
-				  .mtime_ns = st->st_mtim.tv_sec * NS_PER_S + st->st_mtim.tv_nsec,
+				  .mtime_ns = tar_time_ns(&st->st_mtim),
 				  .size = kind == TAR_FILE ? (uint64_t)st->st_size : 0};
 
-	if (entry.mtime_ns < 0)
-		entry.mtime_ns = 0;
 	buf_clear(&p->head);
 	int rc = tar_entry_encode(&entry, &p->head, err);
 	return rc == 0 ? put_bytes(p, buf_str(&p->head), err) : rc;

@@ -83,6 +83,15 @@ static bool put_path(unsigned char *block, struct str path)
 	return false;
 }
 
+int64_t tar_time_ns(const struct timespec *t)
+{
+	const int64_t last = INT64_MAX / ns_per_s - 1; /* that is read again, too */
+
+	if (t->tv_sec < 0)
+		return 0;
+	return t->tv_sec > last ? last * ns_per_s : t->tv_sec * ns_per_s + t->tv_nsec;
+}
+
 static void put_header(unsigned char *block, char type, uint32_t mode, uint64_t size, int64_t mtime)
 {
 	put_octal(block, f_mode, mode & 07777);

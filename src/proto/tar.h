@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "base/buf.h"
 #include "base/compiler.h"
@@ -35,6 +36,9 @@ struct tar_entry {
 };
 
 /* --- writing --- */
+
+/* What an archive can say of a time: from 1970 to 2262, whatever a file system holds. */
+int64_t tar_time_ns(const struct timespec *t) must_check;
 
 /* The headers of an entry; its content follows, then tar_padding() zeros. Owner and group are 0. ERR_TOO_LARGE: a path
  * or target is too long. */

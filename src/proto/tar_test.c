@@ -296,6 +296,18 @@ static void links_that_lead_out_are_seen(void **state)
 	}
 }
 
+static void times_are_kept_where_an_archive_can_say_them(void **state)
+{
+	(void)state;
+	const int64_t last_ns = (INT64_MAX / 1000000000 - 1) * 1000000000;
+
+	assert_int_equal(tar_time_ns(&(struct timespec){.tv_sec = 7, .tv_nsec = 8}), 7000000008);
+	assert_int_equal(tar_time_ns(&(struct timespec){.tv_sec = -1, .tv_nsec = 8}), 0);
+	assert_int_equal(tar_time_ns(&(struct timespec){.tv_sec = INT64_MAX, .tv_nsec = 999999999}), last_ns);
+	assert_int_equal(tar_time_ns(&(struct timespec){.tv_sec = INT64_MAX / 1000000000, .tv_nsec = 999999999}),
+			 last_ns);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -307,6 +319,7 @@ int main(void)
 		cmocka_unit_test(damage_is_found),
 		cmocka_unit_test(what_breaks_off_is_not_whole),
 		cmocka_unit_test(links_that_lead_out_are_seen),
+		cmocka_unit_test(times_are_kept_where_an_archive_can_say_them),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
