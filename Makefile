@@ -52,7 +52,7 @@ check: # the tests alone, on what is built
 # Of the black-box suite what tests/blackbox/selection.py says is worth it; SANITIZED= runs all of it.
 SANITIZED ?= --sanitized
 test-asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	@$(MAKE) --no-print-directory test BUILD=$(BUILD)-asan PYTEST_FLAGS='$(SANITIZED)' \
+	@UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(MAKE) --no-print-directory test BUILD=$(BUILD)-asan PYTEST_FLAGS='$(SANITIZED)' \
 		MESON_FLAGS='-Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false'
 
 # The program of before: the last one with the schema that older installations have.
