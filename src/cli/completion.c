@@ -329,8 +329,10 @@ const struct command completion_command = {
 	.path = "completion",
 	.args = "bash|zsh|fish",
 	.summary = "Print what makes a shell complete our commands",
-	.about = "Commands, flags and their words, the fields of --json=, and the ids of jobs and agents and the names of\n"
-		 "images, where they are known within 300 ms. What cannot be reached is not offered; no message comes in between.\n",
+	.about = "Commands, flags and their words, the fields of --json=, and the ids of jobs and agents and the names "
+		 "of\n"
+		 "images, where they are known within 300 ms. What cannot be reached is not offered; no message comes "
+		 "in between.\n",
 	.examples = "  source <(nimbus completion bash)\n"
 		    "  nimbus completion zsh > ~/.zfunc/_nimbus\n"
 		    "  nimbus completion fish > ~/.config/fish/completions/nimbus.fish\n",

@@ -91,9 +91,10 @@ int app_start(const struct app_opts *opts, struct app **ret, struct err *err) mu
 /* Takes nothing new, finishes what is under way for at most `drain_ns`, frees. */
 void app_stop(struct app *app, int64_t drain_ns);
 
-/* Which file stands for the image on this machine: the one of the digest `wanted` (or NULL) if it is there, else the one
- * of the name. False: this machine knows none. */
-bool app_find_image(const struct app *app, const char *name, const char *wanted, char digest[static ASSETS_DIGEST_SIZE]);
+/* Which file stands for the image on this machine: the one of the digest `wanted` (or NULL) if it is there, else the
+ * one of the name. False: this machine knows none. */
+bool app_find_image(const struct app *app, const char *name, const char *wanted,
+		    char digest[static ASSETS_DIGEST_SIZE]);
 
 /* ERR_DISK_FULL while there is less room than NIMBUS_MIN_FREE_DISK: asked before anything is accepted. */
 int app_check_disk(const struct app *app, struct err *err) must_check;

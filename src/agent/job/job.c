@@ -234,7 +234,7 @@ void job_begin(struct agent *a, struct arena *arena, const struct lease_answer *
 	job_take_slot(j, o->vcpus, o->memory_mb);
 	log_info("job leased", F("job", j->job_id), F("attempt", j->attempt), F("fence", j->lease.fence),
 		 F("image", o->image), F("vcpus", o->vcpus), F("memory_mb", o->memory_mb));
-	job_start(j);
+	job_leased(j);
 }
 
 void job_resume(struct agent *a, int64_t job_id, int64_t attempt, const struct state_job *row)

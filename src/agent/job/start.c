@@ -269,7 +269,7 @@ static void on_recorded(void *ctx, const struct err *err)
 	job_start_further(j);
 }
 
-void job_start(struct agent_job *j)
+void job_leased(struct agent_job *j)
 {
 	j->times.decided_ns = clock_monotonic_ns();
 	if (!templates_ask(j->agent->templates, j->order, &j->template))

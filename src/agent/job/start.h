@@ -9,7 +9,7 @@
 #include "agent/job/record.h"
 
 /* Just leased. */
-void job_start(struct agent_job *j);
+void job_leased(struct agent_job *j);
 /* The job was lost, given back or cancelled before it had a shim: true, and then it ends. */
 bool job_end_early(struct agent_job *j);
 /* Something that the start waits for has come. */

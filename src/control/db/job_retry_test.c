@@ -165,11 +165,8 @@ static void a_retry_wants_the_same_image(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(a_retry_asks_for_the_same),
-		TEST(a_retry_wants_the_same_image),
-		TEST(secrets_are_given_again),
-		TEST(a_key_makes_one_retry),
-		TEST(a_job_of_github_is_rerun_there),
+		TEST(a_retry_asks_for_the_same), TEST(a_retry_wants_the_same_image),   TEST(secrets_are_given_again),
+		TEST(a_key_makes_one_retry),	 TEST(a_job_of_github_is_rerun_there),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
