@@ -811,6 +811,7 @@ static void take_head(struct joint *j)
 {
 	struct service_target target = {
 		.calls = j->service->calls, .count = j->service->call_count, .token = j->all->opts.token};
+	struct stream *st = j->stream;
 	struct err err = {0};
 	size_t size = 0;
 
@@ -830,8 +831,8 @@ static void take_head(struct joint *j)
 		return;
 	}
 	buf_consume(&j->in, size);
-	stream_consumed(j->stream, size);
-	if (j->stream != NULL)
+	stream_consumed(st, size);
+	if (j->stream == st) /* credit is sent, and that may end it */
 		begin_request(j);
 }
 

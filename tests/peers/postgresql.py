@@ -219,14 +219,18 @@ class Postgresql:
         pid = self.pid()
         return [pid, *children(pid)] if pid is not None else []
 
+    def __signal_all(self, number):
+        # A backend whose client has gone ends by itself, also between the listing and the signal.
+        for pid in self.__all_pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     def pause(self):
         """SIGSTOP of every process: connections stay open, and nobody answers."""
-        for pid in self.__all_pids():
-            os.kill(pid, signal.SIGSTOP)
+        self.__signal_all(signal.SIGSTOP)
 
     def resume(self):
-        for pid in self.__all_pids():
-            os.kill(pid, signal.SIGCONT)
+        self.__signal_all(signal.SIGCONT)
 
     def tls(self):
         """From now on with a certificate of its own, for 127.0.0.1: self.folder / "server.crt"."""
