@@ -109,7 +109,7 @@ enum {
 	HOPS = 64,
 };
 
-static void put(struct buf *out, uint32_t value, unsigned bytes)
+static void put(struct buf *out, uint64_t value, unsigned bytes)
 {
 	while (bytes-- > 0)
 		buf_putc(out, (char)(value >> (8 * bytes)));
@@ -148,13 +148,13 @@ void ethernet_refuse(struct str frame, const struct ethernet_guest *guest, struc
 	size_t quoted = header + QUOTED_SIZE, size = IPV4_SIZE + ICMP_SIZE + quoted;
 	if (header < IPV4_SIZE || frame.len < HEADER_SIZE + quoted)
 		return;
-	put(out, (uint32_t)(HEADER_SIZE + size), ETHERNET_LENGTH_SIZE);
+	put(out, HEADER_SIZE + size, ETHERNET_LENGTH_SIZE);
 	buf_append(out, guest->mac, ETHERNET_MAC_SIZE);
 	buf_append(out, frame.data, ETHERNET_MAC_SIZE); /* of the gateway, to which it went */
 	put(out, TYPE_IPV4, 2);
 	size_t ip = out->len;
 	put(out, 0x4500, 2);
-	put(out, (uint32_t)size, 2);
+	put(out, size, 2);
 	put(out, 0, 4); /* not a piece of anything */
 	put(out, HOPS << 8 | PROTOCOL_ICMP, 2);
 	put(out, 0, 2);
