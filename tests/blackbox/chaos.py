@@ -17,8 +17,9 @@ import uuid
 import requests
 
 from system import BUILD, NIMBUS, PATIENCE, ROOT, System, alive, wait_until
+from ports import free_port
 
-sys.path[:0] = [str(ROOT / "tests" / "chaos"), str(ROOT / "tests" / "peers")]
+sys.path[:0] = [str(ROOT / "tests" / "chaos")]
 
 FULL = os.environ.get("NIMBUS_CHAOS") == "full"
 CONTROL, AGENT, PIPELINE = "control-plane", "host-agent", "logging-pipeline"
@@ -50,12 +51,6 @@ def check_invariants(system):
                           capture_output=True, check=False, env=system.env, timeout=600)
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     report("  " + done.stdout.decode().strip().splitlines()[-1])
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def numbers(url):
@@ -296,5 +291,5 @@ def wait_shipped(system):
 
 needs_qemu_reason = None if shutil.which("qemu-system-x86_64") else "no qemu-system-x86_64"
 __all__ = ["AGENT", "BUILD", "CONTROL", "Client", "FULL", "NIMBUS", "PIPELINE", "PATIENCE", "ROLES", "Parts", "PythonAgent",
-           "admin_session", "alive", "check_invariants", "check_log", "counting", "free_port", "needs_qemu_reason", "new_seed", "numbers",
+           "admin_session", "alive", "check_invariants", "check_log", "counting", "needs_qemu_reason", "new_seed", "numbers",
            "report", "size", "submit_by_hand", "wait_shipped", "wait_until"]

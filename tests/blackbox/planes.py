@@ -3,18 +3,12 @@ same keys."""
 
 import shutil
 import signal
-import socket
 import subprocess
 
 import requests
 
 from system import NIMBUS, PATIENCE, System, open_folder, wait_until
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+from ports import free_port
 
 
 def answers(url, path="/readyz"):

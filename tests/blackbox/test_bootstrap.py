@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import stat
 import subprocess
 
@@ -11,6 +10,7 @@ import pytest
 import requests
 
 from system import BUILD, NIMBUS, PATIENCE, open_folder, wait_until
+from ports import free_port
 
 
 def clean_env(**more):
@@ -24,12 +24,6 @@ def nimbus(*words, cwd=None, **env):
 
 def variables(path):
     return dict(line.split("=", 1) for line in path.read_text().splitlines() if line and line[0] != "#")
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 @pytest.mark.once

@@ -13,8 +13,8 @@ import time
 import pytest
 import requests
 
-from chaos import (AGENT, CONTROL, PIPELINE, Client, Parts, PythonAgent, check_invariants, check_log, free_port,
-                   wait_shipped)
+from chaos import (AGENT, CONTROL, PIPELINE, Client, Parts, PythonAgent, check_invariants, check_log, wait_shipped)
+from ports import free_port
 from system import BUILD, NIMBUS, System, alive, open_folder, wait_until
 
 pytestmark = pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no qemu-system-x86_64")

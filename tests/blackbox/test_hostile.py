@@ -19,6 +19,7 @@ import pytest
 
 import system
 from system import System, open_folder, wait_until
+from ports import free_port
 
 
 def port_of(nimbus, role=0):
@@ -171,12 +172,6 @@ frontend in
 backend nimbus
   server one 127.0.0.1:{port}
 """
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager

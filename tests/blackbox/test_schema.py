@@ -15,8 +15,9 @@ import requests
 
 import database
 import previous
-from chaos import PythonAgent, free_port
+from chaos import PythonAgent
 from planes import answers
+from ports import free_port
 from system import NIMBUS, PATIENCE, ROOT, open_folder, wait_until
 
 MIGRATIONS = ROOT / "src" / "store" / "migrations"

@@ -29,6 +29,8 @@ import tempfile
 import time
 import urllib.parse
 
+from ports import free_port
+
 DEADLINE_S = 60
 SKIPPED = 77
 CONTROLS = ("start", "stop", "kill", "restart", "pause", "resume", "tls")
@@ -43,12 +45,6 @@ def bin_folder():
     if not found:
         raise Missing("PostgreSQL is not installed: apt-get install postgresql")
     return pathlib.Path(found[-1]).parent
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def server_user():
