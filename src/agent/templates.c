@@ -173,7 +173,8 @@ static bool key_of(const struct job_assignment *job, char key[static IMAGE_MAX])
 
 bool templates_ask(struct templates *t, const struct job_assignment *job, struct vm_template *ret)
 {
-	if (t == NULL || !t->begun)
+	/* Jobs that come before the folder was looked through are asking, too. */
+	if (t == NULL || t->key == NULL)
 		return false;
 	struct template_shape shape = shape_of(t, job);
 	char image[IMAGE_MAX];
