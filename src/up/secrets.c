@@ -14,10 +14,15 @@ enum { SECRET_FILE_MAX = 4096 };
 int secrets_put(const char *data_dir, const char *name, const struct service_user *user, const struct secret *value,
 		struct err *err)
 {
-	autofree char *path = xasprintf("%s/secrets/%s", data_dir, name);
+	autofree char *folder = xasprintf("%s/secrets", data_dir);
+	autofree char *path = xasprintf("%s/%s", folder, name);
 	struct str bytes = secret_reveal(value); /* to its own file, which only its owner reads */
+	autoclose fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	int rc = file_write_atomic(AT_FDCWD, path, bytes, 0600, err);
+	if (fd < 0)
+		return err_sys(err, "open %s", folder);
+	/* The folder's owner's from the start: a role may be reading it again just now. */
+	int rc = file_write_private(fd, name, bytes, err);
 	return rc < 0 ? rc : service_user_own(user, path, err);
 }
 
