@@ -124,9 +124,9 @@ def test_what_the_shells_ask_for(system, shell_env):
 
     assert "submit" in complete("jobs", "")
     assert complete("jobs", "show", "") == ["1"]
-    assert complete("jobs", "submit", "--image", "de") == ["demo"]
-    assert complete("jobs", "submit", "--image=de") == ["--image=demo"]
-    assert complete("run", "--image", "de") == complete("shell", "--image", "de") == ["demo"]
+    assert complete("jobs", "submit", "--image", "dem") == ["demo"]
+    assert complete("jobs", "submit", "--image=dem") == ["--image=demo"]
+    assert complete("run", "--image", "dem") == complete("shell", "--image", "de") == ["demo"]
     assert complete("jobs", "recent", "--status", "qu") == ["queued"]
     assert complete("jobs", "recent", "-o", "js") == ["json", "jsonl"]
     # The fields of a listing, one after the other.
@@ -153,7 +153,7 @@ def ask_bash(env, *words):
 
 def test_bash_takes_words_apart_at_equal_signs(shell_env, tmp_path):
     assert ask_bash(shell_env, "jobs", "sub") == ["submit"]
-    assert ask_bash(shell_env, "jobs", "submit", "--image", "=", "de") == ["demo"]
+    assert ask_bash(shell_env, "jobs", "submit", "--image", "=", "dem") == ["demo"]
     assert ask_bash(shell_env, "jobs", "submit", "--image", "=") == ["demo"]
     assert ask_bash(shell_env, "jobs", "recent", "--color", "=", "a") == ["auto", "always"]
     assert ask_bash(shell_env, "jobs", "list", "--json", "=", "id,stat") == ["id,state"]
@@ -207,7 +207,7 @@ def test_a_real_shell_completes_what_is_typed(shell, shell_env):
         typist.type(f"{setup}; echo rea''dy\n")
         typist.wait_for("ready")
         for typed, wanted in (("nimbus jobs sho\t", "nimbus jobs show"), ("nimbus jobs show \t", "nimbus jobs show 1"),
-                              ("nimbus jobs submit --image=de\t", "nimbus jobs submit --image=demo"),
+                              ("nimbus jobs submit --image=dem\t", "nimbus jobs submit --image=demo"),
                               ("nimbus jobs show --json=id,exit\t", "nimbus jobs show --json=id,exit_code"),
                               ("nimbus comp\tb\t", "nimbus completion bash")):
             typist.type(typed)
