@@ -126,7 +126,7 @@ def test_what_the_shells_ask_for(system, shell_env):
     assert complete("jobs", "show", "") == ["1"]
     assert complete("jobs", "submit", "--image", "dem") == ["demo"]
     assert complete("jobs", "submit", "--image=dem") == ["--image=demo"]
-    assert complete("run", "--image", "dem") == complete("shell", "--image", "de") == ["demo"]
+    assert complete("run", "--image", "dem") == complete("shell", "--image", "dem") == ["demo"]
     assert complete("jobs", "recent", "--status", "qu") == ["queued"]
     assert complete("jobs", "recent", "-o", "js") == ["json", "jsonl"]
     # The fields of a listing, one after the other.
@@ -154,7 +154,7 @@ def ask_bash(env, *words):
 def test_bash_takes_words_apart_at_equal_signs(shell_env, tmp_path):
     assert ask_bash(shell_env, "jobs", "sub") == ["submit"]
     assert ask_bash(shell_env, "jobs", "submit", "--image", "=", "dem") == ["demo"]
-    assert ask_bash(shell_env, "jobs", "submit", "--image", "=") == ["demo"]
+    assert "demo" in ask_bash(shell_env, "jobs", "submit", "--image", "=")
     assert ask_bash(shell_env, "jobs", "recent", "--color", "=", "a") == ["auto", "always"]
     assert ask_bash(shell_env, "jobs", "list", "--json", "=", "id,stat") == ["id,state"]
     assert ask_bash(shell_env, "jobs", "submit", "--color", "=", "never", "--imag") == ["--image"]
