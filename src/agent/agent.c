@@ -395,6 +395,11 @@ static int64_t host_memory_mb(void)
 	return sysinfo(&info) == 0 ? (int64_t)((uint64_t)info.totalram * info.mem_unit / 1048576) : 0;
 }
 
+static void on_template_forgotten(struct agent *a, const char *name)
+{
+	pool_forget(a->pool, name);
+}
+
 static int open_all(struct host_agent *r, struct err *err)
 {
 	struct agent *a = &r->agent;
@@ -420,7 +425,7 @@ static int open_all(struct host_agent *r, struct err *err)
 	if (rc == 0)
 		rc = chores_new(a->loop, &a->chores, err);
 	if (rc == 0 && s->templates)
-		rc = templates_new(a, &a->templates, err);
+		rc = templates_new(a, on_template_forgotten, &a->templates, err);
 	if (rc == 0)
 		rc = pool_new(a, &a->pool, err);
 	if (rc == 0)

@@ -12,7 +12,6 @@
 #include "agent/host_memory.h"
 #include "agent/job/record.h"
 #include "agent/metrics.h"
-#include "agent/pool.h"
 #include "agent/template_maker.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -64,6 +63,7 @@ struct found {
 
 struct templates {
 	struct agent *agent;
+	templates_forgot_fn forgot;
 	struct secret *key;
 	struct wish wishes[WISHES_MAX];
 	size_t count;
@@ -207,7 +207,7 @@ static void doom(struct templates *t, const char *name)
 
 static void forget(struct templates *t, struct wish *w)
 {
-	pool_forget(t->agent->pool, w->template.name);
+	t->forgot(t->agent, w->template.name);
 	doom(t, w->template.name);
 	w->state = WISH_NONE;
 	w->plan.has = false;
@@ -541,12 +541,13 @@ static void on_timer(void *ctx)
 
 /* --- life --- */
 
-int templates_new(struct agent *a, struct templates **ret, struct err *err)
+int templates_new(struct agent *a, templates_forgot_fn forgot, struct templates **ret, struct err *err)
 {
 	autoptr(templates) t = xcalloc(1, sizeof(*t));
 	struct err key_err = {0};
 
 	t->agent = a;
+	t->forgot = forgot;
 	t->found = xcalloc(1, sizeof(*t->found));
 	t->process.pidfd = -1;
 	t->spawned.pidfd = -1;

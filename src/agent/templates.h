@@ -17,8 +17,11 @@
 struct agent;
 struct templates;
 
+/* A template is not used any more: what was begun from it and is nobody's yet may go. */
+typedef void (*templates_forgot_fn)(struct agent *a, const char *name);
+
 /* Where there are to be none, the agent has NULL, which every function here takes. */
-int templates_new(struct agent *a, struct templates **ret, struct err *err) must_check;
+int templates_new(struct agent *a, templates_forgot_fn forgot, struct templates **ret, struct err *err) must_check;
 /* A process that makes one is killed. The worker is done with all before this. */
 void templates_free(struct templates *t);
 AUTOPTR_DEFINE(templates)
