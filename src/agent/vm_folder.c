@@ -240,23 +240,30 @@ static int start_in(const struct vm_host *host, const char *name, int folder_fd,
 	return rc < 0 ? err_wrap(err, "start the shim of VM '%s'", name) : 0;
 }
 
+/* A folder of its own; then all that `s` has is the caller's, in *ret. */
+static int start_in_new(const struct vm_host *host, const char *name, struct vm_shim *s, struct vm_shim *ret,
+			struct err *err)
+{
+	autoclose folder_fd = -1;
+
+	int rc = make_folder(host->vms_fd, name, &folder_fd, err);
+	if (rc == 0)
+		rc = start_in(host, name, folder_fd, s, err);
+	if (rc < 0)
+		return rc;
+	*ret = *s;
+	vm_shim_init(s);
+	return 0;
+}
+
 int vm_folder_start(const struct vm_host *host, const struct vm_order *order, struct vm_shim *ret, struct err *err)
 {
 	autovar(vm_shim) s;
-	autoclose folder_fd = -1;
 	char name[VM_FOLDER_NAME_SIZE];
 
 	vm_shim_init(&s);
 	int rc = open_parts(host, order, &s, err);
-	if (rc == 0)
-		rc = make_folder(host->vms_fd, vm_folder_name(order->job_id, order->attempt, name), &folder_fd, err);
-	if (rc == 0)
-		rc = start_in(host, name, folder_fd, &s, err);
-	if (rc < 0)
-		return rc;
-	*ret = s;
-	vm_shim_init(&s);
-	return 0;
+	return rc == 0 ? start_in_new(host, vm_folder_name(order->job_id, order->attempt, name), &s, ret, err) : rc;
 }
 
 /* --- spares --- */
@@ -271,7 +278,6 @@ int vm_folder_start_spare(const struct vm_host *host, const char *name, const st
 			  struct vm_shim *ret, struct err *err)
 {
 	autovar(vm_shim) s;
-	autoclose folder_fd = -1;
 
 	vm_shim_init(&s);
 	int rc = vm_folder_open_image(host, order->image, order->image_digest, s.start_fds, &s.image, err);
@@ -280,15 +286,7 @@ int vm_folder_start_spare(const struct vm_host *host, const char *name, const st
 		ret->template_err = s.template_err;
 		return VM_FOLDER_UNFIT;
 	}
-	if (rc == 0)
-		rc = make_folder(host->vms_fd, name, &folder_fd, err);
-	if (rc == 0)
-		rc = start_in(host, name, folder_fd, &s, err);
-	if (rc < 0)
-		return rc;
-	*ret = s;
-	vm_shim_init(&s);
-	return 0;
+	return rc == 0 ? start_in_new(host, name, &s, ret, err) : rc;
 }
 
 int vm_folder_check(const struct vm_host *host, const struct vm_order *order, struct image *ret, struct err *err)
