@@ -2,7 +2,8 @@
 # blackbox.sh BUILD DATABASE...: the black-box suite on each of the databases, in lanes that run at once: much of a
 # scenario is waiting. The lanes of a database divide its files among themselves: each takes the next that none has
 # begun. What they say comes one after the other, the first one's as it runs. What failed runs once more, alone, so that
-# a machine which is too small for the lanes is told from a defect; both runs are shown. PYTEST_FLAGS are pytest's.
+# a machine which is too small for the lanes is told from a defect; both runs are shown, and the last lines name all that failed.
+# PYTEST_FLAGS are pytest's.
 set -eu
 
 lanes=3
@@ -31,7 +32,9 @@ for database in "$@"; do
     done
 done
 
-failed=0
+failures=$said/failures
+: >"$failures"
+
 for database in "$@"; do
     again=
     for lane in $(seq "$lanes"); do
@@ -40,9 +43,15 @@ for database in "$@"; do
         echo "== $database, lane $lane"
         tail --pid="$pid" -n +1 -s 1 -f "$output"
         wait "$pid" && continue
+        status=$?
         tests=$(sed -n -E 's/^(FAILED|ERROR) (tests[^ ]*).*/\2/p' "$output")
-        [ -n "$tests" ] || failed=1 # the run as a whole failed: a secret that was shown, a crash
         again="$again $tests"
+        sed -n "s/^LEAK: /$database, lane $lane: a secret was said: /p" "$output" >>"$failures"
+        grep -q -a '^LEAK: ' "$output" && continue
+        [ -n "$tests" ] || { # the run as a whole: a crash
+            echo "$database, lane $lane ended with exit status $status:"
+            tail -n 5 "$output"
+        } >>"$failures"
     done
     printf '%s' "$again" >"$said/$database.again"
 done
@@ -50,7 +59,14 @@ for database in "$@"; do
     again=$(cat "$said/$database.again")
     [ -n "${again# }" ] || continue
     echo "== $database, once more, alone:$again"
+    output=$said/$database-again
     # shellcheck disable=SC2086 # a list of tests
-    (suite "$database" $again) || failed=1
+    (suite "$database" $again) >"$output" 2>&1 ||
+        grep -a -E '^(FAILED|ERROR|LEAK:) ' "$output" >>"$failures" ||
+        echo "$database, once more: ended without a word" >>"$failures"
+    cat "$output"
 done
-exit $failed
+[ -s "$failures" ] || exit 0
+printf '\n== failed\n'
+cat "$failures"
+exit 1
