@@ -16,6 +16,7 @@ import tempfile
 import urllib.parse
 
 SHORTEST = 12
+DISTINCT_MIN = 6
 PIECE_MAX = 1 << 20
 TOKEN = re.compile(rb"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}|[\w-]{20,}\.[0-9a-f]{64}")
 SECRET_VARIABLE = re.compile(r"NIMBUS_.*(SECRET|TOKEN|PASSWORD|FALLBACKS)$")
@@ -59,6 +60,8 @@ class Leaks:
     def secret(self, value, name):
         value = value.encode() if isinstance(value, str) else value
         if len(value) >= SHORTEST:
+            # Another test's output may hold it by chance, and only where both run in one lane.
+            assert len(set(value)) >= DISTINCT_MIN, f"{name} is too plain a secret for a test: {value[:20]!r}"
             self.secrets.setdefault(value, name)
 
     def secret_files(self, data):

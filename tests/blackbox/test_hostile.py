@@ -392,7 +392,7 @@ def test_tls_is_read_again_without_dropping_a_connection(certificates):
 def test_what_would_not_serve_is_named_at_the_start(certificates, damage, words):
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("NIMBUS_")}
     env = {**inherited, **certificates.env, "NIMBUS_DATA_DIR": certificates.folder + "/data",
-           "NIMBUS_GITHUB_WEBHOOK_SECRET": "x" * 40}
+           "NIMBUS_GITHUB_WEBHOOK_SECRET": "a-webhook-secret-of-the-hostile-tests"}
     if damage == "other key":
         certificate = open(certificates.files[0], "rb").read()
         certificates.make("other")

@@ -45,6 +45,11 @@ def test_a_planted_secret_is_found(leaks, form):
     assert leaks.find() == ["the planted one stands in: the log of a role"]
 
 
+def test_a_secret_that_others_may_say_by_chance_is_refused(leaks):
+    with pytest.raises(AssertionError, match="NIMBUS_JWT_SECRET is too plain"):
+        leaks.environment({"NIMBUS_JWT_SECRET": "x" * 40})
+
+
 def test_commands_and_answers_are_watched(leaks):
     token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlLW9mLXRoZS10b2tlbg"
     done = subprocess.CompletedProcess([], 0, stdout=token.encode(), stderr=b"")
