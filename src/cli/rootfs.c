@@ -12,6 +12,8 @@
 #include "base/progress.h"
 #include "base/yaml.h"
 #include "cli/commands.h"
+#include "model/settings.h"
+#include "role/role.h"
 #include "rootfs/build.h"
 #include "rootfs/config.h"
 #include "rootfs/store.h"
@@ -19,6 +21,7 @@
 struct rootfs_options {
 	const char *config;
 	const char *output_dir;
+	const char *data_dir;
 	struct option_texts versions;
 	bool set_default;
 	bool rollback;
@@ -61,18 +64,50 @@ static int read_config(struct command_call *call, struct images *i, struct err *
 	return 0;
 }
 
-static int images_open(struct command_call *call, bool change, struct images *i, struct err *err)
+/* Where the machine with that data directory keeps its images. The caller frees. */
+static int find_assets(const char *data_dir, char **ret, struct err *err)
 {
-	const struct rootfs_options *o = call->options;
+	autovar(role) role = {0};
+	struct agent_settings agent = {0};
 
-	int rc = read_config(call, i, err);
+	int rc = role_open(&(struct role_flags){.data_dir = data_dir}, true, &role, err);
+	if (rc == 0)
+		rc = config_load(role.source, &agent_config, &agent, err);
 	if (rc < 0)
 		return rc;
+	*ret = agent.assets_dir != NULL ? xstrdup(agent.assets_dir) : xasprintf("%s/assets", role.data_dir);
+	config_unload(&agent_config, &agent);
+	return 0;
+}
+
+/* A flag says where, or else the configuration. The caller frees. */
+static int find_folder(const struct rootfs_options *o, const struct images *i, char **ret, struct err *err)
+{
 	const char *dir = o->output_dir != NULL ? o->output_dir : i->config.output_dir;
-	bool as_it_is = o->output_dir != NULL || dir[0] == '/';
-	autofree char *path = as_it_is ? xstrdup(dir) : xasprintf("%s/%s", i->config_dir, dir);
-	rc = rootfs_store_open(path, change, &i->store, err);
-	if (rc == -ERR_NOT_FOUND)
+
+	if (o->data_dir != NULL && o->output_dir != NULL)
+		return err_set(err, ERR_INVALID, "--data and --output-dir both say where the images are: give one");
+	if (o->data_dir != NULL)
+		return find_assets(o->data_dir, ret, err);
+	*ret = o->output_dir != NULL || dir[0] == '/' ? xstrdup(dir) : xasprintf("%s/%s", i->config_dir, dir);
+	return 0;
+}
+
+/* `reads`: the command is about what the configuration says, and not only about what is in the folder. */
+static int images_open(struct command_call *call, bool change, bool reads, struct images *i, struct err *err)
+{
+	const struct rootfs_options *o = call->options;
+	bool told_where = o->data_dir != NULL || o->output_dir != NULL;
+	autofree char *path = NULL;
+	int rc = 0;
+
+	if (reads || o->config != NULL || !told_where)
+		rc = read_config(call, i, err);
+	if (rc == 0)
+		rc = find_folder(o, i, &path, err);
+	if (rc == 0)
+		rc = rootfs_store_open(path, change, &i->store, err);
+	if (rc == -ERR_NOT_FOUND && call->hint == NULL)
 		call->hint = "run 'nimbus rootfs build' first";
 	return rc;
 }
@@ -178,7 +213,7 @@ static int run_build(struct command_call *call, struct err *err)
 	autovar(images) i = {.store = {.fd = -1, .lock_fd = -1}};
 	autoptr(js) built = js_new_array();
 
-	int rc = images_open(call, true, &i, err);
+	int rc = images_open(call, true, true, &i, err);
 	if (rc == 0)
 		rc = build_chosen(&i, &o->versions, built, err);
 	if (rc == 0)
@@ -195,7 +230,7 @@ static int run_activate(struct command_call *call, struct err *err)
 
 	if (o->rollback == (call->arg_count > 0))
 		return err_set(err, ERR_INVALID, "name the version to activate, or --rollback");
-	int rc = images_open(call, true, &i, err);
+	int rc = images_open(call, true, false, &i, err);
 	if (rc < 0)
 		return rc;
 	if (o->rollback)
@@ -251,7 +286,7 @@ static int run_list(struct command_call *call, struct err *err)
 	autovar(images) i = {.store = {.fd = -1, .lock_fd = -1}};
 	autoptr(js) rows = NULL;
 
-	int rc = images_open(call, false, &i, err);
+	int rc = images_open(call, false, false, &i, err);
 	if (rc == 0)
 		rc = rootfs_store_list(&i.store, &rows, err);
 	return rc == 0 ? print_listing(&list_listing, &o->output, rows, err) : rc;
@@ -269,7 +304,7 @@ static int run_verify(struct command_call *call, struct err *err)
 	autoptr(js) rows = NULL;
 	size_t bad = 0;
 
-	int rc = images_open(call, false, &i, err);
+	int rc = images_open(call, false, false, &i, err);
 	if (rc == 0)
 		rc = rootfs_store_verify(&i.store, call->arg_count > 0 ? call->args[0] : NULL, &rows, err);
 	if (rc == 0)
@@ -308,7 +343,7 @@ static int run_gc(struct command_call *call, struct err *err)
 	autovar(images) i = {.store = {.fd = -1, .lock_fd = -1}};
 	autoptr(js) rows = NULL;
 
-	int rc = images_open(call, true, &i, err);
+	int rc = images_open(call, true, true, &i, err);
 	if (rc == 0)
 		rc = rootfs_store_gc(&i.store, &i.config, o->dry_run, &rows, err);
 	return rc == 0 ? print_listing(&gc_listing, &o->output, rows, err) : rc;
@@ -323,7 +358,9 @@ static int run_gc(struct command_call *call, struct err *err)
 #define CONFIG_OPTIONS                                                                                    \
 	OPTION("config", 'c', TEXT, config, .value = "FILE", .help = "The configuration (rootfs.yaml)."), \
 		OPTION("output-dir", 0, TEXT, output_dir, .value = "DIR",                                 \
-		       .help = "Instead of the configuration's output_dir.")
+		       .help = "Instead of the configuration's output_dir."),                             \
+		OPTION("data", 'd', TEXT, data_dir, .value = "DIR",                                       \
+		       .help = "The images of the machine with this data directory.")
 #define PRINTING OUTPUT_ROWS(struct rootfs_options, output), LISTING_ROWS(struct rootfs_options, output)
 
 static const struct command_option build_options[] = {
@@ -366,7 +403,8 @@ const struct command rootfs_build_command = {
 		 "        debootstrap: {suite: bookworm, packages: [git, make, gcc]}\n",
 	.examples = "  nimbus rootfs build\n"
 		    "  nimbus rootfs build --config rootfs.yaml\n"
-		    "  nimbus rootfs build --config rootfs.yaml --version dev --set-default\n",
+		    "  nimbus rootfs build --config rootfs.yaml --version dev --set-default\n"
+		    "  nimbus rootfs build --data /var/lib/nimbus\n",
 	.run = run_build,
 	ROWS(build_options),
 };
@@ -378,7 +416,7 @@ const struct command rootfs_activate_command = {
 	.about = "By one rename. Jobs that run keep the image that they started with.\n",
 	.examples = "  nimbus rootfs activate ci\n"
 		    "  nimbus rootfs verify ci && nimbus rootfs activate ci\n"
-		    "  nimbus rootfs activate --rollback\n",
+		    "  nimbus rootfs activate --rollback --data /var/lib/nimbus\n",
 	.max_args = 1,
 	.run = run_activate,
 	ROWS(activate_options),
@@ -390,7 +428,8 @@ const struct command rootfs_list_command = {
 	.summary = "List the images that are built",
 	.examples = "  nimbus rootfs list\n"
 		    "  nimbus rootfs list --json\n"
-		    "  nimbus rootfs list --config ./rootfs.yaml\n",
+		    "  nimbus rootfs list --config ./rootfs.yaml\n"
+		    "  nimbus rootfs list --data /var/lib/nimbus\n",
 	.run = run_list,
 	ROWS(list_options),
 };
@@ -402,7 +441,7 @@ const struct command rootfs_verify_command = {
 	.summary = "Read every byte of the images and compare digest, hash tree and manifest",
 	.about = "Exit 1 where one is damaged.\n",
 	.examples = "  nimbus rootfs verify\n"
-		    "  nimbus rootfs verify ci\n"
+		    "  nimbus rootfs verify ci --data /var/lib/nimbus\n"
 		    "  nimbus rootfs verify ci || nimbus rootfs activate --rollback\n",
 	.max_args = 1,
 	.run = run_verify,
@@ -418,7 +457,7 @@ const struct command rootfs_gc_command = {
 		 "Never what is active, was active before, or is open in a VM.\n",
 	.examples = "  nimbus rootfs gc --dry-run\n"
 		    "  nimbus rootfs gc\n"
-		    "  nimbus rootfs gc --config ./rootfs.yaml --dry-run\n",
+		    "  nimbus rootfs gc --config ./rootfs.yaml --data /var/lib/nimbus\n",
 	.run = run_gc,
 	ROWS(gc_options),
 };

@@ -444,6 +444,32 @@ def test_activation_rollback_and_what_is_kept(tmp_path):
     assert state() == {"one": "active", "two": "previous"}
 
 
+def test_the_images_of_a_data_directory(tmp_path):
+    """--data, as at the other commands: found by them all, without a configuration where none is needed."""
+    make_tree(tmp_path)
+    configure(tmp_path, {"name": "one", "base_path": "base"}, {"name": "two", "base_path": "base", "overlay_dir": "two"},
+              default="one")
+    data = f"--data={tmp_path}/data"
+    assert "run 'nimbus rootfs build' first" in rootfs(tmp_path, "list", data, status=3).stderr
+    rootfs(tmp_path, "build", data)
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "data/assets/one.squashfs").exists()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert {r["name"]: r["active"] for r in rows(elsewhere, "list", data)} == {"one": True, "two": False}
+    rootfs(elsewhere, "activate", "two", "-d", f"{tmp_path}/data")
+    assert [r["ok"] for r in rows(elsewhere, "verify", "-d", f"{tmp_path}/data")] == [True, True]
+    assert {r["name"]: r["active"] for r in rows(elsewhere, "list", data)} == {"one": False, "two": True}
+    # What is to go is what the configuration no longer has: without one, nothing is.
+    assert "--config" in rootfs(elsewhere, "gc", data, status=1).stderr
+    assert rows(tmp_path, "gc", data, "--dry-run") == []
+    assert "both say where" in rootfs(tmp_path, "list", data, "--output-dir=out", status=2).stderr
+    # A machine whose own configuration has them elsewhere.
+    (tmp_path / "data/nimbus.env").write_text(f"NIMBUS_ASSETS_DIR={tmp_path}/moved\n")
+    (tmp_path / "data/assets").rename(tmp_path / "moved")
+    assert len(rows(elsewhere, "list", data)) == 2
+
+
 def test_a_flipped_byte_is_found(tmp_path):
     make_tree(tmp_path)
     configure(tmp_path, {"name": "a", "base_path": "base"}, {"name": "b", "base_path": "base", "overlay_dir": "one"})
