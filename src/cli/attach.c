@@ -279,7 +279,7 @@ static void on_written(void *ctx, size_t bytes)
 	struct attach *a = o->attach;
 
 	o->owed += (uint32_t)bytes;
-	if (o->owed >= CREDIT_STEP && a->open && !a->exited) {
+	if (o->owed >= CREDIT_STEP && !a->exited) {
 		session_credit_encode(&(struct session_credit){o->stream, o->owed}, &a->replay.kept);
 		o->owed = 0;
 		flush(a);

@@ -12,8 +12,10 @@ import subprocess
 import tarfile
 import tempfile
 import threading
+import time
 
 import pytest
+import requests
 
 from system import NIMBUS, PATIENCE, System, wait_until
 
@@ -299,6 +301,31 @@ def test_a_control_plane_killed_in_the_middle_costs_no_byte(system):
     assert hashlib.sha256(came.getvalue()).digest() == hashlib.sha256(data).digest()
     assert b"end\n" in err
     assert status == 7
+    nothing_left(system)
+
+
+def test_a_reader_that_goes_on_while_the_control_plane_is_away_gets_the_rest(system):
+    """All credit is used up, and what gives it back comes while there is nobody to tell of it."""
+    size = 1_000_000
+
+    def moved():
+        text = requests.get(system.endpoints["control_plane"] + "/metrics", timeout=PATIENCE).text
+        return [int(line.split()[1]) for line in text.splitlines()
+                if line.startswith("nimbus_control_plane_sessions_bytes_total ")][0]
+
+    def stands_still():
+        count = moved()
+        time.sleep(0.5)
+        return count > begun + 256 * 1024 and count == moved()
+
+    begun = moved()
+    process = start(system, f"echo ready; head -c {size} /dev/zero; echo over >&2")
+    wait_until(stands_still, "the output to wait for its reader")
+    system.kill_role("control-plane")
+    out, err = process.communicate(timeout=PATIENCE)
+
+    assert (process.returncode, len(out)) == (0, size)
+    assert b"over\n" in err
     nothing_left(system)
 
 
