@@ -10,8 +10,10 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/queue.h"
 #include "control/app_keys.h"
 #include "control/control_metrics.h"
+#include "control/db/job_files.h"
 #include "control/handlers.h"
 #include "role/role.h"
 #include "role/serve.h"
@@ -140,6 +142,7 @@ static void app_free(struct app *app)
 	http_client_free(app->client);
 	sessions_free(app->sessions);
 	blobs_free(app->files);
+	queue_free(app->files_ended);
 	app_keys_free(app);
 	metrics_free(app->metrics);
 	told_free(app->told);
@@ -184,6 +187,7 @@ int app_start(const struct app_opts *o, struct app **ret, struct err *err)
 	app->told = told_new();
 	app->sessions = sessions_new();
 	app->outage = outage_new();
+	app->files_ended = queue_new(JOB_FILES_PAGE);
 	app->peers = peers_new(app, is_shared(o->settings->database_url));
 	app->peer_worker = worker_new(peers_pass, app);
 	app->webhook_secrets = webhook_secrets_new(o->settings);

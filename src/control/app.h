@@ -21,6 +21,7 @@
 #include "control/told.h"
 #include "control/webhook_secrets.h"
 #include "control/worker.h"
+#include "model/job_file.h"
 #include "model/settings.h"
 #include "net/http_client.h"
 #include "net/http_server.h"
@@ -53,12 +54,13 @@ struct app {
 	struct http_wait_list *lease_waits;   /* tags: struct lease_wait, of lease_api.c */
 	struct http_wait_list *command_waits; /* tags: the agent's id */
 	struct sessions *sessions;
-	struct blobs *files;	/* of jobs */
-	atomic_bool files_over; /* a job with files has ended */
-	int64_t files_due_ns;	/* when they are swept: the expirer's own */
-	struct told *told;	/* commands that agents got a moment ago */
-	struct outage *outage;	/* of the database */
-	struct peers *peers;	/* the other control planes on this database */
+	struct blobs *files;	   /* of jobs */
+	struct queue *files_ended; /* ids of jobs that had some, and have ended */
+	int64_t files_due_ns;	   /* when they are swept: the expirer's own, as the next */
+	struct job_file_place files_walk;
+	struct told *told;     /* commands that agents got a moment ago */
+	struct outage *outage; /* of the database */
+	struct peers *peers;   /* the other control planes on this database */
 	struct worker *peer_worker;
 	struct worker *processor; /* of deliveries */
 	struct worker *expirer;

@@ -1,4 +1,5 @@
 #include "base/log.h"
+#include "base/queue.h"
 #include "control/control_metrics.h"
 #include "control/handlers.h"
 #include "control/waits.h"
@@ -77,8 +78,9 @@ void control_event(void *ctx, const struct job_event *e)
 			peers_tell_agent(app->peers, e->agent_id);
 	if (e->from != e->to && job_state_final(e->to))
 		tell_session(app, e);
+	/* Where there is no room its files wait for the sweep. */
 	if (e->has_files && job_state_final(e->to))
-		atomic_store(&app->files_over, true);
+		(void)!queue_try_push(app->files_ended, (void *)(uintptr_t)e->job_id);
 	if (e->seal_due)
 		worker_wake(app->log_sealer);
 }

@@ -1,6 +1,6 @@
 /*
- * Ends what has had its time: leases, so that their jobs run again; now and then nonces and rates that say nothing
- * more.
+ * Ends what has had its time: leases, so that their jobs run again; files of jobs that have ended; now and then nonces
+ * and rates that say nothing more.
  */
 #include "base/clock.h"
 #include "base/log.h"
@@ -28,6 +28,18 @@ static void sweep(struct app *app)
 		atomic_store(&app->nonces, nonces);
 }
 
+static void sweep_files(struct app *app)
+{
+	struct err err = {0};
+	int r = files_sweep_ended(app, &err);
+
+	if (r == 0 && clock_monotonic_ns() >= app->files_due_ns) {
+		r = files_sweep(app, &err);
+		app->files_due_ns = clock_monotonic_ns() + FILES_EVERY_NS;
+	}
+	outage_note(app->outage, r, &err, "old files of jobs");
+}
+
 int64_t expirer_pass(void *ctx)
 {
 	struct app *app = ctx;
@@ -43,11 +55,7 @@ int64_t expirer_pass(void *ctx)
 		sweep(app);
 		app->sweep_due_ns = clock_monotonic_ns() + SWEEP_EVERY_NS;
 	}
-	bool files_due = atomic_exchange(&app->files_over, false) || clock_monotonic_ns() >= app->files_due_ns;
-	if (r == 0 && files_due) {
-		r = files_sweep(app, &err);
-		outage_note(app->outage, r, &err, "old files of jobs");
-		app->files_due_ns = clock_monotonic_ns() + FILES_EVERY_NS;
-	}
+	if (r == 0)
+		sweep_files(app);
 	return PERIOD_NS;
 }

@@ -12,23 +12,14 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/queue.h"
 #include "control/control_metrics.h"
 #include "control/db/job_files.h"
 #include "control/db/jobs_db.h"
 #include "control/handlers.h"
 #include "model/job_extras.h"
 
-#define FILES_WAIT_NS (INT64_C(3600) * NS_PER_S)
-#define OUTPUTS_KEEP_NS (INT64_C(86400) * NS_PER_S)
-
 static const char tar_type[] = "application/x-tar";
-
-/* What names a blob's job and kind, for the sweep; the rest makes it its own. */
-static const char *blob_name(const struct job_file *f, struct arena *arena)
-{
-	return arena_printf(arena, "%" PRId64 "-%s-%" PRId64 "-%016" PRIx64, f->job_id,
-			    f->kind == JOB_FILE_INPUT ? "in" : "out", f->n, crypto_random_u64());
-}
 
 /* Which file the path names. A shim's token is for its own job. */
 static int find_file(const struct http_request *req, enum job_file_kind kind, struct job_file *ret, struct err *err)
@@ -117,6 +108,12 @@ static void remove_blob(struct app *app, const char *name)
 		log_warn("a file of a job stays until the next sweep", F("error", &err));
 }
 
+/* An answer that got lost may have been a yes: then the row has the file, which is left for the sweep to judge. */
+static bool is_refused(int r)
+{
+	return r == -ERR_NOT_FOUND || r == -ERR_CONFLICT;
+}
+
 static int receive_end(void *state, struct http_request *req, struct err *err)
 {
 	struct receiving *in = state;
@@ -125,18 +122,23 @@ static int receive_end(void *state, struct http_request *req, struct err *err)
 	struct blob_info info = {0};
 	struct job job = {0};
 	const char *replaced = NULL;
+	char name[JOB_FILE_NAME_SIZE];
 	int r = find_file(req, in->kind, &file, err);
 
 	if (r < 0)
 		return r;
-	file.blob = blob_name(&file, http_arena(req));
-	r = blob_commit(in->upload, file.blob, &info, err);
+	job_file_name(&(struct job_file_place){file.job_id, file.kind, file.n}, crypto_random_u64(), name);
+	file.blob = name;
+	r = blob_commit(in->upload, name, &info, err);
 	if (r < 0)
 		return r;
 	file.size = info.size;
 	file.sha256 = info.sha256;
 	r = job_files_add(&app->db, &file, http_arena(req), &job, &replaced, err);
-	remove_blob(app, r < 0 ? file.blob : replaced);
+	if (r == 0)
+		remove_blob(app, replaced);
+	if (is_refused(r))
+		remove_blob(app, name);
 	if (r < 0)
 		return r;
 	struct js *o = js_new_object();
@@ -158,7 +160,8 @@ static int send_file(struct app *app, struct http_request *req, const struct job
 	int r = blob_open(app->files, file->blob, &fd, &size, err);
 
 	if (r == BLOB_MISSING)
-		return err_set(err, ERR_NOT_FOUND, "the file was removed: outputs are kept for a day");
+		return err_set(err, ERR_NOT_FOUND,
+			       "the file is not at this control plane: it came to another one, or was removed");
 	if (r < 0)
 		return r;
 	http_reply_header(req, "X-Nimbus-SHA256", file->sha256);
@@ -212,7 +215,10 @@ static int why_no_output(struct app *app, struct http_request *req, const struct
 	if (!job_state_final(job.state))
 		return err_set(err, ERR_NOT_FOUND, "output %" PRId64 " is not there yet: the job is %s", file->n,
 			       job_state_text(job.state));
-	return err_set(err, ERR_NOT_FOUND, "output %" PRId64 " did not come: the job's log says why", file->n);
+	return err_set(err, ERR_NOT_FOUND,
+		       "output %" PRId64 " is not there: it did not come (the job's log says why), or it was removed "
+		       "%" PRId64 " s after the job's end (NIMBUS_JOB_FILES_KEEP)",
+		       file->n, app->settings->job_files_keep / NS_PER_S);
 }
 
 int output_get(void *ctx, struct http_request *req, struct err *err)
@@ -230,30 +236,63 @@ int output_get(void *ctx, struct http_request *req, struct err *err)
 
 /* --- what has had its time --- */
 
-static int sweep_one(void *ctx, const char *name, int64_t stored_at, struct err *err)
+static void remove_all(struct app *app, const struct job_file_names *names)
 {
-	struct app *app = ctx;
-	struct str rest = str_c(name);
-	struct str number = str_cut(&rest, '-');
-	struct str kind = str_cut(&rest, '-');
-	int64_t job_id = 0;
+	for (size_t i = 0; i < names->count; i++)
+		remove_blob(app, names->items[i]);
+}
 
-	if (kind.len == 0 || str_to_i64(number, "job", 1, INT64_MAX, &job_id, NULL) < 0)
-		return 0;
-	bool input = str_eq(kind, STR("in"));
-	if (!input && clock_unix_ns() - stored_at < OUTPUTS_KEEP_NS)
-		return 0;
-	int r = job_files_is_over(&app->db, job_id, input ? JOB_FILE_INPUT : JOB_FILE_OUTPUT, OUTPUTS_KEEP_NS, err);
-	if (r <= 0)
+/* First the row, then its blob: a kill in between leaves a blob that no row names, which sweep_folder() finds. */
+static int sweep_rows(struct app *app, struct arena *arena, struct err *err)
+{
+	struct job_file_names over;
+	int r = job_files_forget(&app->db, app->settings->job_files_keep, &app->files_walk, arena, &over, err);
+
+	if (r == 0)
+		remove_all(app, &over);
+	return r;
+}
+
+static int sweep_folder(struct app *app, struct arena *arena, struct err *err)
+{
+	struct job_file_names names;
+	struct job_file_names unknown;
+	int r = blobs_next(app->files, JOB_FILES_PAGE, arena, names.items, &names.count, err);
+
+	if (r == 0)
+		r = job_files_unknown(&app->db, &names, &unknown, err);
+	if (r != 0)
 		return r;
-	remove_blob(app, name);
+	if (unknown.count > 0)
+		log_info("files that belong to no job are removed", F("count", unknown.count));
+	remove_all(app, &unknown);
 	return 0;
 }
 
 int files_sweep(struct app *app, struct err *err)
 {
+	autoptr(arena) arena = arena_new();
 	int64_t count = 0;
-	int r = job_files_expire(&app->db, FILES_WAIT_NS, &count, err);
+	int r = job_files_expire(&app->db, JOB_FILES_WAIT_NS, &count, err);
 
-	return r < 0 ? r : blobs_each(app->files, sweep_one, app, err);
+	if (r == 0)
+		r = sweep_rows(app, arena, err);
+	return r < 0 ? r : sweep_folder(app, arena, err);
+}
+
+int files_sweep_ended(struct app *app, struct err *err)
+{
+	autoptr(arena) arena = arena_new();
+	void *ended[JOB_FILES_PAGE];
+	size_t count = queue_pop_many(app->files_ended, ended, ARRAY_LEN(ended), 0);
+	int r = 0;
+
+	for (size_t i = 0; i < count && r == 0; i++) {
+		struct job_file_names over;
+		r = job_files_forget_of(&app->db, app->settings->job_files_keep, (int64_t)(uintptr_t)ended[i], arena,
+					&over, err);
+		if (r == 0)
+			remove_all(app, &over);
+	}
+	return r;
 }

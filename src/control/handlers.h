@@ -72,8 +72,11 @@ struct job_extras;
 /* What the body of a submit asks for beyond a command, and how it is kept (NULL: nothing). submit_extras.c */
 int submit_extras(struct http_request *req, struct job_extras *ret, struct err *err) must_check;
 const char *submit_extras_text(const struct job_extras *extras, struct arena *a);
-/* Ends jobs whose files do not come, removes files that have had their time. */
-int files_sweep(struct app *app, struct err *err) must_check; /* files_api.c */
+/* Ends jobs whose files do not come; of the files, looks at the next page of rows and of the folder and removes what
+ * has had its time, or what only one of both knows. files_api.c */
+int files_sweep(struct app *app, struct err *err) must_check;
+/* At once, those of jobs that have just ended. files_api.c */
+int files_sweep_ended(struct app *app, struct err *err) must_check;
 
 /* Tells waiting calls and counters what has happened; `ctx` is the app. */
 void control_event(void *ctx, const struct job_event *event); /* events.c */

@@ -89,6 +89,8 @@ static const struct config_key control_keys[] = {
 	     .help = "How often a job is leased before a lost lease makes it dead."),
 	LIVE(control_settings, "JOB_FILES_MAX", CONFIG_SIZE, job_files_max, .fallback = "10G", .min = 1 << 20,
 	     .max = INT64_C(1) << 50, .help = "Largest tar that a job is sent, or sends back."),
+	LIVE(control_settings, "JOB_FILES_KEEP", CONFIG_DURATION, job_files_keep, .fallback = "86400", .min = 1,
+	     .max = 31536000, .help = "Seconds that what a job sends back is kept after its end."),
 	LIVE(control_settings, "METRICS_TOKEN", CONFIG_SECRET, metrics_token,
 	     .help = "Bearer token for /metrics; unset: loopback peers only."),
 	LIVE(control_settings, "LOG_SINK_URL", CONFIG_URL, log_sink_url, .help = "Base URL of the logging pipeline."),

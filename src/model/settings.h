@@ -48,6 +48,7 @@ struct control_settings {
 	int64_t lease_ttl; /* ns */
 	int64_t max_attempts;
 	int64_t job_files_max;	      /* bytes of one */
+	int64_t job_files_keep;	      /* ns after the job's end */
 	struct secret *metrics_token; /* NULL: loopback peers only */
 	char *log_sink_url;	      /* where attempts are sealed; NULL: nowhere */
 	char *assets_dir;	      /* names the rootfs images; NULL: DATA/assets */

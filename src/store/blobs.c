@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/clock.h"
+#include "base/arena.h"
 #include "base/crypto.h"
 #include "base/encoding.h"
 #include "base/file.h"
@@ -29,14 +29,18 @@ enum {
 struct blobs {
 	struct blobs_opts opts;
 	int dir_fd;
+	DIR *walk;	      /* of blobs_next(); NULL: it begins anew */
 	pthread_mutex_t lock; /* guards all below */
+	struct blob_upload *uploads;
 	uint64_t next;
 	struct blobs_counts counts;
 };
 
 struct blob_upload {
 	struct blobs *blobs;
+	struct blob_upload *later;
 	char temp[64];
+	char name[BLOB_NAME_MAX + 1]; /* that it has now, or gets; guarded by the lock of `blobs` */
 	int fd;
 	int64_t max;
 	int64_t size;
@@ -48,36 +52,61 @@ struct blob_upload {
 
 /* --- the folder --- */
 
-int blobs_each(struct blobs *b, blob_fn *fn, void *ctx, struct err *err)
+static int open_walk(const struct blobs *b, DIR **ret, struct err *err)
 {
 	int fd = openat(b->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-	int rc = 0;
 
 	if (dir == NULL) {
 		fd_close(&fd);
 		return err_sys(err, "list the blobs");
 	}
-	for (const struct dirent *e = readdir(dir); e != NULL && rc == 0; e = readdir(dir)) {
-		struct stat st;
-		if (e->d_name[0] != '.' && fstatat(b->dir_fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-			rc = fn(ctx, e->d_name, st.st_mtim.tv_sec * NS_PER_S + st.st_mtim.tv_nsec, err);
+	*ret = dir;
+	return 0;
+}
+
+static bool is_held(struct blobs *b, const char *name)
+{
+	bool held = false;
+
+	pthread_mutex_lock(&b->lock);
+	for (const struct blob_upload *u = b->uploads; u != NULL && !held; u = u->later)
+		held = strcmp(u->name, name) == 0;
+	pthread_mutex_unlock(&b->lock);
+	return held;
+}
+
+int blobs_next(struct blobs *b, size_t max, struct arena *arena, const char **ret_names, size_t *ret_count,
+	       struct err *err)
+{
+	int rc = b->walk == NULL ? open_walk(b, &b->walk, err) : 0;
+	size_t count = 0;
+
+	if (rc < 0)
+		return rc;
+	while (count < max) {
+		const struct dirent *e = readdir(b->walk);
+		if (e == NULL) {
+			(void)closedir(b->walk);
+			b->walk = NULL;
+			break;
+		}
+		if (e->d_name[0] != '.' && !is_held(b, e->d_name))
+			ret_names[count++] = arena_strdup(arena, e->d_name);
 	}
-	(void)closedir(dir);
-	return rc;
+	*ret_count = count;
+	return 0;
 }
 
 /* Of a process that is no more. */
 static int remove_temps(const struct blobs *b, struct err *err)
 {
-	int fd = openat(b->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
 	size_t removed = 0;
+	DIR *dir = NULL;
+	int rc = open_walk(b, &dir, err);
 
-	if (dir == NULL) {
-		fd_close(&fd);
-		return err_sys(err, "list the blobs");
-	}
+	if (rc < 0)
+		return rc;
 	for (const struct dirent *e = readdir(dir); e != NULL; e = readdir(dir)) {
 		if (strncmp(e->d_name, TEMP_PREFIX, sizeof(TEMP_PREFIX) - 1) == 0)
 			removed += unlinkat(b->dir_fd, e->d_name, 0) == 0;
@@ -113,6 +142,8 @@ void blobs_free(struct blobs *b)
 		return;
 	assert(b->counts.uploads == 0);
 	pthread_mutex_destroy(&b->lock);
+	if (b->walk != NULL)
+		(void)closedir(b->walk);
 	fd_close(&b->dir_fd);
 	free(b);
 }
@@ -154,6 +185,8 @@ static bool enter(struct blobs *b, struct blob_upload *u)
 	if (room) {
 		b->counts.uploads++;
 		u->blobs = b;
+		u->later = b->uploads;
+		b->uploads = u;
 		(void)snprintf(u->temp, sizeof(u->temp), TEMP_PREFIX "%" PRIu64, b->next++);
 	}
 	pthread_mutex_unlock(&b->lock);
@@ -162,7 +195,12 @@ static bool enter(struct blobs *b, struct blob_upload *u)
 
 static void leave(struct blobs *b, const struct blob_upload *u)
 {
+	struct blob_upload **link = &b->uploads;
+
 	pthread_mutex_lock(&b->lock);
+	while (*link != u)
+		link = &(*link)->later;
+	*link = u->later;
 	b->counts.uploads--;
 	if (u->committed) {
 		b->counts.stored++;
@@ -223,6 +261,9 @@ int blob_commit(struct blob_upload *u, const char *name, struct blob_info *ret, 
 	assert(!u->committed);
 	if (fdatasync(u->fd) != 0)
 		return err_sys(err, "sync a file");
+	pthread_mutex_lock(&u->blobs->lock);
+	(void)snprintf(u->name, sizeof(u->name), "%s", name);
+	pthread_mutex_unlock(&u->blobs->lock);
 	if (renameat(u->blobs->dir_fd, u->temp, u->blobs->dir_fd, name) != 0)
 		return err_sys(err, "rename a file");
 	u->committed = true; /* it has its name now, durable or not */

@@ -50,9 +50,12 @@ enum { BLOB_MISSING = 1 };
 int blob_open(struct blobs *b, const char *name, int *ret_fd, int64_t *ret_size, struct err *err) must_check;
 /* Fine where it is not there. */
 int blob_remove(struct blobs *b, const char *name, struct err *err) must_check;
-/* Every blob; fn may remove it. `stored_at`: Unix ns. Gives what fn gives first that is not 0. */
-typedef int blob_fn(void *ctx, const char *name, int64_t stored_at, struct err *err);
-int blobs_each(struct blobs *b, blob_fn *fn, void *ctx, struct err *err) must_check;
+/* A walk through the folder, for who keeps it in order: the names of the next blobs, at most `max`; fewer where it has
+ * come to the end, and the call after begins anew. Without those whose upload is not freed yet: what they are is being
+ * written down. One thread at a time. */
+struct arena;
+int blobs_next(struct blobs *b, size_t max, struct arena *arena, const char **ret_names, size_t *ret_count,
+	       struct err *err) must_check;
 
 struct blobs_counts {
 	size_t uploads;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/arena.h"
 #include "base/file.h"
 #include "base/mem.h"
 
@@ -49,22 +50,14 @@ static void store(struct blobs *b, const char *name, struct str bytes, struct bl
 	assert_int_equal(blob_commit(u, name, ret, NULL), 0);
 }
 
-static int count_one(void *ctx, const char *name, int64_t stored_at, struct err *err)
+static size_t count_all(struct blobs *b)
 {
-	int *count = ctx;
+	autoptr(arena) arena = arena_new();
+	const char *names[8];
+	size_t count = 0;
 
-	(void)name;
-	assert_true(stored_at > 0);
-	(void)err;
-	++*count;
-	return 0;
-}
-
-static int count_all(struct blobs *b)
-{
-	int count = 0;
-
-	assert_int_equal(blobs_each(b, count_one, &count, NULL), 0);
+	assert_int_equal(blobs_next(b, ARRAY_LEN(names), arena, names, &count, NULL), 0);
+	assert_true(count < ARRAY_LEN(names));
 	return count;
 }
 
@@ -107,6 +100,49 @@ static void what_is_not_committed_is_gone(void **state)
 	assert_int_equal(count_all(b), 0);
 	assert_int_equal(blobs_counts(b).uploads, 0);
 	blobs_free(b);
+}
+
+/* Who removes what nobody knows must not take what is being written down for the same. */
+static void an_upload_is_not_shown_before_it_is_freed(void **state)
+{
+	autoptr(blobs) b = open_blobs();
+	struct blob_upload *u = NULL;
+	struct blob_info info = {0};
+
+	(void)state;
+	assert_int_equal(blob_begin(b, 1000, &u, NULL), 0);
+	assert_int_equal(blob_commit(u, "3-in-0", &info, NULL), 0);
+	assert_int_equal(count_all(b), 0);
+	blob_upload_free(u);
+	assert_int_equal(count_all(b), 1);
+}
+
+static void a_walk_comes_to_each_and_begins_anew(void **state)
+{
+	enum { BLOBS = 7, PAGE = 3 };
+	autoptr(blobs) b = open_blobs();
+	autoptr(arena) arena = arena_new();
+	struct blob_info info = {0};
+
+	(void)state;
+	for (int i = 0; i < BLOBS; i++) {
+		char name[BLOB_NAME_MAX];
+		(void)snprintf(name, sizeof(name), "blob-%d", i);
+		store(b, name, STR("x"), &info);
+	}
+	for (int round = 0; round < 2; round++) {
+		const char *names[PAGE];
+		size_t count = PAGE;
+		unsigned seen = 0;
+		int calls = 0;
+		for (; count == PAGE; calls++) {
+			assert_int_equal(blobs_next(b, PAGE, arena, names, &count, NULL), 0);
+			for (size_t i = 0; i < count; i++)
+				seen |= 1U << (names[i][strlen("blob-")] - '0');
+		}
+		assert_int_equal(calls, BLOBS / PAGE + 1);
+		assert_int_equal(seen, (1U << BLOBS) - 1);
+	}
 }
 
 static void what_a_dead_process_left_is_removed(void **state)
@@ -160,6 +196,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_blob_is_hashed_read_and_replaced, make_folder, remove_folder),
 		cmocka_unit_test_setup_teardown(what_is_not_committed_is_gone, make_folder, remove_folder),
+		cmocka_unit_test_setup_teardown(an_upload_is_not_shown_before_it_is_freed, make_folder, remove_folder),
+		cmocka_unit_test_setup_teardown(a_walk_comes_to_each_and_begins_anew, make_folder, remove_folder),
 		cmocka_unit_test_setup_teardown(what_a_dead_process_left_is_removed, make_folder, remove_folder),
 		cmocka_unit_test_setup_teardown(bounds_hold, make_folder, remove_folder),
 		cmocka_unit_test_setup_teardown(a_full_disk_refuses, make_folder, remove_folder),

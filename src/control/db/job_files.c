@@ -10,8 +10,6 @@
 
 enum { EXPIRE_BATCH = 64 };
 
-static const char *const kinds[] = {[JOB_FILE_INPUT] = "input", [JOB_FILE_OUTPUT] = "output"};
-
 int job_extras_of(const struct job *job, struct arena *arena, struct job_extras *ret, struct err *err)
 {
 	autoptr(js) v = NULL;
@@ -45,7 +43,7 @@ static int check(const struct adding *a, const struct job_extras *extras, struct
 
 	if (f->n < 0 || (size_t)f->n >= folders->count)
 		return err_set(err, ERR_NOT_FOUND, "job %" PRId64 " has %zu %ss: there is no number %" PRId64, job->id,
-			       folders->count, kinds[f->kind], f->n);
+			       folders->count, job_file_kind_text(f->kind), f->n);
 	if (f->kind == JOB_FILE_INPUT && !waits_for_files(job))
 		return err_set(err, ERR_CONFLICT, "job %" PRId64 " is %s: it takes no more files", job->id,
 			       job_state_text(job->state));
@@ -60,7 +58,8 @@ static int write_row(struct control_tx *t, struct adding *a, struct err *err)
 	const struct job_file *f = a->file;
 	autoptr(sql_rows) rows = NULL;
 	int rc = sql_query(t->tx, "SELECT blob FROM job_file WHERE job_id = $1 AND kind = $2 AND n = $3",
-			   SQL_ARGS(sql_i64(f->job_id), sql_text(kinds[f->kind]), sql_i64(f->n)), &rows, err);
+			   SQL_ARGS(sql_i64(f->job_id), sql_text(job_file_kind_text(f->kind)), sql_i64(f->n)), &rows,
+			   err);
 
 	a->replaced = NULL;
 	if (rc == 0)
@@ -74,8 +73,8 @@ static int write_row(struct control_tx *t, struct adding *a, struct err *err)
 			" VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (job_id, kind, n) DO UPDATE SET"
 			" blob = excluded.blob, size = excluded.size, sha256 = excluded.sha256,"
 			" stored_at = excluded.stored_at",
-			SQL_ARGS(sql_i64(f->job_id), sql_text(kinds[f->kind]), sql_i64(f->n), sql_text(f->blob),
-				 sql_i64(f->size), sql_text(f->sha256), sql_i64(t->now)),
+			SQL_ARGS(sql_i64(f->job_id), sql_text(job_file_kind_text(f->kind)), sql_i64(f->n),
+				 sql_text(f->blob), sql_i64(f->size), sql_text(f->sha256), sql_i64(t->now)),
 			NULL, err);
 }
 
@@ -143,7 +142,8 @@ static int get_fn(struct sql_tx *tx, void *ctx, struct err *err)
 	struct getting *g = ctx;
 	autoptr(sql_rows) rows = NULL;
 	int rc = sql_query(tx, "SELECT blob, size, sha256 FROM job_file WHERE job_id = $1 AND kind = $2 AND n = $3",
-			   SQL_ARGS(sql_i64(g->job_id), sql_text(kinds[g->kind]), sql_i64(g->n)), &rows, err);
+			   SQL_ARGS(sql_i64(g->job_id), sql_text(job_file_kind_text(g->kind)), sql_i64(g->n)), &rows,
+			   err);
 
 	if (rc == 0)
 		rc = sql_next(rows, err);
@@ -261,33 +261,156 @@ int job_files_expire(const struct control_db *db, int64_t age_ns, int64_t *ret_c
 	return rc < 0 ? rc : 0;
 }
 
-struct judging {
+/* --- rows of files that are over --- */
+
+struct forgetting {
 	const struct control_db *db;
-	int64_t job_id;
-	enum job_file_kind kind;
 	int64_t keep_ns;
+	struct job_file_place after;
+	int64_t last_job; /* of none beyond */
+	struct arena *arena;
+	size_t seen;
+	struct job_file_place last; /* that was seen */
+	size_t count;
+	struct job_file_place over[JOB_FILES_PAGE];
+	struct job_file_names *names; /* theirs */
 };
 
-static int is_over_fn(struct sql_tx *tx, void *ctx, struct err *err)
+static int read_owner(struct sql_rows *rows, struct job_file_owner *ret, struct err *err)
 {
-	const struct judging *j = ctx;
-	autoptr(arena) arena = arena_new();
-	struct job job = {0};
-	int64_t now = 0;
-	int rc = job_read(tx, j->job_id, arena, &job, err);
-
-	if (rc <= 0)
-		return rc < 0 ? rc : 1;
-	rc = control_now(j->db, tx, &now, err);
-	if (rc < 0 || !job_state_final(job.state))
-		return rc;
-	return j->kind == JOB_FILE_INPUT || job.completed_at + j->keep_ns < now;
+	*ret = (struct job_file_owner){.known = !sql_col_is_null(rows, 4), .completed_at = sql_col_i64(rows, 5)};
+	return ret->known ? job_state_parse(sql_col_text(rows, 4), &ret->state, err) : 0;
 }
 
-int job_files_is_over(const struct control_db *db, int64_t job_id, enum job_file_kind kind, int64_t keep_ns,
+static int judge_row(struct forgetting *g, struct sql_rows *rows, int64_t now, struct err *err)
+{
+	struct job_file_place *place = &g->last;
+	struct job_file_owner owner;
+	bool known = job_file_kind_parse(sql_col_text(rows, 1), &place->kind);
+	int rc = read_owner(rows, &owner, err);
+
+	place->job_id = sql_col_i64(rows, 0);
+	place->n = sql_col_i64(rows, 2);
+	g->seen++;
+	if (rc < 0 || !known || !job_file_over(place->kind, &owner, g->keep_ns, now))
+		return rc;
+	g->names->items[g->count] = sql_col_dup(rows, 3, g->arena);
+	g->over[g->count++] = *place;
+	return 0;
+}
+
+static int find_over_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct forgetting *g = ctx;
+	autoptr(sql_rows) rows = NULL;
+	int64_t now = 0;
+	int rc = control_now(g->db, tx, &now, err);
+
+	g->seen = g->count = 0;
+	if (rc == 0)
+		rc = sql_query(tx,
+			       "SELECT f.job_id, f.kind, f.n, f.blob, j.state, j.completed_at"
+			       " FROM job_file f LEFT JOIN job j ON j.id = f.job_id"
+			       " WHERE (f.job_id, f.kind, f.n) > ($1, $2, $3) AND f.job_id <= $4"
+			       " ORDER BY f.job_id, f.kind, f.n LIMIT $5",
+			       SQL_ARGS(sql_i64(g->after.job_id), sql_text(job_file_kind_text(g->after.kind)),
+					sql_i64(g->after.n), sql_i64(g->last_job), sql_i64(JOB_FILES_PAGE)),
+			       &rows, err);
+	while (rc >= 0 && (rc = sql_next(rows, err)) > 0)
+		rc = judge_row(g, rows, now, err);
+	return rc;
+}
+
+/* What is over stays over: nothing leaves a final state, and a job in one takes no files. */
+static int forget_fn(struct control_tx *t, void *ctx, struct err *err)
+{
+	const struct forgetting *g = ctx;
+	int rc = 0;
+
+	for (size_t i = 0; i < g->count && rc == 0; i++)
+		rc = sql_exec(t->tx, "DELETE FROM job_file WHERE job_id = $1 AND kind = $2 AND n = $3",
+			      SQL_ARGS(sql_i64(g->over[i].job_id), sql_text(job_file_kind_text(g->over[i].kind)),
+				       sql_i64(g->over[i].n)),
+			      NULL, err);
+	return rc;
+}
+
+static int forget(struct forgetting *g, struct err *err)
+{
+	int rc = sql_read(g->db->sql, find_over_fn, g, err);
+
+	if (rc == 0 && g->count > 0)
+		rc = control_write(g->db, forget_fn, g, err);
+	g->names->count = rc == 0 ? g->count : 0;
+	return rc;
+}
+
+int job_files_forget(const struct control_db *db, int64_t keep_ns, struct job_file_place *walk, struct arena *arena,
+		     struct job_file_names *ret, struct err *err)
+{
+	struct forgetting g = {
+		.db = db, .keep_ns = keep_ns, .after = *walk, .last_job = INT64_MAX, .arena = arena, .names = ret};
+	int rc = forget(&g, err);
+
+	if (rc == 0)
+		*walk = g.seen == JOB_FILES_PAGE ? g.last : (struct job_file_place){0};
+	return rc;
+}
+
+int job_files_forget_of(const struct control_db *db, int64_t keep_ns, int64_t job_id, struct arena *arena,
+			struct job_file_names *ret, struct err *err)
+{
+	struct forgetting g = {.db = db,
+			       .keep_ns = keep_ns,
+			       .after = {.job_id = job_id, .n = -1},
+			       .last_job = job_id,
+			       .arena = arena,
+			       .names = ret};
+
+	return forget(&g, err);
+}
+
+/* --- blobs without a row --- */
+
+static int is_unknown(struct sql_tx *tx, const char *name, struct err *err)
+{
+	struct job_file_place place;
+	int64_t count = 0;
+
+	if (!job_file_name_parse(str_c(name), &place))
+		return 0;
+	int rc = sql_get_i64(tx,
+			     "SELECT COUNT(*) FROM job_file WHERE job_id = $1 AND kind = $2 AND n = $3 AND blob = $4",
+			     SQL_ARGS(sql_i64(place.job_id), sql_text(job_file_kind_text(place.kind)), sql_i64(place.n),
+				      sql_text(name)),
+			     &count, err);
+	return rc < 0 ? rc : count == 0;
+}
+
+struct asking {
+	const struct job_file_names *names;
+	struct job_file_names *unknown;
+};
+
+static int unknown_fn(struct sql_tx *tx, void *ctx, struct err *err)
+{
+	struct asking *a = ctx;
+	int rc = 0;
+
+	a->unknown->count = 0;
+	for (size_t i = 0; i < a->names->count && rc >= 0; i++) {
+		rc = is_unknown(tx, a->names->items[i], err);
+		if (rc > 0)
+			a->unknown->items[a->unknown->count++] = a->names->items[i];
+	}
+	return rc < 0 ? rc : 0;
+}
+
+int job_files_unknown(const struct control_db *db, const struct job_file_names *names, struct job_file_names *ret,
 		      struct err *err)
 {
-	struct judging j = {.db = db, .job_id = job_id, .kind = kind, .keep_ns = keep_ns};
+	struct asking a = {.names = names, .unknown = ret};
 
-	return sql_read(db->sql, is_over_fn, &j, err);
+	ret->count = 0;
+	return names->count > 0 ? sql_read(db->sql, unknown_fn, &a, err) : 0;
 }

@@ -11,11 +11,10 @@
 #include "base/err.h"
 #include "control/db/db.h"
 #include "control/db/job_row.h"
+#include "model/job_file.h"
 
 #define JOB_FILES_REASON "files"
 #define JOB_FILES_MISSING_REASON "files_missing"
-
-enum job_file_kind { JOB_FILE_INPUT, JOB_FILE_OUTPUT };
 
 struct job_file {
 	int64_t job_id;
@@ -38,9 +37,24 @@ int job_files_get(const struct control_db *db, int64_t job_id, enum job_file_kin
 		  struct job_file *ret, struct err *err) must_check;
 /* Ends jobs whose files have not come for `age_ns`; at most a batch. */
 int job_files_expire(const struct control_db *db, int64_t age_ns, int64_t *ret_count, struct err *err) must_check;
-/* Whether the blob of that name, of that job, may go: 1 or 0. Outputs stay for `keep_ns` after the job's end. */
-int job_files_is_over(const struct control_db *db, int64_t job_id, enum job_file_kind kind, int64_t keep_ns,
+
+/* What is put in order at a time, and its blobs. */
+enum { JOB_FILES_PAGE = 256 };
+struct job_file_names {
+	const char *items[JOB_FILES_PAGE];
+	size_t count;
+};
+/* Forgets those of the next rows whose time is over (job_file_over()); their blobs may go then. `walk` is where it has
+ * come to, zeros at first; at the end it begins anew. */
+int job_files_forget(const struct control_db *db, int64_t keep_ns, struct job_file_place *walk, struct arena *arena,
+		     struct job_file_names *ret, struct err *err) must_check;
+/* The same, of one job. */
+int job_files_forget_of(const struct control_db *db, int64_t keep_ns, int64_t job_id, struct arena *arena,
+			struct job_file_names *ret, struct err *err) must_check;
+/* Which of these blobs are files of jobs that no row names: nobody will ask for them. */
+int job_files_unknown(const struct control_db *db, const struct job_file_names *names, struct job_file_names *ret,
 		      struct err *err) must_check;
+
 /* The job asks for these; `extras` of struct job, decoded. Zeros where it asks for nothing. */
 struct job_extras;
 int job_extras_of(const struct job *job, struct arena *arena, struct job_extras *ret, struct err *err) must_check;
