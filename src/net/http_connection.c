@@ -518,6 +518,16 @@ static void cut_locked(struct http_connections *c, struct http_connection *conne
 	(void)shutdown(connection->fd, SHUT_RDWR);
 }
 
+/* The library waits for edges. Where the peer's end came together with its last bytes there is no second one, and the
+ * library would keep the connection until its idle limit: this makes one. What was not read yet stays to be read. */
+static void pass_end_on(const struct http_connection *connection)
+{
+	struct pollfd ended = {.fd = connection->fd, .events = POLLRDHUP};
+
+	if (poll(&ended, 1, 0) == 1)
+		(void)shutdown(connection->fd, SHUT_RD);
+}
+
 static void look_at_locked(struct http_connections *c, struct http_connection *connection, int64_t now)
 {
 	uint64_t mark = atomic_load(&connection->mark);
@@ -526,6 +536,8 @@ static void look_at_locked(struct http_connections *c, struct http_connection *c
 
 	if (!connection->begun || mark_cut(mark) != HTTP_CUT_NOT)
 		return;
+	if (use == HTTP_USE_IDLE || use == HTTP_USE_RECEIVING)
+		pass_end_on(connection);
 	if (use == HTTP_USE_SENDING)
 		p = outgoing(c, connection);
 	else if (use != HTTP_USE_AWAY)
