@@ -95,7 +95,8 @@ def lines_of(system, job):
 def finish(system, job):
     done = subprocess.run([NIMBUS, "shell", str(job)], env=system.env, input=b"touch /tmp/over\n", capture_output=True,
                           timeout=120, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    # The job may end, and its machine with it, before the shell in it has said that it is done.
+    assert done.returncode == 0 or b"the job has ended" in done.stderr, done.stderr.decode()
 
 
 @pytest.mark.once
