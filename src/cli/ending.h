@@ -4,7 +4,7 @@
 #pragma once
 
 #include "base/buf.h"
-#include "cli/attach.h"
+#include "cli/attach/attach.h"
 
 enum {
 	EXIT_TIMED_OUT = 124, /* as timeout(1) */

@@ -9,7 +9,8 @@
 #include "base/mem.h"
 #include "base/progress.h"
 #include "base/terminal.h"
-#include "cli/attach.h"
+#include "cli/attach/attach.h"
+#include "cli/attach/input.h"
 #include "cli/commands.h"
 #include "cli/ending.h"
 #include "cli/extract.h"
@@ -39,7 +40,7 @@ struct run_options {
 
 /* What goes in and what comes back, and where to. */
 struct plan {
-	struct attach_file files[FILES_MAX];
+	struct upload_file files[FILES_MAX];
 	const char *inputs[FILES_MAX]; /* their folders in the guest */
 	struct file_list lists[FILES_MAX];
 	size_t file_count;
@@ -170,7 +171,7 @@ static int plan_terminal(const struct run_options *o, struct plan *p, struct err
 		return err_set(err, ERR_INVALID, "--tty or --no-tty, not both");
 	if (o->tty && !in)
 		return err_set(err, ERR_INVALID, "--tty: standard input is no terminal");
-	p->stdin_open = attach_has_stdin();
+	p->stdin_open = input_is_there();
 	p->tty = !o->no_tty && p->stdin_open && in && (o->tty || isatty(STDOUT_FILENO) == 1);
 	return 0;
 }

@@ -6,7 +6,8 @@
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "cli/attach.h"
+#include "cli/attach/attach.h"
+#include "cli/attach/input.h"
 #include "cli/commands.h"
 #include "cli/ending.h"
 #include "cli/job_body.h"
@@ -86,7 +87,7 @@ static int run(struct command_call *call, struct err *err)
 	const char *path = NULL;
 	int64_t job_id = 0;
 	bool in_job = call->arg_count > 0;
-	bool tty = attach_has_stdin() && isatty(STDIN_FILENO) == 1;
+	bool tty = input_is_there() && isatty(STDIN_FILENO) == 1;
 
 	int rc = session_open(call, &s, err);
 	if (rc == 0)

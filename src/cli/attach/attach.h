@@ -3,22 +3,16 @@
  * byte, our terminal its terminal, our signals its signals. Before it starts, the job's files are sent. One loop, on
  * which nothing blocks: neither a full pipe behind us nor a slow server keeps Ctrl-C from working.
  *
- * Ctrl-C (without a terminal of its own in the job): the first goes to the process, the second cancels the job, the
- * third leaves. A terminal of ours that disappears ends us at once, and nothing is said to it.
+ * What Ctrl-C means is for cli/attach/signals.h. A terminal of ours that disappears ends us at once, and nothing is
+ * said to it.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "cli/pack.h"
+#include "cli/attach/upload.h"
 #include "cli/session.h"
-
-/* One input of the job. */
-struct attach_file {
-	struct pack *pack;
-	uint64_t bytes; /* about so many, for the progress bar */
-};
 
 struct attach_opts {
 	struct session *session;
@@ -28,7 +22,7 @@ struct attach_opts {
 	bool stdin_open;		 /* ours goes to the process */
 	bool tty;			 /* the process has a terminal, and it is ours */
 	bool quiet;			 /* only what goes wrong is said */
-	const struct attach_file *files; /* inputs, from 0 */
+	const struct upload_file *files; /* inputs, from 0 */
 	size_t file_count;
 };
 
@@ -47,7 +41,3 @@ struct attach_end {
 
 /* ERR_UNAVAILABLE: the connection broke off; call->hint says what to do then. */
 int attach(const struct attach_opts *opts, struct attach_end *ret, struct err *err) must_check;
-
-/* Whether our standard input is one that a process could read from: not /dev/null, not closed, not a terminal in whose
- * background we are. */
-bool attach_has_stdin(void);
