@@ -67,8 +67,10 @@ int state_open(struct loop *loop, const char *dsn, const char *agent_id, struct 
 	if (rc == 0)
 		rc = loop_add_fd(loop, sql_inbox_fd(s->inbox), LOOP_READ, LOOP_NORMAL, on_inbox, s, &s->source, err);
 	if (rc == 0)
-		rc = sql_open(&(struct sql_opts){.dsn = dsn, .connections = 1, .failed = role_disk_failed}, &s->sql,
-			      err);
+		rc = sql_open(
+			&(struct sql_opts){
+				.dsn = dsn, .connections = 1, .failed = role_disk_failed, .migrating = role_migrating},
+			&s->sql, err);
 	if (rc == 0)
 		rc = sql_migrate(s->sql, "agent", err);
 	if (rc == 0)

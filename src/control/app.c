@@ -82,6 +82,7 @@ static int open_database(struct app *app, const struct app_opts *o, struct err *
 		.connections = is_shared(url) ? (unsigned)app->settings->database_pool_size : 0,
 		.no_prepare = !app->settings->database_prepare,
 		.failed = role_disk_failed,
+		.migrating = role_migrating,
 	};
 	if (r == 0)
 		r = open_patiently(app, o, &opts, err);

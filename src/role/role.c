@@ -1,14 +1,17 @@
 #include "role/role.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "role/sign.h"
 
 const struct command_option role_options[ROLE_OPTION_COUNT] = {
 	{"data", 'd', OPTION_TEXT, offsetof(struct role_flags, data_dir), .value = "DIR",
@@ -287,4 +290,16 @@ void role_disk_failed(const struct err *err)
 		  "look at the kernel's log and at the disk before it is started again",
 		  F("error", err));
 	_exit(EXIT_FAILURE);
+}
+
+/* No bound that a migration meets; one that stands still is a person's to judge. */
+#define MIGRATION_STEP_MAX_NS (86400 * NS_PER_S)
+
+void role_migrating(const char *set, int64_t version, const char *name)
+{
+	autofree char *words = name != NULL ? xasprintf("migrating %s: %04" PRId64 "_%s", set, version, name)
+					    : xasprintf("migrated %s", set);
+
+	log_debug("the schema of a database", F("step", words));
+	sign_give(name != NULL ? MIGRATION_STEP_MAX_NS : 0, words);
 }

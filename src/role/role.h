@@ -73,3 +73,6 @@ void role_reload(struct role *r);
 /* The disk failed to sync: says so and ends the process at once, closing nothing, because what closing writes would be
  * as unsure. For struct sql_opts's `failed`. */
 void role_disk_failed(const struct err *err);
+
+/* For struct sql_opts's `migrating`: tells `up` that this start is alive, however long it takes. */
+void role_migrating(const char *set, int64_t version, const char *name);

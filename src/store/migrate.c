@@ -14,6 +14,7 @@
 enum { PATIENCE_S = 60 };
 
 struct upgrade {
+	const struct sql *sql;
 	const char *set;
 	const struct migration *table;
 	size_t count;
@@ -124,6 +125,8 @@ static int step(struct sql_tx *tx, void *ctx, struct err *err)
 	const struct migration *next = find(up, version + 1);
 	if (next == NULL)
 		return check_newer(tx, up, version, err);
+	if (up->sql->migrating != NULL)
+		up->sql->migrating(up->set, next->version, next->name);
 	rc = sql_script(tx, next->text, err);
 	if (rc < 0)
 		return err_wrap(err, "migration %s/%04" PRId64 "_%s", next->set, next->version, next->name);
@@ -143,13 +146,18 @@ static bool pause_for_lock(int rc, int64_t deadline_ns)
 
 int sql_migrate_table(struct sql *sql, const char *set, const struct migration *table, size_t count, struct err *err)
 {
-	struct upgrade up = {.set = set, .table = table, .count = count, .now = clock_unix_ns()};
+	struct upgrade up = {.sql = sql, .set = set, .table = table, .count = count, .now = clock_unix_ns()};
 	int64_t deadline_ns = clock_monotonic_ns() + PATIENCE_S * NS_PER_S;
+	bool made = false;
 	int rc = 1;
 
 	assert(newest(&up) > 0);
-	while (rc > 0 || pause_for_lock(rc, deadline_ns))
+	while (rc > 0 || pause_for_lock(rc, deadline_ns)) {
 		rc = sql_write(sql, step, &up, err);
+		made = made || rc > 0;
+	}
+	if (made && sql->migrating != NULL)
+		sql->migrating(set, 0, NULL);
 	return rc < 0 ? err_wrap(err, "database %s", sql_shown(sql)) : 0;
 }
 

@@ -71,6 +71,55 @@ static void test_each_step_is_made_once(void **state)
 	assert_int_equal(sql_migrate_table(f->sql, "herbs", table, 4, &f->err), 0);
 }
 
+/* --- what is told of it --- */
+
+static struct {
+	int64_t steps[8];
+	size_t count;
+	unsigned ends;
+} told;
+
+static void tell(const char *set, int64_t version, const char *name)
+{
+	assert_string_equal(set, "fruit");
+	if (name == NULL) {
+		told.ends++;
+		return;
+	}
+	assert_int_equal(told.ends, 0);
+	assert_string_equal(name, table[version - 1].name);
+	/* A step may have to be begun again. */
+	if (told.count == 0 || told.steps[told.count - 1] != version)
+		told.steps[told.count++] = version;
+}
+
+static void test_each_step_is_told_before_it_is_made(void **state)
+{
+	struct fixture *f = *state;
+	autoptr(sql) sql = NULL;
+
+	must(sql_open(&(struct sql_opts){.dsn = f->dsn, .migrating = tell}, &sql, &f->err));
+	memset(&told, 0, sizeof(told));
+	assert_int_equal(sql_migrate_table(sql, "fruit", table, 2, &f->err), 0);
+	assert_int_equal(told.count, 2);
+	assert_int_equal(told.steps[0], 1);
+	assert_int_equal(told.steps[1], 2);
+	assert_int_equal(told.ends, 1);
+	/* Nothing to do is nothing to tell. */
+	assert_int_equal(sql_migrate_table(sql, "fruit", table, 2, &f->err), 0);
+	assert_int_equal(told.count, 2);
+	assert_int_equal(told.ends, 1);
+	/* Also a step that fails has been begun. */
+	told.count = told.ends = 0;
+	struct migration broken[] = {table[0], table[1], {"fruit", 3, "again", "UPDATE nothing SET n = 1"}};
+	broken[2].name = table[2].name;
+	assert_true(sql_migrate_table(sql, "fruit", broken, 3, &f->err) < 0);
+	assert_int_equal(told.count, 1);
+	assert_int_equal(told.steps[0], 3);
+	assert_int_equal(told.ends, 0);
+	f->err = (struct err){0};
+}
+
 static void test_a_newer_database_is_taken_as_it_is(void **state)
 {
 	struct fixture *f = *state;
@@ -178,6 +227,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_each_step_is_made_once),
+		TEST(test_each_step_is_told_before_it_is_made),
 		TEST(test_a_newer_database_is_taken_as_it_is),
 		TEST(test_a_contract_refuses_older_programs),
 		TEST(test_status_looks_and_changes_nothing),

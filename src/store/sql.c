@@ -25,7 +25,10 @@ int sql_open(const struct sql_opts *opts, struct sql **ret, struct err *err)
 	if (full.connections > SQL_CONNECTIONS_MAX)
 		full.connections = SQL_CONNECTIONS_MAX;
 	rc = (dsn.kind == DSN_SQLITE ? &sql_sqlite_ops : &sql_pg_ops)->open(&dsn, &full, ret, err);
-	return rc < 0 ? err_wrap(err, "database %s", shown) : 0;
+	if (rc < 0)
+		return err_wrap(err, "database %s", shown);
+	(*ret)->migrating = opts->migrating;
+	return 0;
 }
 
 void sql_free(struct sql *sql)

@@ -40,6 +40,9 @@ struct sql_opts {
 	 * the process should end at once and close nothing. From a thread of the store, once. Where it comes back, or
 	 * is NULL, every write fails with ERR_IO from then on. */
 	void (*failed)(const struct err *err);
+	/* A migration is about to make this step, which may take long; name NULL: all of `set` are made. From any
+	 * thread, perhaps twice for one step. NULL: nobody wants to know. */
+	void (*migrating)(const char *set, int64_t version, const char *name);
 };
 
 int sql_open(const struct sql_opts *opts, struct sql **ret, struct err *err) must_check;

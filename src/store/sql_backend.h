@@ -40,6 +40,7 @@ struct sql_ops {
 struct sql {
 	const struct sql_ops *ops;
 	char *shown;
+	void (*migrating)(const char *set, int64_t version, const char *name); /* struct sql_opts */
 };
 
 struct sql_tx {
