@@ -40,6 +40,8 @@ static const struct config_key common_keys[] = {
 	     .help = "User id of the services where the program starts as root and no user nimbus exists."),
 	LIVE(common_settings, "DRAIN", CONFIG_DURATION, drain, .fallback = "20", .min = 0, .max = 3600,
 	     .help = "Seconds that a stopping server gives to what it has begun."),
+	LIVE(common_settings, "UPGRADE_PATIENCE", CONFIG_DURATION, upgrade_patience, .fallback = "120", .min = 1,
+	     .max = 86400, .help = "Seconds without a sign of life after which a new program's role counts as hung."),
 	LATER("OTEL_EXPORTER_ENDPOINT", "OTLP collector endpoint."),
 	LATER("OTEL_EXPORTER_HEADERS", "OTLP headers as key=value, by commas."),
 	LATER("OTEL_SAMPLER_RATIO", "Share of traces that are sampled, 0 to 1."),

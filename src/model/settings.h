@@ -21,9 +21,10 @@ struct common_settings {
 	int64_t connections_per_address; /* 0: no limit */
 	char *data_dir;			 /* NULL: the role's own choice, see up */
 	char *log_level;
-	int64_t min_free_disk; /* bytes; below, writes are refused before they are accepted */
-	int64_t uid;	       /* service user where no user `nimbus` exists */
-	int64_t drain;	       /* ns; how long a stopping server finishes what it has begun */
+	int64_t min_free_disk;	  /* bytes; below, writes are refused before they are accepted */
+	int64_t uid;		  /* service user where no user `nimbus` exists */
+	int64_t drain;		  /* ns; how long a stopping server finishes what it has begun */
+	int64_t upgrade_patience; /* ns; how long a role may take to be ready under a new program */
 };
 
 struct control_settings {

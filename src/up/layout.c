@@ -14,6 +14,7 @@
 #include "net/http_client.h"
 #include "net/listen.h"
 #include "role/serve.h"
+#include "role/sign.h"
 #include "up/secrets.h"
 #include "vm/assets.h"
 
@@ -449,6 +450,7 @@ const char *const *layout_environment(const struct layout *l, enum up_role role)
 {
 	const struct variable variables[] = {
 		{"LISTEN_FDS", arena_printf(l->arena, "%zu", l->sockets.roles[role].count)},
+		{SIGN_VARIABLE, arena_printf(l->arena, "%d", role_sockets_sign_fd(&l->sockets.roles[role]))},
 		{"NIMBUS_DATA_DIR", l->role.data_dir},
 		{"NIMBUS_LISTEN", listen_list(l)},
 		{"NIMBUS_CONTROL_PLANE_PORT", arena_printf(l->arena, "%u", l->sockets.ports[UP_CONTROL])},

@@ -23,6 +23,11 @@ struct role_sockets {
 	struct listener *items[LISTEN_INHERITED_MAX];
 	size_t count;
 };
+/* Under which number a role finds the pipe of its signs of life (role/sign.h): behind its sockets. */
+unused_fn static inline int role_sockets_sign_fd(const struct role_sockets *r)
+{
+	return LISTEN_INHERITED_FIRST + (int)r->count;
+}
 
 struct sockets {
 	uint16_t ports[UP_ROLE_COUNT]; /* of the TCP addresses */

@@ -54,6 +54,7 @@ struct up {
 	char *rolled_back;	  /* why the place came back to us; NULL: it did not */
 	size_t replaced;	  /* so many roles of `replacements` run under this program */
 	size_t to_replace;	  /* of so many that others started */
+	char *hung;		  /* why the role that is being replaced has just been ended; or NULL */
 	bool ours[UP_ROLE_COUNT]; /* those that we have started ourselves all the same, since they had no process */
 	struct err failure;	  /* why it ends, where nobody asked for that */
 };
@@ -162,6 +163,11 @@ static const struct {
 	int signal;
 } replacements[UP_ROLE_COUNT] = {{UP_LOGGING, SIGTERM}, {UP_CONTROL, SIGTERM}, {UP_AGENT, SIGUSR2}};
 
+static bool is_turn_of(const struct up *u, const struct child *c)
+{
+	return is_replacing(u) && c == u->children[replacements[u->replaced].role];
+}
+
 static void tell_upgrade(const struct up *u, bool ok, const char *message)
 {
 	struct err err = {0};
@@ -239,6 +245,20 @@ static void end_replacing(struct up *u)
 	tell_upgrade(u, false, text);
 }
 
+/* The role whose turn it is, while there is a way back: it is ended, and then the place is given back. Otherwise its
+ * being late stands in the log, and it is waited for. */
+static void give_up(struct up *u, struct child *c)
+{
+	if (u->previous_fd < 0 || u->hung != NULL)
+		return;
+	u->hung =
+		xasprintf("%s hangs under %s: %lld s without being ready or a sign of life (%s%s%s), so it was ended; "
+			  "where it only was slow, NIMBUS_UPGRADE_PATIENCE gives it more",
+			  child_name(c), NIMBUS_VERSION, (long long)(u->layout.role.common.upgrade_patience / NS_PER_S),
+			  child_answer(c), child_words(c)[0] != '\0' ? "; it said last: " : "", child_words(c));
+	child_end_hung(c);
+}
+
 static void replace_next(struct up *u)
 {
 	for (; u->replaced < u->to_replace; u->replaced++) {
@@ -248,6 +268,8 @@ static void replace_next(struct up *u)
 			child_replace(u->children[role], replacements[u->replaced].signal);
 			return;
 		}
+		if (child_is_late(u->children[role]))
+			give_up(u, u->children[role]);
 		if (!child_is_ready(u->children[role]))
 			return;
 	}
@@ -338,14 +360,19 @@ static void on_ready(struct up *u)
 
 static void on_fall(struct up *u, const struct child *c)
 {
+	autofree char *hung = is_turn_of(u, c) ? TAKE(u->hung) : NULL;
 	struct err err = {0};
 
+	if (hung != NULL) {
+		roll_back(u, hung);
+		return;
+	}
 	if (child_failures(c) < START_TRIES && !child_refused(c))
 		return;
 	if (u->phase == PHASE_STARTING) {
 		(void)err_set(&err, ERR_INTERNAL, "%s does not start", child_name(c));
 		fail(u, &err);
-	} else if (is_replacing(u) && c == u->children[replacements[u->replaced].role]) {
+	} else if (is_turn_of(u, c)) {
 		(void)err_set(&err, ERR_INTERNAL, "%s does not start under %s (%s): the log of 'nimbus up' says why",
 			      child_name(c), NIMBUS_VERSION, child_end(c));
 		roll_back(u, err.msg);
@@ -363,8 +390,14 @@ static void on_gone(struct up *u)
 
 static void on_replaced(struct up *u, const struct child *c)
 {
-	if (is_replacing(u) && c == u->children[replacements[u->replaced].role])
+	if (is_turn_of(u, c))
 		replace_next(u);
+}
+
+static void on_late(struct up *u, struct child *c)
+{
+	if (is_turn_of(u, c))
+		give_up(u, c);
 }
 
 static void on_child(void *ctx, struct child *c, enum child_event event)
@@ -377,6 +410,8 @@ static void on_child(void *ctx, struct child *c, enum child_event event)
 		on_replaced(u, c);
 	else if (event == CHILD_FELL)
 		on_fall(u, c);
+	else if (event == CHILD_LATE)
+		on_late(u, c);
 	else
 		on_gone(u);
 }
@@ -417,6 +452,7 @@ static int make_children(struct up *u, const pid_t pids[static UP_ROLE_COUNT], i
 			.url = urls[i],
 			.sockets = &l->sockets.roles[i],
 			.user = &l->user,
+			.patience_ns = l->role.common.upgrade_patience,
 			.stop_ns = l->role.common.drain + (i == UP_AGENT ? 0 : STOP_MARGIN_NS),
 			.on_event = on_child,
 			.ctx = u,
@@ -454,6 +490,7 @@ static void up_fini(struct up *u)
 	layout_fini(&u->layout);
 	free(u->program);
 	free(u->rolled_back);
+	free(u->hung);
 	fd_close(&u->previous_fd);
 	fd_close(&u->lock_fd);
 }

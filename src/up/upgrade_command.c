@@ -16,7 +16,7 @@
 #include "up/up.h"
 #include "up/upgrade.h"
 
-enum { ENDPOINTS_MAX = 64 * 1024, LOOK_MS = 20, TIMEOUT_S = 120 };
+enum { ENDPOINTS_MAX = 64 * 1024, LOOK_MS = 20, TIMEOUT_S = 900 };
 
 struct options {
 	struct role_flags role;
@@ -84,10 +84,14 @@ static int run(struct command_call *call, struct err *err)
 		rc = upgrade(options, &role, call->arena, &result, err);
 	if (rc == -ERR_UNAVAILABLE)
 		call->hint = "start it ('nimbus up'), or name its data directory: --data DIR";
+	if (rc == -ERR_TIMEOUT)
+		call->hint = "the log of 'nimbus up' says what it waits for, and how it ends";
 	if (rc < 0)
 		return rc;
 	if (!result.ok) {
-		call->hint = "what ran goes on; the log of 'nimbus up' has more";
+		call->hint =
+			"what ran goes on; the log of 'nimbus up' has more. Put another program there, or mend what "
+			"is named, and call this again";
 		return err_set(err, ERR_CONFLICT, "not upgraded: %s", result.message);
 	}
 	(void)printf("upgraded to %s: every role was replaced, jobs went on\n", result.message);
@@ -106,11 +110,11 @@ const struct command upgrade_command = {
 		"Put the new program where the old one lies (mv, or your package manager), then call this. 'nimbus "
 		"up'\n"
 		"looks whether the new one is whole, starts, accepts the configuration and knows the databases, "
-		"becomes "
-		"it, and\n"
-		"replaces one role after the other. Where one does not come up, the old program takes its place back, "
-		"and\n"
-		"this ends with exit 1. No connection is refused meanwhile, and jobs that run go on; so do their logs. "
+		"becomes\n"
+		"it, and replaces one role after the other. Where one does not come up, or hangs (nothing from it for\n"
+		"NIMBUS_UPGRADE_PATIENCE, 120 s), the old program takes its place back, and this says which role it "
+		"was\n"
+		"and ends with exit 1. No connection is refused meanwhile, and jobs that run go on; so do their logs. "
 		"The\n"
 		"same without a new program restarts every role. SIGUSR2 to 'nimbus up' asks for it too.\n",
 	.examples = "  nimbus upgrade\n"

@@ -1,6 +1,9 @@
 """Another program takes the place of a running one: no connection refused, no job failed, no line lost."""
 
+import concurrent.futures
+import os
 import pathlib
+import re
 import shutil
 import signal
 import sqlite3
@@ -11,15 +14,22 @@ import time
 import pytest
 import requests
 
+import database as databases
 import previous
-from system import BUILD, NIMBUS, System, alive, wait_until
+from system import BUILD, NIMBUS, System, alive, open_folder, wait_until
 
 ROLES = ("control-plane", "logging-pipeline", "host-agent")
 JOBS = 10
+PATIENCE_S = 1  # with a role that hangs
 MEMORY_MB = 128  # the least that a job may have
 SLOTS = {"NIMBUS_AGENT_VCPUS": str(JOBS + 1), "NIMBUS_AGENT_MEMORY_MB": str((JOBS + 1) * 256)}
 # Lines until somebody says that it is over.
 STEADY = "i=0; while [ ! -e /tmp/over ]; do i=$((i+1)); echo line $i; usleep 200000; done; echo over after $i"
+
+# What is said of a role that does not come up (tests/peers/broken.c).
+WHY = {"falls": r"does not start under .* \(exit status 3\)",
+       "hangs": "hangs under .*without being ready .*did not answer in time.*, so it was ended",
+       "refuses": "hangs under .*without being ready .*counting its fingers.*, so it was ended"}
 
 OLDER_JOBS = 2  # as many as the older program has slots
 LINES = 300
@@ -27,13 +37,13 @@ SCRIPT = f"i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo line $i; usleep 20
 
 
 @pytest.fixture
-def installed(tmp_path):
+def installed():
     """The program at a place of its own, where another may be put."""
-    folder = pathlib.Path(tmp_path) / "bin"
-    folder.mkdir()
-    shutil.copy2(NIMBUS, folder / "nimbus")
-    (folder / "share").symlink_to(BUILD / "share")
-    return folder / "nimbus"
+    with open_folder() as name:
+        folder = pathlib.Path(name)
+        shutil.copy2(NIMBUS, folder / "nimbus")
+        (folder / "share").symlink_to(BUILD / "share")
+        yield folder / "nimbus"
 
 
 def put(program, bytes_of):
@@ -41,6 +51,17 @@ def put(program, bytes_of):
     new = program.with_suffix(".new")
     shutil.copy2(bytes_of, new)
     new.rename(program)
+
+
+def put_broken(program, role, how):
+    """One of which that role does not come up: tests/peers/broken.c."""
+    put(program, BUILD / "nimbus-broken")
+    program.with_name("nimbus.broken").write_text(f"{role} {how}")
+
+
+def be_impatient(system):
+    """From the next upgrade on, and in it: the other roles of the broken program ask for time as they start."""
+    (system.data / "nimbus.env").write_text(f"NIMBUS_UPGRADE_PATIENCE={PATIENCE_S}\n")
 
 
 def upgrade(system, program=NIMBUS):
@@ -200,8 +221,9 @@ def test_a_damaged_program_does_not_take_over(installed):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("broken", ROLES)
-def test_a_role_that_does_not_come_up_is_rolled_back(installed, broken):
+@pytest.mark.parametrize("broken, how", [*((role, how) for how in ("falls", "hangs") for role in ROLES),
+                                         ("host-agent", "refuses")])
+def test_a_role_that_does_not_come_up_is_rolled_back(installed, broken, how):
     """The program of before takes its place back: jobs go on, nobody is refused, and the next upgrade works."""
     with System(program=installed) as system:
         job = system.submit("sh", "-c", SCRIPT)
@@ -209,15 +231,14 @@ def test_a_role_that_does_not_come_up_is_rolled_back(installed, broken):
         before = {role: system.role_pid(role) for role in ROLES}
         pid = system.process.pid
         first = installed.stat().st_ino
-        put(installed, BUILD / "nimbus-broken")
-        installed.with_name("nimbus.broken").write_text(broken)
-        for folder in list(installed.parents)[:4]: # the role reads it, as the service user
-            folder.chmod(0o755)
+        put_broken(installed, broken, how)
+        if how != "falls":
+            be_impatient(system)
         with Caller(system.endpoints["control_plane"]) as control, Caller(system.endpoints["logging_pipeline"]) as logs:
             done = upgrade(system)
         said = done.stderr.decode()
-        assert done.returncode == 1 and f"not upgraded: {broken} does not start under" in said, said + system.log()
-        assert "(exit status 3)" in said and "the program of before" in said
+        assert done.returncode == 1 and re.search(f"not upgraded: {broken} {WHY[how]}", said), said + system.log()
+        assert "the program of before" in said and "hint:" in said
         assert control.failed == [] and logs.failed == [], (control.failed[:3], logs.failed[:3])
         assert system.process.poll() is None and system.process.pid == pid == system.endpoints["pid"]
         order = ("logging-pipeline", "control-plane", "host-agent")
@@ -228,6 +249,7 @@ def test_a_role_that_does_not_come_up_is_rolled_back(installed, broken):
             assert (now == before[role]) == untouched, "those that were not come to are not restarted"
         # What was put there meanwhile is found where it always was.
         put(installed, NIMBUS)
+        (system.data / "nimbus.env").unlink(missing_ok=True)
         done = upgrade(system)
         assert done.returncode == 0, done.stderr.decode() + system.log()
         for role in ROLES:
@@ -237,6 +259,47 @@ def test_a_role_that_does_not_come_up_is_rolled_back(installed, broken):
         assert ended["state"] == "succeeded" and ended["attempt"] == 1, ended
         assert system.output(job) == "".join(f"line {i}\n" for i in range(1, LINES + 1))
         assert system.stop() == 0
+
+
+@pytest.mark.once
+def test_a_role_that_says_that_it_takes_long_is_waited_for(installed):
+    """For longer than one that says nothing would be, as one is that migrates a large database."""
+    with System(program=installed) as system, concurrent.futures.ThreadPoolExecutor() as pool:
+        put_broken(installed, "control-plane", "waits")
+        be_impatient(system)
+        before = system.role_pid("control-plane")
+        upgrading = pool.submit(upgrade, system)
+        wait_until(lambda: system.role_pid("control-plane") not in (None, before), "the new control plane")
+        time.sleep(3 * PATIENCE_S)
+        waiting = not upgrading.done()
+        installed.with_name("nimbus.go").touch()
+        done = upgrading.result()
+        assert waiting and done.returncode == 0, done.stderr.decode() + system.log()
+        assert system.cli("jobs", "recent", check=False).returncode == 0
+
+
+@pytest.mark.parametrize("role, database", [("control-plane", "control"), ("host-agent", "agent")])
+def test_a_role_that_migrates_says_so(role, database):
+    with open_folder() as folder:
+        system = System(data=folder, env={"NIMBUS_CONTROL_PLANE_TOKEN": "none", "NIMBUS_AGENT_METRICS_PORT": "0",
+                                          "NIMBUS_CONTROL_PLANE_PORT": "0"})
+        (system.data / "assets").mkdir()
+        heard, said = os.pipe()
+        env = system.env | {"UP_SIGN_FD": str(said)}
+        with subprocess.Popen([NIMBUS, role, "--data", folder], env=env, pass_fds=[said], stdin=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE) as process, open(heard, encoding="utf-8") as signs:
+            os.close(said)
+            steps = []
+            for line in signs:
+                steps.append(line)
+                if "migrated" in line:
+                    break
+            process.kill()
+            log = process.stderr.read().decode()
+        databases.drop(system.database)
+        assert re.fullmatch(rf"\d+ migrating {database}: 0001_\w+\n", steps[0]) if steps else False, log
+        assert all(re.fullmatch(rf"\d+ migrating {database}: \d+_\w+\n", step) for step in steps[:-1]), steps
+        assert steps[-1] == f"0 migrated {database}\n", steps
 
 
 @pytest.mark.once
