@@ -202,6 +202,24 @@ static int keep_for_resume(struct job_log *l, struct err *err)
 	return rc;
 }
 
+int job_log_read_order(int dir_fd, struct arena *arena, struct shim_msg *ret, struct err *err)
+{
+	autovar(buf) bytes = {0};
+	autovar(shim_msg) m = {0};
+
+	int rc = file_read(dir_fd, SHIM_SHIP_FILE, SHIM_MSG_MAX, &bytes, err);
+	if (rc == 0)
+		rc = shim_msg_decode(buf_str(&bytes), arena, &m, err);
+	if (rc == 0 && m.type != SHIM_START)
+		rc = err_set(err, ERR_INVALID, "%s holds another message", SHIM_SHIP_FILE);
+	if (bytes.data != NULL)
+		secret_wipe(bytes.data, bytes.len);
+	if (rc < 0)
+		return rc;
+	*ret = TAKE_STRUCT(m);
+	return 0;
+}
+
 bool job_log_durable(struct job_log *l)
 {
 	struct err err = {0};

@@ -21,6 +21,9 @@ struct job_log_ops {
 	void (*retry)(void *ctx);		/* what the disk did not take may be tried again */
 };
 
+/* The order of the job whose log another shim left to be shipped: job_log_durable() wrote it down. */
+int job_log_read_order(int dir_fd, struct arena *arena, struct shim_msg *ret, struct err *err) must_check;
+
 /* `start` outlives it; dir_fd is borrowed: the VM's folder. A spool that another shim left is read again;
  * job_log_flush() sends it on. */
 int job_log_open(struct loop *loop, int dir_fd, const struct shim_msg *start, const struct job_log_ops *ops, void *ctx,
