@@ -77,19 +77,25 @@ static void hold_or_go_on(struct speaker *p)
 	t->opts.ops->room(t->opts.ctx, !held);
 }
 
-static void push(struct speaker *p)
+/* Until there is no room: what is sent at once makes some, of which nobody tells us. */
+static void push_output(struct speaker *p, size_t which)
 {
-	for (size_t i = 0; i < OUTPUTS && p->link != NULL; i++) {
-		struct buf *b = &p->pending[i];
-		size_t room = session_link_room(p->link, streams_of[i]);
+	struct buf *b = &p->pending[which];
+	size_t room;
+
+	while (b->len > 0 && (room = session_link_room(p->link, streams_of[which])) > 0) {
 		size_t len = b->len < room ? b->len : room;
-		if (len == 0)
-			continue;
-		session_link_output(p->link, streams_of[i], (struct str){b->data, len});
+		session_link_output(p->link, streams_of[which], (struct str){b->data, len});
 		buf_consume(b, len);
 		if (!p->is_job && p->stream != NULL)
 			stream_consumed(p->stream, len);
 	}
+}
+
+static void push(struct speaker *p)
+{
+	for (size_t i = 0; i < OUTPUTS && p->link != NULL; i++)
+		push_output(p, i);
 	hold_or_go_on(p);
 	if (p->finishing && pending(p) == 0 && p->link != NULL) {
 		p->finishing = false;
