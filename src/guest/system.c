@@ -323,7 +323,7 @@ static int build_root(struct err *err)
 	if (rc == 0 && !put_names())
 		rc = err_sys(err, "write the machine's names");
 	network_loopback_up();
-	/* What is not on the disk would be lost to a clone that has to boot after all (shim/life.c). */
+	/* What is not on the disk would be lost to a clone that has to boot after all (shim/job_vm.c). */
 	sync();
 	return rc;
 }
