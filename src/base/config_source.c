@@ -180,12 +180,12 @@ static int take_user_file(struct config_source *s, struct err *err)
 }
 
 /* A later line of the same file counts, so each file's entries are turned round when they are in. */
-static void reverse(struct config_entry *entries, size_t count)
+static void reverse(struct config_source *s, size_t from, size_t end)
 {
-	for (size_t i = 0; i < count / 2; i++) {
-		struct config_entry swap = entries[i];
-		entries[i] = entries[count - 1 - i];
-		entries[count - 1 - i] = swap;
+	for (; from + 1 < end; from++, end--) {
+		struct config_entry swap = s->entries[from];
+		s->entries[from] = s->entries[end - 1];
+		s->entries[end - 1] = swap;
 	}
 }
 
@@ -219,7 +219,7 @@ int config_source_new(const struct config_source_opts *opts, struct config_sourc
 	for (size_t i = 0; i < ARRAY_LEN(files) && rc == 0; i++) {
 		size_t before = s->count;
 		rc = excuse(s, files[i](s, err), err);
-		reverse(s->entries + before, s->count - before);
+		reverse(s, before, s->count);
 		s->data_at = i == 0 ? s->count : s->data_at;
 	}
 	if (rc == 0 && opts->data_dir != NULL)
@@ -236,10 +236,9 @@ int config_source_add_data(struct config_source *s, const char *data_dir, struct
 
 	int rc = excuse(s, take_optional_file(s, path, err), err);
 	/* Newest first, and before the weaker ones: that is the whole tail turned round, then its two parts back. */
-	size_t weaker = before - s->data_at;
 	size_t added = s->count - before;
-	reverse(s->entries + s->data_at, weaker + added);
-	reverse(s->entries + s->data_at + added, weaker);
+	reverse(s, s->data_at, s->count);
+	reverse(s, s->data_at + added, s->count);
 	return rc;
 }
 

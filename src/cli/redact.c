@@ -203,9 +203,11 @@ static bool is_blank(char c)
 /* The line so far, as it goes out; the end of it, where it is long. */
 static struct str line_before(const struct buf *out)
 {
+	if (out->len == 0)
+		return STR(""); /* it has no bytes to point at */
 	size_t len = out->len < LOOK_MAX ? out->len : LOOK_MAX;
 	struct str all = {out->data + (out->len - len), len};
-	const char *feed = all.len > 0 ? memrchr(all.data, '\n', all.len) : NULL;
+	const char *feed = memrchr(all.data, '\n', all.len);
 
 	return feed == NULL ? all : (struct str){feed + 1, (size_t)(all.data + all.len - feed - 1)};
 }
