@@ -141,6 +141,16 @@ static size_t take_private_key(struct str s, struct buf *out)
 	return dashes != NULL ? (size_t)(dashes - s.data) + 5 : s.len;
 }
 
+static void take_patterns(struct str text, struct buf *out);
+
+/* "USER:" and what was behind it. The user may be a token, with a word for a password or none. There is no ':' in it,
+ * so it holds no address and no user itself. */
+static void put_user(struct str user, struct buf *out)
+{
+	take_patterns(user, out);
+	buf_puts(out, ":***");
+}
+
 /* "://user:password@": whatever an '@' may end. */
 static size_t take_password(struct str s, struct buf *out)
 {
@@ -154,8 +164,8 @@ static size_t take_password(struct str s, struct buf *out)
 	ptrdiff_t colon = str_find(user, ':');
 	if (colon < 0)
 		return 0;
-	buf_append(out, s.data, 3 + (size_t)colon);
-	buf_puts(out, ":***");
+	buf_append(out, s.data, 3);
+	put_user((struct str){user.data, (size_t)colon}, out);
 	return (size_t)(at - s.data);
 }
 
@@ -361,8 +371,8 @@ static size_t take_user(struct str s, struct buf *out)
 	ptrdiff_t colon = str_find(value, ':');
 	if (colon < 0)
 		return 0;
-	buf_append(out, s.data, head + 1 + (size_t)colon);
-	buf_puts(out, ":***");
+	buf_append(out, s.data, head + 1);
+	put_user((struct str){value.data, (size_t)colon}, out);
 	return head + 1 + value.len;
 }
 

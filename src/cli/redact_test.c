@@ -35,6 +35,12 @@ static void what_is_known_or_looks_like_a_secret_goes(void **state)
 		{"http://host:8000/a@b", "http://host:***@b"}, /* better too much than too little */
 		{"http://host:8000/a", "http://host:8000/a"},
 		{"http://me@host/", "http://me@host/"},
+		/* The user may be a token. */
+		{"https://ghp_0123456789abcdef:x-oauth-basic@github.com/a", "https://***:***@github.com/a"},
+		{"https://eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln:@host", "https://***:***@host"},
+		{"https://git-hunter2hunter2:x@host", "https://git-***:***@host"},
+		{"curl -u ghp_0123456789abcdef: https://host", "curl -u ***:*** https://host"},
+		{"curl --user=ghp_0123456789abcdef:x https://host", "curl --user=***:*** https://host"},
 		{"k -----BEGIN PRIVATE KEY-----\nMC4C\nAQAw\n-----END PRIVATE KEY----- l", "k *** l"},
 		{"k -----BEGIN EC PRIVATE KEY-----\nMC4C", "k ***"},
 		{"-----BEGIN CERTIFICATE-----\nMC4C\n", "-----BEGIN CERTIFICATE-----\nMC4C\n"},
