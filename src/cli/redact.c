@@ -318,7 +318,8 @@ static size_t scheme(struct str value)
 	return 0;
 }
 
-/* name=VALUE, "name": "VALUE", --name VALUE, Name: VALUE, <name>VALUE */
+/* name=VALUE, "name": "VALUE", --name VALUE, Name: VALUE, <name>VALUE. A token may end like a name; it has no value in
+ * itself. */
 static size_t take_named(struct str s, struct buf *out)
 {
 	static const struct str quotes[] = {STR("\\\""), STR("\\'"), STR("\""), STR("'")};
@@ -340,7 +341,8 @@ static size_t take_named(struct str s, struct buf *out)
 		inner.len = quoted(inner, quotes[i]);
 		if (is_plain(inner))
 			return 0;
-		buf_append(out, s.data, name.len + gap + quotes[i].len);
+		take_patterns(name, out);
+		buf_append(out, s.data + name.len, gap + quotes[i].len);
 		buf_puts(out, "***");
 		return name.len + gap + quotes[i].len + inner.len;
 	}
@@ -350,8 +352,8 @@ static size_t take_named(struct str s, struct buf *out)
 	value.len = unquoted(value, name, colon ? ':' : s.data[name.len], out);
 	if (is_plain(value))
 		return 0;
-	size_t kept = name.len + gap + scheme(value);
-	buf_append(out, s.data, kept);
+	take_patterns(name, out);
+	buf_append(out, s.data + name.len, gap + scheme(value));
 	buf_puts(out, json ? "\"***\"" : "***");
 	return name.len + gap + value.len;
 }

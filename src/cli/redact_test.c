@@ -35,7 +35,9 @@ static void what_is_known_or_looks_like_a_secret_goes(void **state)
 		{"http://host:8000/a@b", "http://host:***@b"}, /* better too much than too little */
 		{"http://host:8000/a", "http://host:8000/a"},
 		{"http://me@host/", "http://me@host/"},
-		/* The user may be a token. */
+		/* A token may stand where a name does, and where a user does. */
+		{"-eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln-secret=x", "-***=***"},
+		{"a-ghp_0123456789abcdef-token: \"x\"", "a-***: \"***\""},
 		{"https://ghp_0123456789abcdef:x-oauth-basic@github.com/a", "https://***:***@github.com/a"},
 		{"https://eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln:@host", "https://***:***@host"},
 		{"https://git-hunter2hunter2:x@host", "https://git-***:***@host"},
