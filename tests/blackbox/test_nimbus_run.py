@@ -17,6 +17,7 @@ import time
 import pytest
 import requests
 
+from chaos import size
 from system import NIMBUS, PATIENCE, System, wait_until
 
 pytestmark = pytest.mark.once  # nothing here asks the database for more than other tests do
@@ -66,8 +67,7 @@ def nothing_left(system):
 
 
 def test_input_output_and_errors_are_byte_for_byte(system):
-    size = 20_000_000 if os.environ.get("NIMBUS_CHAOS") == "full" else 1_000_000
-    blob = random.Random(7).randbytes(size)
+    blob = random.Random(7).randbytes(size(1_000_000, 20_000_000))
 
     status, out, err = bare(system, "sh", "-c", "tee /dev/stderr | sha256sum; exit 3", stdin=blob)
 

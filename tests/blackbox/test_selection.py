@@ -10,6 +10,7 @@ import selection
 
 pytestmark = pytest.mark.once
 HERE = pathlib.Path(__file__).parent
+MAKEFILE = HERE.parents[1] / "Makefile"
 TESTS = [(path.stem, function) for path in sorted(HERE.glob("test_*.py"))
          for function in re.findall(r"^def (test_\w+)", path.read_text(), re.M)]
 
@@ -53,6 +54,18 @@ def test_each_name_in_the_table_is_a_tests():
     for name in selection.NOT_SANITIZED:
         file, _, function = name.partition("::")
         assert not function or (file, function) in TESTS, name
+
+
+def has_full_size(path):
+    imported = re.search(r"^from chaos import (\([^)]*\)|.*)", path.read_text(), re.M)
+    return imported and re.search(r"\b(FULL|size)\b", imported[1])
+
+
+def test_chaos_runs_all_that_has_a_full_size():
+    listed = re.search(r"^CHAOS \?= \$\(addprefix tests/blackbox/,([^)]*)\)$", MAKEFILE.read_text(), re.M)[1]
+    files = [word.partition("::")[0] for word in listed.split()]
+    run = {path.name for file in files for path in HERE.glob(file)}
+    assert run == {path.name for path in HERE.glob("test_*.py") if has_full_size(path)}
 
 
 def test_runs_that_share_have_each_file_once(tmp_path):
