@@ -96,10 +96,16 @@ static int go_on_from(struct session_replay *r, uint64_t offset, struct err *err
 	return 0;
 }
 
+/* The two ends have met. */
+static bool begun(const struct session_replay *r)
+{
+	return r->received > 0 || r->kept_at > 0;
+}
+
 /* The other end comes for the first time, and has nothing of ours. */
 static int begin_anew(struct session_replay *r, struct err *err)
 {
-	if (r->received > 0 || r->kept_at > 0)
+	if (begun(r))
 		return err_set(err, ERR_CONFLICT, "session: the other end is not the one that it was begun with");
 	r->waits = false;
 	return 0;
@@ -143,7 +149,8 @@ int session_replay_take(struct session_replay *r, const struct session_frame *f,
 {
 	int rc = 0;
 
-	if (f->type == SESSION_GONE)
+	/* Of who stands between, about an end that does not come again. */
+	if (f->type == SESSION_GONE || (f->type == SESSION_EXIT && r->waits && begun(r)))
 		return 0;
 	if (f->type == SESSION_RESUME) {
 		rc = take_resume(r, f, err);

@@ -9,7 +9,8 @@
  * What is kept has a bound: beyond it, what was sent is forgotten, and the session cannot be taken up from there.
  *
  * An end that was connected before sends its RESUME at once, and all else when it has heard the other's. Where the
- * other was never connected, it hears any frame instead, and then neither had sent anything.
+ * other was never connected, it hears any frame instead, and then neither had sent anything. An EXIT instead of the
+ * RESUME of an end that was there is the control plane's: that one does not come again.
  */
 #pragma once
 
@@ -26,7 +27,7 @@ struct session_replay {
 	uint64_t kept_at; /* counted from the first byte of all */
 	size_t sent;	  /* of kept, on this connection */
 	struct buf head;  /* a RESUME that goes before */
-	bool waits;	  /* for the other's word */
+	bool waits;	  /* for the other's word; behind an EXIT: it was not the other's */
 	bool joined;	  /* anything was heard on this connection */
 	uint64_t received;
 	uint64_t told;

@@ -189,6 +189,24 @@ static void somebody_else_is_refused(void **state)
 	assert_int_equal(tear_down((void **)&other), 0);
 }
 
+/* Who stands between says how it ended. It says nothing else in the other's place. */
+static void the_end_of_one_that_does_not_come_again_is_taken(void **state)
+{
+	struct end *ends = *state;
+	struct session_frame end = {.type = SESSION_EXIT, .size = 47};
+	struct session_frame started = {.type = SESSION_STARTED, .size = 21};
+
+	connect_both(ends, false);
+	session_bytes_encode(SESSION_STDOUT, STR("begun"), &ends[1].replay.kept);
+	assert_int_equal(pass(&ends[1], &ends[0], SIZE_MAX), 0);
+	connect_end(&ends[0], SESSION_FROM_SHIM, true);
+	uint64_t received = ends[0].replay.received;
+	assert_int_equal(session_replay_take(&ends[0].replay, &started, &err), -ERR_CONFLICT);
+	assert_int_equal(session_replay_take(&ends[0].replay, &end, &err), 0);
+	assert_int_equal(ends[0].replay.received, received); /* it is no frame of the other's */
+	assert_true(ends[0].replay.waits);
+}
+
 static void lies_are_refused(void **state)
 {
 	struct end *ends = *state;
@@ -212,6 +230,7 @@ int main(void)
 		T(what_is_kept_has_a_bound),
 		T(one_end_may_be_new),
 		T(somebody_else_is_refused),
+		T(the_end_of_one_that_does_not_come_again_is_taken),
 		T(lies_are_refused),
 	};
 

@@ -191,6 +191,15 @@ static int take_gone(struct attach *a, const struct dialogue_said *said, struct 
 	return 0;
 }
 
+static void tell_torn(const struct attach *a)
+{
+	autofree char *text = xasprintf("the connection to the job's host was not taken up again; 'nimbus logs %" PRId64
+					"' has the rest of its output",
+					a->opts->job_id);
+
+	say(a, text);
+}
+
 static int take_exit(struct attach *a, const struct dialogue_said *said, struct err *err)
 {
 	const struct session_exit *m = &said->exit;
@@ -205,6 +214,8 @@ static int take_exit(struct attach *a, const struct dialogue_said *said, struct 
 	end->gone_ns = m->gone_ns;
 	(void)snprintf(end->reason, sizeof(end->reason), "%s", m->reason);
 	(void)snprintf(end->text, sizeof(end->text), "%s", m->text);
+	if (said->torn && dialogue_started(a->dialogue))
+		tell_torn(a);
 	return 0;
 }
 

@@ -144,6 +144,7 @@ static int hear_exit(struct dialogue *d, struct str payload, struct dialogue_sai
 	if (rc < 0)
 		return rc;
 	d->exited = true;
+	ret->torn = d->replay.waits;
 	session_replay_tell(&d->replay);
 	return DIALOGUE_EXIT;
 }

@@ -39,6 +39,7 @@ struct dialogue_said {
 	enum session_stream stream;
 	struct str bytes; /* these and the texts of `exit`: good until the next call */
 	struct session_exit exit;
+	bool torn; /* ... is what the control plane knows: the host did not come again, and what it still had is lost */
 };
 
 /* Takes bytes off the front of *bytes: an enum dialogue_event, then call again with the rest; 0: all is taken.

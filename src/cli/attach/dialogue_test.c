@@ -77,7 +77,7 @@ static void note_event(struct fixture *f, int event, const struct dialogue_said 
 	if (event == DIALOGUE_OUTPUT || event == DIALOGUE_NOTICE)
 		buf_printf(&f->heard, " %.*s", STR_ARG(said->bytes));
 	if (event == DIALOGUE_EXIT)
-		buf_printf(&f->heard, " %d %s", said->exit.code, said->exit.reason);
+		buf_printf(&f->heard, " %d %s%s", said->exit.code, said->exit.reason, said->torn ? " torn" : "");
 	buf_puts(&f->heard, ";");
 }
 
@@ -234,15 +234,13 @@ static void the_end_is_acknowledged_and_nothing_is_heard_behind_it(void **state)
 {
 	struct fixture *f = *state;
 
+	say_output(f, SESSION_STDOUT, "some");
 	say_exit(f, 0);
+	autofree char *expected = xasprintf("ACK %zu;", f->shim.kept.len);
 	say_output(f, SESSION_STDOUT, "late");
 	session_notice_encode("later", &f->shim.kept);
-	size_t behind = f->shim.kept.len;
-	session_exit_encode(&(struct session_exit){.code = 0, .reason = "exit", .text = ""}, &f->shim.kept);
-	size_t exit_size = f->shim.kept.len - behind;
 	assert_int_equal(to_us(f, SIZE_MAX), 0);
-	assert_said(&f->heard, "exit 0 exit;");
-	autofree char *expected = xasprintf("ACK %zu;", exit_size);
+	assert_said(&f->heard, "output 1 some;exit 0 exit;");
 	assert_int_equal(to_shim(f, SIZE_MAX), 0);
 	assert_said(&f->got, expected);
 }
@@ -406,6 +404,34 @@ static void the_end_is_heard_once_however_often_it_breaks(void **state)
 			reconnect(f);
 	}
 	assert_said(&f->heard, "started;output 1 out;exit 3 exit;");
+}
+
+/* The host does not come again, and the control plane says what it knows. */
+static void an_end_that_another_tells_is_one(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) exit = {0};
+
+	session_exit_encode(&(struct session_exit){.code = 3, .reason = "exit", .text = ""}, &exit);
+	say_output(f, SESSION_STDOUT, "some");
+	talk(f);
+	reconnect(f);
+	assert_int_equal(hear(f, buf_str(&exit)), 0);
+	assert_said(&f->heard, "output 1 some;exit 3 exit torn;");
+	assert_true(dialogue_over(f->d));
+}
+
+/* Its end may be the first that a host says. */
+static void an_end_of_a_host_that_is_new_is_its_own(void **state)
+{
+	struct fixture *f = *state;
+
+	dialogue_connected(f->d);
+	say_exit(f, 3);
+	autofree char *expected = xasprintf("RESUME 0;ACK %zu;", f->shim.kept.len);
+	talk(f);
+	assert_said(&f->heard, "exit 3 exit;");
+	assert_said(&f->got, expected);
 }
 
 /* Both ways at once, with connections that break anywhere; credit lets all of it through. */
@@ -719,6 +745,8 @@ int main(void)
 		T(a_host_that_is_gone_counts_for_nothing),
 		T(sizes_and_signals_keep_their_order_with_input),
 		T(the_end_is_heard_once_however_often_it_breaks),
+		T(an_end_that_another_tells_is_one),
+		T(an_end_of_a_host_that_is_new_is_its_own),
 		T(every_byte_comes_once),
 		T(credit_comes_back_for_what_is_written_and_not_before),
 		T(credit_that_falls_due_without_a_connection_is_given_on_the_next),
