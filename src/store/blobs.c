@@ -209,6 +209,12 @@ static void leave(struct blobs *b, const struct blob_upload *u)
 	pthread_mutex_unlock(&b->lock);
 }
 
+static int refuse_more(const struct blobs *b, struct err *err)
+{
+	return err_set(err, ERR_UNAVAILABLE, "%zu files are being sent already: try again in a moment",
+		       b->opts.uploads_max);
+}
+
 int blob_begin(struct blobs *b, int64_t max, struct blob_upload **ret, struct err *err)
 {
 	autoptr(blob_upload) u = xcalloc(1, sizeof(*u));
@@ -218,14 +224,30 @@ int blob_begin(struct blobs *b, int64_t max, struct blob_upload **ret, struct er
 	if (rc < 0)
 		return rc;
 	if (!enter(b, u))
-		return err_set(err, ERR_UNAVAILABLE, "%zu files are being sent already: try again in a moment",
-			       b->opts.uploads_max);
+		return refuse_more(b, err);
 	u->max = max;
 	u->look_at = LOOK_EVERY;
 	u->hash = crypto_hash_new();
 	u->fd = openat(b->dir_fd, u->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (u->fd < 0)
 		return err_sys(err, "create a file");
+	*ret = TAKE(u);
+	return 0;
+}
+
+int blob_begin_again(struct blobs *b, const char *name, struct blob_upload **ret, struct err *err)
+{
+	autoptr(blob_upload) u = xcalloc(1, sizeof(*u));
+
+	check_name(name);
+	u->fd = -1;
+	if (!enter(b, u))
+		return refuse_more(b, err);
+	if (linkat(b->dir_fd, name, b->dir_fd, u->temp, 0) != 0)
+		return errno == ENOENT ? BLOB_MISSING : err_sys(err, "give the file %s another name", name);
+	u->fd = openat(b->dir_fd, u->temp, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (u->fd < 0)
+		return err_sys(err, "open the file %s", name);
 	*ret = TAKE(u);
 	return 0;
 }
@@ -258,7 +280,7 @@ int blob_commit(struct blob_upload *u, const char *name, struct blob_info *ret, 
 	autovar(buf) hex = {0};
 
 	check_name(name);
-	assert(!u->committed);
+	assert(!u->committed && (ret != NULL) == (u->hash != NULL));
 	if (fdatasync(u->fd) != 0)
 		return err_sys(err, "sync a file");
 	pthread_mutex_lock(&u->blobs->lock);
@@ -269,6 +291,8 @@ int blob_commit(struct blob_upload *u, const char *name, struct blob_info *ret, 
 	u->committed = true; /* it has its name now, durable or not */
 	if (fsync(u->blobs->dir_fd) != 0)
 		return err_sys(err, "sync the folder of files");
+	if (ret == NULL)
+		return 0;
 	struct sha256 hash = crypto_hash_finish(u->hash);
 	encode_hex((struct str){(const char *)hash.bytes, sizeof(hash.bytes)}, &hex);
 	ret->size = u->size;
@@ -280,7 +304,7 @@ void blob_upload_free(struct blob_upload *u)
 {
 	if (u == NULL)
 		return;
-	if (u->fd >= 0 && !u->committed)
+	if (u->blobs != NULL && !u->committed)
 		(void)unlinkat(u->blobs->dir_fd, u->temp, 0);
 	fd_close(&u->fd);
 	crypto_hash_free(u->hash);

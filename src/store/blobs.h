@@ -33,6 +33,10 @@ AUTOPTR_DEFINE(blobs)
 
 /* At most `max` bytes: ERR_TOO_LARGE beyond. */
 int blob_begin(struct blobs *b, int64_t max, struct blob_upload **ret, struct err *err) must_check;
+enum { BLOB_MISSING = 1 };
+/* Another blob of the same bytes as the one of that name, which stay one on the disk: there is nothing to come, and
+ * they are there however soon that one goes. BLOB_MISSING. */
+int blob_begin_again(struct blobs *b, const char *name, struct blob_upload **ret, struct err *err) must_check;
 /* Writes, and may wait for the disk as a write does; never syncs. */
 int blob_chunk(struct blob_upload *u, struct str bytes, struct err *err) must_check;
 
@@ -40,13 +44,14 @@ struct blob_info {
 	int64_t size;
 	char sha256[BLOB_DIGEST_SIZE]; /* hex */
 };
-/* Durable under its name when it returns, in place of an older one. Names: a-z 0-9 '-', no more. Blocks. */
+/* Durable under its name when it returns, in place of an older one. Names: a-z 0-9 '-', no more. Blocks. `ret` is NULL
+ * for what began again. */
 int blob_commit(struct blob_upload *u, const char *name, struct blob_info *ret, struct err *err) must_check;
 /* Forgets what was not committed. NULL is fine. */
 void blob_upload_free(struct blob_upload *u);
 AUTOPTR_DEFINE(blob_upload)
 
-enum { BLOB_MISSING = 1 };
+/* BLOB_MISSING. */
 int blob_open(struct blobs *b, const char *name, int *ret_fd, int64_t *ret_size, struct err *err) must_check;
 /* Fine where it is not there. */
 int blob_remove(struct blobs *b, const char *name, struct err *err) must_check;

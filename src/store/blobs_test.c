@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/arena.h"
@@ -159,6 +160,38 @@ static void what_a_dead_process_left_is_removed(void **state)
 	assert_int_equal(count_all(b), 1);
 }
 
+static void the_same_bytes_get_another_name(void **state)
+{
+	autoptr(blobs) b = open_blobs();
+	struct blob_upload *u = NULL;
+	struct blob_info info = {0};
+	struct stat st;
+	int64_t size = 0;
+	int fd = -1;
+
+	(void)state;
+	store(b, "1-in-0", STR("abc"), &info);
+	assert_int_equal(blob_begin_again(b, "2-in-0", &u, NULL), BLOB_MISSING);
+	assert_int_equal(blob_begin_again(b, "1-in-0", &u, NULL), 0);
+	assert_int_equal(count_all(b), 1);
+	assert_int_equal(blob_remove(b, "1-in-0", NULL), 0);
+	assert_int_equal(blob_commit(u, "2-in-0", NULL, NULL), 0);
+	blob_upload_free(u);
+	assert_int_equal(blob_open(b, "2-in-0", &fd, &size, NULL), 0);
+	assert_int_equal(size, 3);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_nlink, 1);
+	fd_close(&fd);
+	/* What is not committed leaves nothing. */
+	assert_int_equal(blob_begin_again(b, "2-in-0", &u, NULL), 0);
+	blob_upload_free(u);
+	assert_int_equal(blob_open(b, "2-in-0", &fd, &size, NULL), 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_nlink, 1);
+	fd_close(&fd);
+	assert_int_equal(blobs_counts(b).uploads, 0);
+}
+
 static void bounds_hold(void **state)
 {
 	autoptr(blobs) b = open_blobs();
@@ -199,6 +232,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_upload_is_not_shown_before_it_is_freed, make_folder, remove_folder),
 		cmocka_unit_test_setup_teardown(a_walk_comes_to_each_and_begins_anew, make_folder, remove_folder),
 		cmocka_unit_test_setup_teardown(what_a_dead_process_left_is_removed, make_folder, remove_folder),
+		cmocka_unit_test_setup_teardown(the_same_bytes_get_another_name, make_folder, remove_folder),
 		cmocka_unit_test_setup_teardown(bounds_hold, make_folder, remove_folder),
 		cmocka_unit_test_setup_teardown(a_full_disk_refuses, make_folder, remove_folder),
 	};
