@@ -147,7 +147,8 @@ const struct command jobs_retry_command = {
 		 "long as "
 		 "that\n"
 		 "is there (a warning says where not); 'jobs show' of either names the other.\n"
-		 "A job of GitHub is re-run there.\n",
+		 "Files that it was sent are sent again, as long as the server keeps them (NIMBUS_JOB_FILES_KEEP);\n"
+		 "what 'nimbus run' began is run again by that. A job of GitHub is re-run there.\n",
 	.examples = "  nimbus jobs retry 7\n"
 		    "  nimbus jobs retry 7 --follow\n"
 		    "  nimbus jobs retry 7 --newest-image --wait\n"

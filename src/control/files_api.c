@@ -114,6 +114,19 @@ static bool is_refused(int r)
 	return r == -ERR_NOT_FOUND || r == -ERR_CONFLICT;
 }
 
+/* Its blob is durable. */
+static int add_file(struct app *app, const struct job_file *file, struct arena *arena, struct job *ret, struct err *err)
+{
+	const char *replaced = NULL;
+	int r = job_files_add(&app->db, file, arena, ret, &replaced, err);
+
+	if (r == 0)
+		remove_blob(app, replaced);
+	if (is_refused(r))
+		remove_blob(app, file->blob);
+	return r;
+}
+
 static int receive_end(void *state, struct http_request *req, struct err *err)
 {
 	struct receiving *in = state;
@@ -121,7 +134,6 @@ static int receive_end(void *state, struct http_request *req, struct err *err)
 	struct job_file file = {0};
 	struct blob_info info = {0};
 	struct job job = {0};
-	const char *replaced = NULL;
 	char name[JOB_FILE_NAME_SIZE];
 	int r = find_file(req, in->kind, &file, err);
 
@@ -134,11 +146,7 @@ static int receive_end(void *state, struct http_request *req, struct err *err)
 		return r;
 	file.size = info.size;
 	file.sha256 = info.sha256;
-	r = job_files_add(&app->db, &file, http_arena(req), &job, &replaced, err);
-	if (r == 0)
-		remove_blob(app, replaced);
-	if (is_refused(r))
-		remove_blob(app, name);
+	r = add_file(app, &file, http_arena(req), &job, err);
 	if (r < 0)
 		return r;
 	struct js *o = js_new_object();
@@ -234,6 +242,68 @@ int output_get(void *ctx, struct http_request *req, struct err *err)
 	return r < 0 ? r : send_file(app, req, &file, err);
 }
 
+/* --- for a retry --- */
+
+void held_inputs_fini(struct held_inputs *held)
+{
+	for (size_t i = 0; i < held->count; i++)
+		blob_upload_free(held->items[i].bytes);
+	held->count = 0;
+}
+
+/* 1: it is gone. */
+static int hold_one(struct app *app, const struct job *job, struct arena *arena, struct held_inputs *held,
+		    struct err *err)
+{
+	size_t n = held->count;
+	struct job_file *file = &held->items[n].file;
+	int r = job_files_get(&app->db, job->id, JOB_FILE_INPUT, (int64_t)n, arena, file, err);
+
+	if (r == 0)
+		r = blob_begin_again(app->files, file->blob, &held->items[n].bytes, err);
+	if (r != 0)
+		return r < 0 ? r : 1;
+	held->count++;
+	return 0;
+}
+
+int inputs_hold(struct app *app, int64_t job_id, struct arena *arena, struct held_inputs *ret, struct err *err)
+{
+	struct job_extras extras = {0};
+	struct job job = {0};
+	int r = jobs_db_get(&app->db, job_id, arena, &job, err);
+
+	*ret = (struct held_inputs){0};
+	if (r == 0)
+		r = job_extras_of(&job, arena, &extras, err);
+	while (r == 0 && ret->count < extras.inputs.count)
+		r = hold_one(app, &job, arena, ret, err);
+	if (r != 0)
+		held_inputs_fini(ret);
+	return r < 0 ? r : 0;
+}
+
+static int give_one(struct app *app, struct blob_upload *bytes, struct job_file *file, struct arena *arena,
+		    struct job *job, struct err *err)
+{
+	char name[JOB_FILE_NAME_SIZE];
+
+	file->job_id = job->id;
+	file->blob = name;
+	job_file_name(&(struct job_file_place){job->id, file->kind, file->n}, crypto_random_u64(), name);
+	int r = blob_commit(bytes, name, NULL, err);
+	return r < 0 ? r : add_file(app, file, arena, job, err);
+}
+
+int inputs_give(struct app *app, struct held_inputs *held, struct arena *arena, struct job *job, struct err *err)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < held->count && r == 0 && job_files_wanted(job); i++)
+		r = give_one(app, held->items[i].bytes, &held->items[i].file, arena, job, err);
+	return r;
+}
+
 /* --- what has had its time --- */
 
 static void remove_all(struct app *app, const struct job_file_names *names)
@@ -242,11 +312,27 @@ static void remove_all(struct app *app, const struct job_file_names *names)
 		remove_blob(app, names->items[i]);
 }
 
+/* Before the disk is so full that nothing is accepted, inputs that only a retry might want make room. */
+static int find_rule(const struct app *app, struct job_file_rule *ret, struct err *err)
+{
+	int64_t keep_ns = app->settings->job_files_keep;
+	uint64_t left = 0;
+	int r = disk_free(app->data_fd, &left, err);
+	bool is_short = left < 2 * (uint64_t)app->common->min_free_disk;
+
+	*ret = (struct job_file_rule){{[JOB_FILE_INPUT] = is_short ? 0 : keep_ns, [JOB_FILE_OUTPUT] = keep_ns}};
+	return r;
+}
+
 /* First the row, then its blob: a kill in between leaves a blob that no row names, which sweep_folder() finds. */
 static int sweep_rows(struct app *app, struct arena *arena, struct err *err)
 {
-	struct job_file_names over;
-	int r = job_files_forget(&app->db, app->settings->job_files_keep, &app->files_walk, arena, &over, err);
+	struct job_file_rule rule;
+	struct job_file_names over = {0};
+	int r = find_rule(app, &rule, err);
+
+	if (r == 0)
+		r = job_files_forget(&app->db, &rule, &app->files_walk, arena, &over, err);
 
 	if (r == 0)
 		remove_all(app, &over);
@@ -285,12 +371,14 @@ int files_sweep_ended(struct app *app, struct err *err)
 	autoptr(arena) arena = arena_new();
 	void *ended[JOB_FILES_PAGE];
 	size_t count = queue_pop_many(app->files_ended, ended, ARRAY_LEN(ended), 0);
-	int r = 0;
+	struct job_file_rule rule;
 
+	if (count == 0)
+		return 0;
+	int r = find_rule(app, &rule, err);
 	for (size_t i = 0; i < count && r == 0; i++) {
 		struct job_file_names over;
-		r = job_files_forget_of(&app->db, app->settings->job_files_keep, (int64_t)(uintptr_t)ended[i], arena,
-					&over, err);
+		r = job_files_forget_of(&app->db, &rule, (int64_t)(uintptr_t)ended[i], arena, &over, err);
 		if (r == 0)
 			remove_all(app, &over);
 	}

@@ -6,7 +6,9 @@
 #include "auth/token.h"
 #include "base/err.h"
 #include "control/app.h"
+#include "control/db/job_files.h"
 #include "control/db/leases_db.h"
+#include "model/job_extras.h"
 #include "net/http_server.h"
 
 /* A route's `access`: the audiences that may call it, or one of the two below. */
@@ -72,6 +74,22 @@ struct job_extras;
 /* What the body of a submit asks for beyond a command, and how it is kept (NULL: nothing). submit_extras.c */
 int submit_extras(struct http_request *req, struct job_extras *ret, struct err *err) must_check;
 const char *submit_extras_text(const struct job_extras *extras, struct arena *a);
+/* Inputs of a job that has ended, held for its retry: the same bytes, whatever becomes of the old ones. */
+struct held_inputs {
+	size_t count;
+	struct {
+		struct blob_upload *bytes;
+		struct job_file file;
+	} items[JOB_FOLDERS_MAX];
+};
+/* All that the job was sent; none where one is gone, or there is no such job. files_api.c */
+int inputs_hold(struct app *app, int64_t job_id, struct arena *arena, struct held_inputs *ret, struct err *err)
+	must_check;
+/* To a job that waits for its files, which *job is then no more; others need none. */
+int inputs_give(struct app *app, struct held_inputs *held, struct arena *arena, struct job *job, struct err *err)
+	must_check;
+void held_inputs_fini(struct held_inputs *held);
+AUTOVAR_DEFINE(held_inputs)
 /* Ends jobs whose files do not come; of the files, looks at the next page of rows and of the folder and removes what
  * has had its time, or what only one of both knows. files_api.c */
 int files_sweep(struct app *app, struct err *err) must_check;

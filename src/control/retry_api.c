@@ -49,6 +49,7 @@ static void tell_image(const struct app *app, const struct job *job, struct js *
 int job_retry_post(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
+	autovar(held_inputs) inputs = {0};
 	struct retry q = {0};
 	struct job job = {0};
 	int64_t id = 0;
@@ -62,16 +63,21 @@ int job_retry_post(void *ctx, struct http_request *req, struct err *err)
 		r = app_check_disk(app, err);
 	if (r < 0)
 		return r;
+	r = inputs_hold(app, id, http_arena(req), &inputs, err);
+	if (r < 0)
+		return r;
 	autoptr(secret) secret_env = submit_secret_env(&q.secret_env);
 	const struct job_retry retry = {.id = id,
 					.secret_env = secret_env,
+					.has_inputs = inputs.count > 0,
 					.idempotency_key = q.idempotency_key,
 					.newest_image = q.newest_image};
 	r = job_retry(&app->db, &retry, http_arena(req), &job, err);
 	if (r == JOB_RETRY_MISSING)
 		return err_set(err, ERR_NOT_FOUND, "Job not found: %" PRId64, id);
-	if (r < 0)
-		return r;
+	int given = r < 0 ? r : inputs_give(app, &inputs, http_arena(req), &job, err);
+	if (given < 0)
+		return given;
 	struct js *record = job_record(&job);
 	js_set(record, "retry_of", js_new_int(id));
 	tell_image(app, &job, record);

@@ -10,7 +10,6 @@ enum { UNIQUE_DIGITS = 16 };
 
 static const char *const texts[JOB_FILE_KINDS] = {[JOB_FILE_INPUT] = "input", [JOB_FILE_OUTPUT] = "output"};
 static const char *const in_names[JOB_FILE_KINDS] = {[JOB_FILE_INPUT] = "in", [JOB_FILE_OUTPUT] = "out"};
-static const bool kept[JOB_FILE_KINDS] = {[JOB_FILE_OUTPUT] = true};
 
 static bool find(const char *const words[static JOB_FILE_KINDS], struct str word, enum job_file_kind *ret)
 {
@@ -56,12 +55,16 @@ bool job_file_name_parse(struct str name, struct job_file_place *ret)
 	return true;
 }
 
-bool job_file_over(enum job_file_kind kind, const struct job_file_owner *owner, int64_t keep_ns, int64_t now)
+bool job_file_over(enum job_file_kind kind, const struct job_file_owner *owner, const struct job_file_rule *rule,
+		   int64_t now)
 {
 	assert(kind < JOB_FILE_KINDS);
+	bool wanted = kind == JOB_FILE_OUTPUT || owner->again;
+	int64_t keep_ns = wanted ? rule->keep_ns[kind] : 0;
+
 	if (!owner->known)
 		return true;
 	if (!job_state_final(owner->state))
 		return false;
-	return !kept[kind] || now - owner->completed_at >= keep_ns;
+	return keep_ns == 0 || now - owner->completed_at >= keep_ns;
 }

@@ -38,7 +38,12 @@ struct job_file_owner {
 	bool known; /* there is such a job */
 	enum job_state state;
 	int64_t completed_at;
+	bool again; /* a retry can run with its inputs: it spoke with no client */
 };
-/* Files are there as long as their job is. After its end nobody wants an input, and an output is kept for `keep_ns`, so
- * that it can be fetched. */
-bool job_file_over(enum job_file_kind kind, const struct job_file_owner *owner, int64_t keep_ns, int64_t now);
+/* How long they stay after their job's end: outputs so that they can be fetched, inputs for a retry. */
+struct job_file_rule {
+	int64_t keep_ns[JOB_FILE_KINDS];
+};
+/* Before the end none is over, and after it at once what nobody can ask for. */
+bool job_file_over(enum job_file_kind kind, const struct job_file_owner *owner, const struct job_file_rule *rule,
+		   int64_t now);

@@ -6,7 +6,8 @@
 
 #include <cmocka.h>
 
-#define KEEP_NS (100 * NS_PER_S)
+#define IN_NS (50 * NS_PER_S)
+#define OUT_NS (100 * NS_PER_S)
 #define NOW (1000 * NS_PER_S)
 
 static void a_name_says_which_file_it_is(void **state)
@@ -54,24 +55,31 @@ static void files_stay_as_long_as_somebody_may_want_them(void **state)
 		struct job_file_owner owner;
 		bool input_over, output_over;
 	} cases[] = {
-		{{false, JOB_PARKED, 0}, true, true},
-		{{true, JOB_PARKED, 0}, false, false},
-		{{true, JOB_QUEUED, 0}, false, false},
-		{{true, JOB_RUNNING, 0}, false, false},
-		{{true, JOB_SUCCEEDED, NOW}, true, false},
-		{{true, JOB_FAILED, NOW - KEEP_NS + 1}, true, false},
-		{{true, JOB_FAILED, NOW - KEEP_NS}, true, true},
-		{{true, JOB_CANCELLED, NOW - KEEP_NS}, true, true},
-		{{true, JOB_DEAD, 1}, true, true},
+		{{false, JOB_PARKED, 0, true}, true, true},
+		{{true, JOB_PARKED, 0, false}, false, false},
+		{{true, JOB_QUEUED, 0, true}, false, false},
+		{{true, JOB_RUNNING, 0, false}, false, false},
+		{{true, JOB_SUCCEEDED, NOW, false}, true, false},
+		{{true, JOB_SUCCEEDED, NOW, true}, false, false},
+		{{true, JOB_FAILED, NOW - IN_NS + 1, true}, false, false},
+		{{true, JOB_FAILED, NOW - IN_NS, true}, true, false},
+		{{true, JOB_FAILED, NOW - OUT_NS + 1, true}, true, false},
+		{{true, JOB_FAILED, NOW - OUT_NS, true}, true, true},
+		{{true, JOB_CANCELLED, NOW - OUT_NS, false}, true, true},
+		{{true, JOB_DEAD, 1, true}, true, true},
 		/* A clock that was set back. */
-		{{true, JOB_TIMED_OUT, NOW + KEEP_NS}, true, false},
+		{{true, JOB_TIMED_OUT, NOW + OUT_NS, false}, true, false},
 	};
+	static const struct job_file_rule rule = {{[JOB_FILE_INPUT] = IN_NS, [JOB_FILE_OUTPUT] = OUT_NS}};
+	static const struct job_file_rule none = {0};
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		const struct job_file_owner *owner = &cases[i].owner;
-		assert_int_equal(job_file_over(JOB_FILE_INPUT, owner, KEEP_NS, NOW), cases[i].input_over);
-		assert_int_equal(job_file_over(JOB_FILE_OUTPUT, owner, KEEP_NS, NOW), cases[i].output_over);
+		bool ended = !owner->known || job_state_final(owner->state);
+		assert_int_equal(job_file_over(JOB_FILE_INPUT, owner, &rule, NOW), cases[i].input_over);
+		assert_int_equal(job_file_over(JOB_FILE_OUTPUT, owner, &rule, NOW), cases[i].output_over);
+		assert_int_equal(job_file_over(JOB_FILE_INPUT, owner, &none, NOW), ended);
 	}
 }
 

@@ -87,7 +87,7 @@ def test_what_a_killed_control_plane_left_goes():
     seed = new_seed()
     rng = random.Random(seed)
     over = threading.Event()
-    with System() as system:
+    with System(env={"NIMBUS_JOB_FILES_KEEP": "2"}) as system:
         control = Control(system)
         senders = [Sender(control, random.Random(rng.random()), over) for _ in range(SENDERS)]
         for sender in senders:

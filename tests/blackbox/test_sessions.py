@@ -112,7 +112,7 @@ def test_files_have_bounds(system, control):
 
 
 def test_files_go_with_their_job(system, control):
-    job_id = control.submit(labels=["played"], inputs=[{"path": "/w"}])["id"]
+    job_id = control.submit(labels=["played"], inputs=[{"path": "/w"}], session={})["id"]
     assert put(control, f"/api/jobs/{job_id}/workspace", b"x").status_code == 200
 
     def there():
@@ -123,8 +123,8 @@ def test_files_go_with_their_job(system, control):
     wait_until(lambda: not there(), "the input to be removed")
 
 
-def test_a_retry_says_what_it_lacks(control, agent):
-    """Outputs are asked for again; files and a client were there once."""
+def test_a_retry_says_what_it_lacks(system, control, agent):
+    """Outputs are asked for again, files are there still, as long as they are; a client was there once."""
     def ended(**job):
         job_id = control.submit(labels=["played"], **job)["id"]
         if "inputs" in job:
@@ -135,8 +135,25 @@ def test_a_retry_says_what_it_lacks(control, agent):
     def retry(job_id):
         return control.call("POST", f"/api/jobs/{job_id}/retry")
 
-    refused = retry(ended(inputs=[{"path": "/workspace"}]))
-    assert refused.status_code == 409 and "send them again" in refused.json()["detail"]
+    old = ended(inputs=[{"path": "/workspace"}])
+    again = retry(old)
+    assert again.status_code == 201 and again.json()["state"] == "queued", again.text
+    lease = agent.lease()
+    token, new = lease["job"]["job_token"], lease["job"]["job_id"]
+    assert new == again.json()["id"]
+    assert control.call("GET", f"/api/jobs/{new}/inputs/0", token=token).content == b"w"
+    files = {path.name.split("-")[0]: path for path in (system.data / "control" / "files").iterdir()}
+    assert files[str(old)].samefile(files[str(new)])  # not a copy
+    agent.say(lease, "succeeded", exit_code=0, last_seq=0)
+    # Whatever became of the old one's: a retry of the retry has its own.
+    files[str(old)].unlink()
+    refused = retry(old)
+    assert refused.status_code == 409 and "are gone: send them again" in refused.json()["detail"]
+    again = retry(new)
+    assert again.status_code == 201, again.text
+    agent.say(agent.lease(), "succeeded", exit_code=0, last_seq=0)
+    refused = retry(ended(inputs=[{"path": "/workspace"}], session={}))
+    assert refused.status_code == 409 and "nimbus run" in refused.json()["detail"]
     refused = retry(ended(session={}))
     assert refused.status_code == 409 and "nimbus run" in refused.json()["detail"]
     again = retry(ended(outputs=[{"path": "/out"}], workdir="/tmp"))

@@ -30,7 +30,7 @@ struct adding {
 	const char *replaced;
 };
 
-static bool waits_for_files(const struct job *job)
+bool job_files_wanted(const struct job *job)
 {
 	return job->state == JOB_PARKED && job->reason != NULL && strcmp(job->reason, JOB_FILES_REASON) == 0;
 }
@@ -44,7 +44,7 @@ static int check(const struct adding *a, const struct job_extras *extras, struct
 	if (f->n < 0 || (size_t)f->n >= folders->count)
 		return err_set(err, ERR_NOT_FOUND, "job %" PRId64 " has %zu %ss: there is no number %" PRId64, job->id,
 			       folders->count, job_file_kind_text(f->kind), f->n);
-	if (f->kind == JOB_FILE_INPUT && !waits_for_files(job))
+	if (f->kind == JOB_FILE_INPUT && !job_files_wanted(job))
 		return err_set(err, ERR_CONFLICT, "job %" PRId64 " is %s: it takes no more files", job->id,
 			       job_state_text(job->state));
 	if (f->kind == JOB_FILE_OUTPUT && (!job_state_live(job->state) || job->attempt != f->attempt))
@@ -201,7 +201,7 @@ static int expire_fn(struct control_tx *t, void *ctx, struct err *err)
 	for (size_t i = 0; i < count && rc >= 0; i++) {
 		struct job job = {0};
 		rc = job_lock(t->tx, ids[i], t->arena, &job, err);
-		if (rc <= 0 || !waits_for_files(&job))
+		if (rc <= 0 || !job_files_wanted(&job))
 			continue;
 		job.message = arena_printf(t->arena, "its files did not come within %" PRId64 " minutes",
 					   e->age_ns / (60 * NS_PER_S));
@@ -265,7 +265,7 @@ int job_files_expire(const struct control_db *db, int64_t age_ns, int64_t *ret_c
 
 struct forgetting {
 	const struct control_db *db;
-	int64_t keep_ns;
+	const struct job_file_rule *rule;
 	struct job_file_place after;
 	int64_t last_job; /* of none beyond */
 	struct arena *arena;
@@ -276,10 +276,19 @@ struct forgetting {
 	struct job_file_names *names; /* theirs */
 };
 
-static int read_owner(struct sql_rows *rows, struct job_file_owner *ret, struct err *err)
+static int read_owner(struct sql_rows *rows, struct arena *arena, struct job_file_owner *ret, struct err *err)
 {
+	const struct job job = {.extras = sql_col_dup(rows, 6, arena)};
+	struct job_extras extras = {0};
+
 	*ret = (struct job_file_owner){.known = !sql_col_is_null(rows, 4), .completed_at = sql_col_i64(rows, 5)};
-	return ret->known ? job_state_parse(sql_col_text(rows, 4), &ret->state, err) : 0;
+	if (!ret->known)
+		return 0;
+	int rc = job_state_parse(sql_col_text(rows, 4), &ret->state, err);
+	if (rc == 0)
+		rc = job_extras_of(&job, arena, &extras, err);
+	ret->again = !extras.session;
+	return rc;
 }
 
 static int judge_row(struct forgetting *g, struct sql_rows *rows, int64_t now, struct err *err)
@@ -287,12 +296,12 @@ static int judge_row(struct forgetting *g, struct sql_rows *rows, int64_t now, s
 	struct job_file_place *place = &g->last;
 	struct job_file_owner owner;
 	bool known = job_file_kind_parse(sql_col_text(rows, 1), &place->kind);
-	int rc = read_owner(rows, &owner, err);
+	int rc = read_owner(rows, g->arena, &owner, err);
 
 	place->job_id = sql_col_i64(rows, 0);
 	place->n = sql_col_i64(rows, 2);
 	g->seen++;
-	if (rc < 0 || !known || !job_file_over(place->kind, &owner, g->keep_ns, now))
+	if (rc < 0 || !known || !job_file_over(place->kind, &owner, g->rule, now))
 		return rc;
 	g->names->items[g->count] = sql_col_dup(rows, 3, g->arena);
 	g->over[g->count++] = *place;
@@ -309,7 +318,7 @@ static int find_over_fn(struct sql_tx *tx, void *ctx, struct err *err)
 	g->seen = g->count = 0;
 	if (rc == 0)
 		rc = sql_query(tx,
-			       "SELECT f.job_id, f.kind, f.n, f.blob, j.state, j.completed_at"
+			       "SELECT f.job_id, f.kind, f.n, f.blob, j.state, j.completed_at, j.extras"
 			       " FROM job_file f LEFT JOIN job j ON j.id = f.job_id"
 			       " WHERE (f.job_id, f.kind, f.n) > ($1, $2, $3) AND f.job_id <= $4"
 			       " ORDER BY f.job_id, f.kind, f.n LIMIT $5",
@@ -345,11 +354,11 @@ static int forget(struct forgetting *g, struct err *err)
 	return rc;
 }
 
-int job_files_forget(const struct control_db *db, int64_t keep_ns, struct job_file_place *walk, struct arena *arena,
-		     struct job_file_names *ret, struct err *err)
+int job_files_forget(const struct control_db *db, const struct job_file_rule *rule, struct job_file_place *walk,
+		     struct arena *arena, struct job_file_names *ret, struct err *err)
 {
 	struct forgetting g = {
-		.db = db, .keep_ns = keep_ns, .after = *walk, .last_job = INT64_MAX, .arena = arena, .names = ret};
+		.db = db, .rule = rule, .after = *walk, .last_job = INT64_MAX, .arena = arena, .names = ret};
 	int rc = forget(&g, err);
 
 	if (rc == 0)
@@ -357,11 +366,11 @@ int job_files_forget(const struct control_db *db, int64_t keep_ns, struct job_fi
 	return rc;
 }
 
-int job_files_forget_of(const struct control_db *db, int64_t keep_ns, int64_t job_id, struct arena *arena,
-			struct job_file_names *ret, struct err *err)
+int job_files_forget_of(const struct control_db *db, const struct job_file_rule *rule, int64_t job_id,
+			struct arena *arena, struct job_file_names *ret, struct err *err)
 {
 	struct forgetting g = {.db = db,
-			       .keep_ns = keep_ns,
+			       .rule = rule,
 			       .after = {.job_id = job_id, .n = -1},
 			       .last_job = job_id,
 			       .arena = arena,

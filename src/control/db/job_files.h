@@ -32,6 +32,8 @@ enum { JOB_FILES_NONE = 1 };
  * late, or of an attempt that is over). `ret_replaced` is the blob that stood there before, or NULL. */
 int job_files_add(const struct control_db *db, const struct job_file *file, struct arena *arena, struct job *ret,
 		  const char **ret_replaced, struct err *err) must_check;
+/* The job is parked until its files are there. */
+bool job_files_wanted(const struct job *job);
 /* JOB_FILES_NONE. */
 int job_files_get(const struct control_db *db, int64_t job_id, enum job_file_kind kind, int64_t n, struct arena *arena,
 		  struct job_file *ret, struct err *err) must_check;
@@ -46,11 +48,11 @@ struct job_file_names {
 };
 /* Forgets those of the next rows whose time is over (job_file_over()); their blobs may go then. `walk` is where it has
  * come to, zeros at first; at the end it begins anew. */
-int job_files_forget(const struct control_db *db, int64_t keep_ns, struct job_file_place *walk, struct arena *arena,
-		     struct job_file_names *ret, struct err *err) must_check;
+int job_files_forget(const struct control_db *db, const struct job_file_rule *rule, struct job_file_place *walk,
+		     struct arena *arena, struct job_file_names *ret, struct err *err) must_check;
 /* The same, of one job. */
-int job_files_forget_of(const struct control_db *db, int64_t keep_ns, int64_t job_id, struct arena *arena,
-			struct job_file_names *ret, struct err *err) must_check;
+int job_files_forget_of(const struct control_db *db, const struct job_file_rule *rule, int64_t job_id,
+			struct arena *arena, struct job_file_names *ret, struct err *err) must_check;
 /* Which of these blobs are files of jobs that no row names: nobody will ask for them. */
 int job_files_unknown(const struct control_db *db, const struct job_file_names *names, struct job_file_names *ret,
 		      struct err *err) must_check;

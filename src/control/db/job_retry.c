@@ -9,31 +9,33 @@
 struct call {
 	const struct job_retry *in;
 	struct arena *arena;
+	bool waits_for_files;
 	struct job job;
 };
 
 /* What only its client had is not there a second time. */
-static int check_extras(const struct call *c, const struct job *old, struct err *err)
+static int check_extras(struct call *c, const struct job *old, struct err *err)
 {
 	struct job_extras extras = {0};
 	int rc = job_extras_of(old, c->arena, &extras, err);
 
 	if (rc < 0)
 		return rc;
-	if (extras.inputs.count > 0)
-		return err_set(err, ERR_CONFLICT,
-			       "job %" PRId64 " came with files, which were removed when it ended: send them again, "
-			       "with 'nimbus run' or as a job with 'inputs'",
-			       old->id);
 	if (extras.session)
 		return err_set(err, ERR_CONFLICT,
 			       "job %" PRId64 " spoke with a client that is not there any more: run it again, with "
 			       "'nimbus run'",
 			       old->id);
+	c->waits_for_files = extras.inputs.count > 0;
+	if (c->waits_for_files && !c->in->has_inputs)
+		return err_set(err, ERR_CONFLICT,
+			       "job %" PRId64 " came with files, which are gone: send them again, with 'nimbus run' or "
+			       "as a job with 'inputs'",
+			       old->id);
 	return 0;
 }
 
-static int check(const struct call *c, const struct job *old, struct err *err)
+static int check(struct call *c, const struct job *old, struct err *err)
 {
 	if (!job_state_final(old->state))
 		return err_set(err, ERR_CONFLICT, "job %" PRId64 " is %s: what has ended can be retried, no other",
@@ -56,8 +58,9 @@ static struct job again(const struct call *c, const struct job *old)
 	job.id = 0;
 	job.origin = "api";
 	job.has_secret_env = c->in->secret_env != NULL;
-	job.state = JOB_QUEUED;
-	job.reason = job.message = job.agent_id = job.conclusion = NULL;
+	job.state = c->waits_for_files ? JOB_PARKED : JOB_QUEUED;
+	job.message = job.agent_id = job.conclusion = NULL;
+	job.reason = c->waits_for_files ? JOB_FILES_REASON : NULL;
 	job.attempt = 1;
 	job.fence = job.signal = job.cancel_requested_at = 0;
 	job.exit_code = job.last_seq = -1;

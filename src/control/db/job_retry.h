@@ -19,9 +19,11 @@ struct job_retry {
 	int64_t id;			 /* of the job that has ended */
 	const struct secret *secret_env; /* as job_spec's: what the job had was erased when it ended */
 	const char *idempotency_key;	 /* NULL: none */
+	bool has_inputs;		 /* those of the job are there to be added (job_files_add()) */
 	bool newest_image;		 /* what the image's name stands for now, not the file that ran the job */
 };
-/* ERR_CONFLICT where the job has not ended, is GitHub's, or had secrets and none are given. JOB_RETRY_KNOWN,
+/* A job with inputs waits for them. ERR_CONFLICT where the job has not ended, is GitHub's, spoke with a client, or had
+ * secrets or inputs and none are given. JOB_RETRY_KNOWN,
  * JOB_RETRY_MISSING. */
 int job_retry(const struct control_db *db, const struct job_retry *retry, struct arena *arena, struct job *ret,
 	      struct err *err) must_check;

@@ -1,6 +1,7 @@
 #include "control/db/job_retry.h"
 
 #include "control/db/db_test.h"
+#include "control/db/job_files.h"
 
 static int retry(struct fixture *f, struct job_retry in, struct job *ret)
 {
@@ -106,6 +107,27 @@ static void secrets_are_given_again(void **state)
 	assert_true(job.has_secret_env);
 }
 
+static void inputs_must_be_there_still(void **state)
+{
+	struct fixture *f = *state;
+	struct job_spec spec = fixture_spec(f, "linux");
+	struct job job = {0};
+
+	spec.extras = "{\"inputs\":[\"/in\"]}";
+	spec.waits_for_files = true;
+	must(jobs_db_submit(&f->db, &spec, f->arena, &job, &f->err));
+	must(jobs_db_cancel(&f->db, job.id, f->arena, &job, &f->err));
+	assert_conflict(f, (struct job_retry){.id = job.id}, "which are gone");
+	/* It waits until they are its own. */
+	must(retry(f, (struct job_retry){.id = job.id, .has_inputs = true}, &job));
+	job = fixture_get(f, job.id);
+	assert_true(job_files_wanted(&job));
+	spec.extras = "{\"inputs\":[\"/in\"],\"session\":true}";
+	must(jobs_db_submit(&f->db, &spec, f->arena, &job, &f->err));
+	must(jobs_db_cancel(&f->db, job.id, f->arena, &job, &f->err));
+	assert_conflict(f, (struct job_retry){.id = job.id, .has_inputs = true}, "with a client");
+}
+
 static void a_key_makes_one_retry(void **state)
 {
 	struct fixture *f = *state;
@@ -165,7 +187,8 @@ static void a_retry_wants_the_same_image(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(a_retry_asks_for_the_same), TEST(a_retry_wants_the_same_image),   TEST(secrets_are_given_again),
+		TEST(a_retry_asks_for_the_same), TEST(a_retry_wants_the_same_image),
+		TEST(secrets_are_given_again),	 TEST(inputs_must_be_there_still),
 		TEST(a_key_makes_one_retry),	 TEST(a_job_of_github_is_rerun_there),
 	};
 
