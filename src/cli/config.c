@@ -1,13 +1,14 @@
 /*
  * nimbus config show | check: what the variables of a role are, where each comes from, and what is wrong with them.
  */
+#include "cli/config.h"
+
 #include <stdio.h>
 
 #include "auth/role_secrets.h"
 #include "base/mem.h"
 #include "base/terminal.h"
 #include "cli/commands.h"
-#include "cli/config.h"
 #include "cli/session.h"
 #include "store/dsn.h"
 

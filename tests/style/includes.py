@@ -45,6 +45,8 @@ WRAPPERS = {
     r"yaml\.h": {"base/yaml.c"},
     r"archive(_entry)?\.h": {"rootfs/archive.c"},
 }
+# Its library's header must come before base/banned.h.
+OWN_LATER = {"store/pg_client.c"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.M)
 
 
@@ -53,11 +55,21 @@ def breaches(root):
         name = path.relative_to(root / "src").as_posix()
         layer = name.split("/")[0]
         test = name.endswith("_test.c")
-        for bracket, header in INCLUDE.findall(path.read_text(encoding="utf-8")):
+        includes = INCLUDE.findall(path.read_text(encoding="utf-8"))
+        yield from own_header_first(path, name, includes)
+        for bracket, header in includes:
             if bracket == '"':
                 yield from house_rules(root, name, layer, header)
             elif not test:
                 yield from library_rules(name, header)
+
+
+def own_header_first(path, name, includes):
+    """So that every header compiles alone; those without a .c of their own have one made (src/meson.build)."""
+    own = name[:-1] + "h"
+    if path.suffix == ".c" and not name.endswith("_test.c") and name not in OWN_LATER \
+            and path.with_suffix(".h").is_file() and includes[:1] != [('"', own)]:
+        yield f"{name}: \"{own}\" comes first of its includes"
 
 
 def house_rules(root, name, layer, header):
