@@ -85,7 +85,7 @@ fuzz: ## build the fuzzers and run each for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh $(or $(FUZZ_SECONDS),60)
 
 # What has a full size; test_selection sees to it that nothing is forgotten here.
-CHAOS ?= $(addprefix tests/blackbox/,test_faults_*.py test_templates.py test_demo.py \
+CHAOS ?= $(addprefix tests/blackbox/,test_faults_*.py test_templates.py test_job_files.py test_demo.py \
 	test_nimbus_run.py::test_input_output_and_errors_are_byte_for_byte)
 chaos: assets ## faults at full size on both databases (an hour and more); NIMBUS_TEST_SEED=N repeats a run
 	@scripts/deps.sh build run test
