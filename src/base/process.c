@@ -12,7 +12,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/confine.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 /* What the child does between fork and exec, by name for the message. */
@@ -20,10 +22,12 @@
 	X(SIGNALS, "reset signals")           \
 	X(SESSION, "make a session")          \
 	X(LIMITS, "set limits")               \
+	X(FOLDER, "enter its folder")         \
+	X(ISOLATION, "isolate it")            \
 	X(USER, "change to the user")         \
 	X(PRIVILEGES, "give up privileges")   \
+	X(CONFINEMENT, "confine it")          \
 	X(PARENT, "tie it to its parent")     \
-	X(FOLDER, "enter its folder")         \
 	X(DESCRIPTORS, "arrange descriptors") \
 	X(EXECUTE, "execute")
 
@@ -39,9 +43,11 @@ static const char *const step_names[] = {
 #undef X
 };
 
+/* `missing` is no failure: parts of the confinement that this host does not have. */
 struct failure {
 	enum step step;
 	int error;
+	unsigned missing;
 };
 
 enum { FDS_MAX = 64 };
@@ -138,15 +144,24 @@ static bool arrange_fds(const struct process_spec *spec, int *exec_fd, int *repo
 
 noreturn_fn static void report(int fd, enum step step)
 {
-	struct failure failure = {step, errno};
+	struct failure failure = {.step = step, .error = errno};
 
 	(void)!write(fd, &failure, sizeof(failure));
 	_exit(127);
 }
 
+static void report_missing(int fd, unsigned missing)
+{
+	struct failure failure = {.missing = missing};
+
+	if (missing != 0)
+		(void)!write(fd, &failure, sizeof(failure));
+}
+
 noreturn_fn static void run_child(const struct process_spec *spec, pid_t parent, int report_fd)
 {
 	int exec_fd = spec->exec_fd;
+	unsigned missing = 0;
 
 	if (!reset_signals())
 		report(report_fd, STEP_SIGNALS);
@@ -154,14 +169,19 @@ noreturn_fn static void run_child(const struct process_spec *spec, pid_t parent,
 		report(report_fd, STEP_SESSION);
 	if (!set_limits(spec))
 		report(report_fd, STEP_LIMITS);
+	if (spec->cwd != NULL && chdir(spec->cwd) != 0)
+		report(report_fd, STEP_FOLDER);
+	if (spec->confine != NULL && !confine_isolate(spec->confine, &missing))
+		report(report_fd, STEP_ISOLATION);
 	if (!change_user(spec))
 		report(report_fd, STEP_USER);
 	if (spec->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
 		report(report_fd, STEP_PRIVILEGES);
+	if (spec->confine != NULL && !confine_restrict(spec->confine, &missing))
+		report(report_fd, STEP_CONFINEMENT);
+	report_missing(report_fd, missing);
 	if (!tie_to_parent(spec, parent))
 		report(report_fd, STEP_PARENT);
-	if (spec->cwd != NULL && chdir(spec->cwd) != 0)
-		report(report_fd, STEP_FOLDER);
 	if (!arrange_fds(spec, &exec_fd, &report_fd))
 		report(report_fd, STEP_DESCRIPTORS);
 	/* exec changes neither; its prototype is older than const. */
@@ -192,14 +212,22 @@ static char *find_program(const char *name)
 	return NULL;
 }
 
-static int read_failure(int fd, struct failure *ret)
+static int read_failure(int fd, const char *name, struct failure *ret)
 {
+	char room[CONFINE_WORDS_SIZE];
 	ssize_t got = 0;
 
-	do {
-		got = read(fd, ret, sizeof(*ret));
-	} while (got < 0 && errno == EINTR);
-	return got == (ssize_t)sizeof(*ret) ? 1 : 0;
+	for (;;) {
+		do {
+			got = read(fd, ret, sizeof(*ret));
+		} while (got < 0 && errno == EINTR);
+		if (got != (ssize_t)sizeof(*ret))
+			return 0;
+		if (ret->missing == 0)
+			return 1;
+		log_debug("a program is confined by less than it should be, as this host does not permit more",
+			  F("program", name), F("without", confine_words(ret->missing, room)));
+	}
 }
 
 static int spawn(const struct process_spec *spec, struct process *ret, struct err *err)
@@ -228,7 +256,7 @@ static int spawn(const struct process_spec *spec, struct process *ret, struct er
 	fd_close(&to_parent);
 
 	struct failure failure = {0};
-	if (read_failure(from_child, &failure) != 0) {
+	if (read_failure(from_child, name, &failure) != 0) {
 		(void)waitpid(pid, NULL, 0);
 		errno = failure.error;
 		return err_sys(err, "start %s: %s", name, step_names[failure.step]);

@@ -17,6 +17,8 @@ struct process_fd {
 	int child_fd;
 };
 
+struct confine;
+
 struct process_spec {
 	const char *path;	      /* NULL: exec_fd. A name without '/' is looked up in PATH */
 	int exec_fd;		      /* executed by descriptor (execveat) where path is NULL */
@@ -24,7 +26,7 @@ struct process_spec {
 	const char *const *envp;      /* NULL-terminated; NULL: an empty environment */
 	const struct process_fd *fds; /* all that the child gets besides 0, 1, 2 (/dev/null where not named) */
 	size_t fd_count;
-	const char *cwd;	 /* NULL: as it is */
+	const char *cwd;	 /* NULL: as it is. Entered before the user is changed */
 	int parent_death_signal; /* 0: none. Sent when the thread that spawned ends, so that thread must stay */
 	bool new_session;
 	bool change_user; /* to uid, gid and the one supplementary group `extra_gid` (or -1) */
@@ -32,9 +34,10 @@ struct process_spec {
 	gid_t gid;
 	gid_t extra_gid;
 	bool no_new_privs;
-	int nice;	    /* added; 0: as it is */
-	uint64_t max_files; /* RLIMIT_NOFILE, soft; 0: as it is */
-	bool no_core;	    /* neither to a file nor to a handler */
+	int nice;		 /* added; 0: as it is */
+	uint64_t max_files;	 /* RLIMIT_NOFILE, soft; 0: as it is */
+	bool no_core;		 /* neither to a file nor to a handler */
+	struct confine *confine; /* base/confine.h, with no_new_privs; NULL: nothing is taken from it */
 };
 
 struct process {

@@ -4,10 +4,12 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/listing.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/progress.h"
 #include "base/yaml.h"
@@ -207,13 +209,29 @@ static int activate_default(struct images *i, const struct rootfs_options *o, st
 	return rc < 0 ? rc : 0;
 }
 
+/* What a build cannot do on this host is said at level debug. */
+static int take_log_level(struct err *err)
+{
+	const char *name = getenv("NIMBUS_LOG_LEVEL");
+	enum log_level level = LOG_LEVEL_INFO;
+
+	int rc = name != NULL ? log_level_parse(str_c(name), &level, err) : 0;
+	if (rc < 0)
+		return err_wrap(err, "NIMBUS_LOG_LEVEL");
+	log_set_role("rootfs");
+	log_set_level(level);
+	return 0;
+}
+
 static int run_build(struct command_call *call, struct err *err)
 {
 	const struct rootfs_options *o = call->options;
 	autovar(images) i = {.store = {.fd = -1, .lock_fd = -1}};
 	autoptr(js) built = js_new_array();
 
-	int rc = images_open(call, true, true, &i, err);
+	int rc = take_log_level(err);
+	if (rc == 0)
+		rc = images_open(call, true, true, &i, err);
 	if (rc == 0)
 		rc = build_chosen(&i, &o->versions, built, err);
 	if (rc == 0)

@@ -1,21 +1,16 @@
 #include "rootfs/ext4_names.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/buf.h"
-#include "base/clock.h"
-#include "base/file.h"
 #include "base/mem.h"
 #include "base/str.h"
-#include "rootfs/tool.h"
+#include "rootfs/debugfs.h"
 
 enum { ROOT_INODE = 2, FOLDERS_AT_ONCE = 5000, FOLDERS_MAX = 1000000, COMMAND_SIZE = 48 };
-
-static const int64_t timeout_ns = 600 * NS_PER_S;
 
 struct folders {
 	int64_t *inodes;
@@ -149,10 +144,8 @@ static void write_command(char to[static COMMAND_SIZE], int64_t inode)
 	(void)snprintf(to, COMMAND_SIZE, "ls -pr <%" PRId64 ">", inode);
 }
 
-static int ask(const struct folders *f, size_t count, const char *image, const char *scratch, struct buf *listing,
-	       struct err *err)
+static int ask(const struct folders *f, size_t count, int image_fd, struct buf *listing, struct err *err)
 {
-	const char *const argv[] = {"debugfs", "-f", scratch, image, NULL};
 	autovar(buf) commands = {0};
 	char command[COMMAND_SIZE];
 
@@ -160,10 +153,7 @@ static int ask(const struct folders *f, size_t count, const char *image, const c
 		write_command(command, f->inodes[f->asked + i]);
 		buf_printf(&commands, "%s\n", command);
 	}
-	int rc = file_write_atomic(AT_FDCWD, scratch, buf_str(&commands), 0600, err);
-	return rc == 0 ? tool_run(&(struct tool_call){.argv = argv, .package = "e2fsprogs", .timeout_ns = timeout_ns},
-				  listing, err)
-		       : rc;
+	return debugfs_ask(image_fd, buf_str(&commands), listing, err);
 }
 
 static bool is_prompt(struct str line, const struct folders *f, size_t folder)
@@ -203,7 +193,7 @@ static int take_listing(struct str listing, size_t count, struct folders *f, str
 	return rc == 0 && begun < count ? not_laid_out("cannot be listed", (struct str){0}, err) : rc;
 }
 
-int ext4_check_names(const char *image, const char *scratch, struct err *err)
+int ext4_check_names(int image_fd, struct err *err)
 {
 	struct folders f = {0};
 	struct names n = {0};
@@ -214,7 +204,7 @@ int ext4_check_names(const char *image, const char *scratch, struct err *err)
 		autovar(buf) listing = {0};
 		size_t left = f.count - f.asked;
 		size_t count = left < FOLDERS_AT_ONCE ? left : FOLDERS_AT_ONCE;
-		rc = ask(&f, count, image, scratch, &listing, err);
+		rc = ask(&f, count, image_fd, &listing, err);
 		if (rc == 0)
 			rc = take_listing(buf_str(&listing), count, &f, &n, err);
 		f.asked += count;

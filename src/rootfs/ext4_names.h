@@ -8,5 +8,4 @@
 #include "base/compiler.h"
 #include "base/err.h"
 
-/* `scratch`: a path for a file of its own. */
-int ext4_check_names(const char *image, const char *scratch, struct err *err) must_check;
+int ext4_check_names(int image_fd, struct err *err) must_check;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fts.h>
+#include <linux/capability.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,13 +14,18 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "rootfs/archive.h"
+#include "rootfs/debugfs.h"
 #include "rootfs/ext4_names.h"
 #include "rootfs/ext4_xattrs.h"
 #include "rootfs/owners.h"
 #include "rootfs/tool.h"
 
 enum { SQUASHFS_XATTRS_AT = 56, EXT4_MAGIC_AT = 1080, HEAD_SIZE = EXT4_MAGIC_AT + 2, LINK_MAX_SIZE = 4096 };
+enum { UNSQUASHFS_NOT_ALL = 2 }; /* it went on to the end, and says what it could not make */
 
+/* To attach attributes of all kinds to files, and to go on where those are somebody else's already. */
+static const uint64_t attribute_capabilities = 1 << CAP_CHOWN | 1 << CAP_DAC_OVERRIDE | 1 << CAP_FOWNER |
+					       1 << CAP_FSETID | 1 << CAP_SYS_ADMIN | UINT64_C(1) << CAP_SETFCAP;
 static const int64_t tool_timeout_ns = 3600 * NS_PER_S;
 
 static void put_digest(const struct sha256 *sum, char to[static 65])
@@ -167,36 +173,37 @@ static int put_folder(struct stage *s, const char *path, bool is_base, struct la
 
 /* --- images and archives --- */
 
-/* Without root the owners of the files are lost; it says so for each, which is no failure. */
-static int check_debugfs(const struct buf *said, struct err *err)
+/*
+ * What reads an image is another user's program where it can be, and so the file must be one that anybody may read: it
+ * is, or becomes, a nameless copy.
+ */
+static int open_input(const struct stage *s, int fd, int *ret, struct err *err)
 {
-	struct str rest = buf_str(said);
+	struct stat st;
+	autovar(buf) digest = {0};
+	autofree char *beside = xasprintf("%s/..", s->path);
 
-	while (rest.data != NULL) {
-		struct str line = str_trim(str_cut(&rest, '\n'));
-		bool harmless = line.len == 0 || str_starts_with(line, STR("debugfs 1")) ||
-				memmem(line.data, line.len, "while changing ownership", 24) != NULL;
-		if (!harmless)
-			return err_set(err, ERR_INVALID, "debugfs: %.*s", STR_ARG(line));
-	}
+	if (fstat(fd, &st) != 0 || lseek(fd, 0, SEEK_SET) != 0)
+		return err_sys(err, "read the image");
+	bool copy = tool_has_user() && (st.st_mode & S_IROTH) == 0;
+	autoclose input = copy ? open(beside, O_TMPFILE | O_RDWR | O_CLOEXEC, 0444) : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (input < 0)
+		return err_sys(err, "read the image");
+	int rc = copy ? file_copy_fd(fd, input, &digest, NULL, err) : 0;
+	if (rc == 0)
+		*ret = fd_take(&input);
+	return rc;
+}
+
+/* The program that lays files out in it may be another user's. */
+static int lend(const struct stage *s, struct err *err)
+{
+	if (tool_has_user() && fchown(s->root_fd, TOOL_UID, TOOL_UID) != 0)
+		return err_sys(err, "give away %s", s->path);
 	return 0;
 }
 
-/* One debugfs for all of the commands. */
-static int ask_debugfs(const struct stage *s, const char *image, const struct buf *commands, struct buf *said,
-		       struct err *err)
-{
-	autofree char *file = xasprintf("%s.commands", s->path);
-	const char *const argv[] = {"debugfs", "-f", file, image, NULL};
-	const struct tool_call call = {.argv = argv, .package = "e2fsprogs", .timeout_ns = tool_timeout_ns};
-
-	if (commands->len == 0)
-		return 0;
-	int rc = file_write_atomic(AT_FDCWD, file, buf_str(commands), 0600, err);
-	return rc == 0 ? tool_run(&call, said, err) : rc;
-}
-
-static int read_ext4_xattrs(struct stage *s, const char *image, struct str listing, struct err *err)
+static int read_ext4_xattrs(struct stage *s, int image, struct str listing, struct err *err)
 {
 	autovar(ext4_xattrs) x = {0};
 	autovar(buf) names_asked = {0};
@@ -205,46 +212,39 @@ static int read_ext4_xattrs(struct stage *s, const char *image, struct str listi
 	autovar(buf) values = {0};
 
 	ext4_xattrs_ask_names(&x, listing, &names_asked);
-	int rc = ask_debugfs(s, image, &names_asked, &names, err);
+	int rc = debugfs_ask(image, buf_str(&names_asked), &names, err);
 	if (rc == 0)
 		rc = ext4_xattrs_take_names(&x, s, buf_str(&names), &values_asked, err);
 	if (rc == 0)
-		rc = ask_debugfs(s, image, &values_asked, &values, err);
+		rc = debugfs_ask(image, buf_str(&values_asked), &values, err);
 	return rc == 0 ? ext4_xattrs_take_values(&x, s, buf_str(&values), err) : rc;
 }
 
 /* What the files that are laid out do not show: whose they are, how they may be used, what is attached to them. */
-static int own_ext4(struct stage *s, const char *image, struct err *err)
+static int own_ext4(struct stage *s, int image, struct err *err)
 {
 	autovar(buf) commands = {0};
 	autovar(buf) listing = {0};
 
 	int rc = owners_ask_ext4(s, &commands, err);
 	if (rc == 0)
-		rc = ask_debugfs(s, image, &commands, &listing, err);
+		rc = debugfs_ask(image, buf_str(&commands), &listing, err);
 	if (rc < 0)
 		return rc;
 	owners_take_ext4(s, buf_str(&listing));
 	return read_ext4_xattrs(s, image, buf_str(&listing), err);
 }
 
-/* debugfs reads the image itself: nothing is mounted. */
-static int put_ext4(struct stage *s, const char *path, struct err *err)
+static int put_ext4(struct stage *s, int image, struct err *err)
 {
-	autovar(buf) said = {0};
-	autofree char *scratch = xasprintf("%s.names", s->path);
-	const char *const argv[] = {"debugfs", "-R", "rdump / .", path, NULL};
-	const struct tool_call call = {
-		.argv = argv, .cwd = s->path, .package = "e2fsprogs", .timeout_ns = tool_timeout_ns};
-
-	int rc = ext4_check_names(path, scratch, err);
+	int rc = ext4_check_names(image, err);
 	if (rc == 0)
-		rc = tool_run(&call, &said, err);
+		rc = lend(s, err);
 	if (rc == 0)
-		rc = check_debugfs(&said, err);
+		rc = debugfs_lay_out(image, s->path, err);
 	if (rc == 0)
 		(void)unlinkat(s->root_fd, "lost+found", AT_REMOVEDIR);
-	return rc == 0 ? own_ext4(s, path, err) : rc;
+	return rc == 0 ? own_ext4(s, image, err) : rc;
 }
 
 /* Of the super block: where the table of attributes begins; all ones: there is none. */
@@ -256,27 +256,80 @@ static bool squashfs_has_xattrs(const unsigned char head[static HEAD_SIZE])
 	return false;
 }
 
-/* No program tells what the attributes of a squashfs are: they are read off the files that it lays out. */
-static int put_squashfs(struct stage *s, const char *path, bool xattrs, struct err *err)
+/* It says nothing else with -quiet. Devices are left out of images anyway, so that it may not make any is fine. */
+static int check_unsquashfs(struct str said, struct err *err)
 {
-	const char *const argv[] = {
-		"unsquashfs", "-no-progress", xattrs ? "-xattrs" : "-no-xattrs", "-force", "-dest", s->path, path,
-		NULL};
-	const char *const list_argv[] = {"unsquashfs", "-lln", path, NULL};
-	struct tool_call call = {.argv = argv, .package = "squashfs-tools", .timeout_ns = tool_timeout_ns};
+	while (said.data != NULL) {
+		struct str line = str_trim(str_cut(&said, '\n'));
+		bool device = str_starts_with(line, STR("create_inode: ")) &&
+			      (memmem(line.data, line.len, "create character device ", 24) != NULL ||
+			       memmem(line.data, line.len, "create block device ", 20) != NULL);
+		if (line.len > 0 && !device)
+			return err_set(err, ERR_INVALID, "unsquashfs: %.*s", STR_ARG(line));
+	}
+	return 0;
+}
+
+static int unpack_squashfs(const struct stage *s, int image, bool xattrs, struct err *err)
+{
+	const char *const argv[] = {"unsquashfs",
+				    "-quiet",
+				    "-no-progress",
+				    xattrs ? "-xattrs" : "-no-xattrs",
+				    "-processors",
+				    TOOL_THREADS_TEXT,
+				    "-force",
+				    "-dest",
+				    ".",
+				    TOOL_INPUT,
+				    NULL};
+	const struct tool_bounds bounds = {
+		.input_fd = image, .folder = s->path, .capabilities = xattrs ? attribute_capabilities : 0};
+	autovar(buf) said = {0};
+
+	int rc = xattrs ? 0 : lend(s, err);
+	if (rc == 0)
+		rc = tool_run(
+			&(struct tool_call){
+				.argv = argv,
+				.package = "squashfs-tools",
+				.timeout_ns = tool_timeout_ns,
+				.bounds = &bounds,
+				.also_fine = UNSQUASHFS_NOT_ALL,
+			},
+			&said, err);
+	return rc == 0 ? check_unsquashfs(buf_str(&said), err) : rc;
+}
+
+static int own_squashfs(struct stage *s, int image, struct err *err)
+{
+	static const char *const argv[] = {"unsquashfs", "-lln", TOOL_INPUT, NULL};
 	autovar(buf) listing = {0};
 
+	int rc = tool_run(
+		&(struct tool_call){
+			.argv = argv,
+			.package = "squashfs-tools",
+			.timeout_ns = tool_timeout_ns,
+			.bounds = &(struct tool_bounds){.input_fd = image},
+		},
+		&listing, err);
+	if (rc == 0)
+		owners_take_squashfs(s, buf_str(&listing));
+	return rc;
+}
+
+/* No program tells what the attributes of a squashfs are: they are read off the files that it lays out. */
+static int put_squashfs(struct stage *s, int image, bool xattrs, struct err *err)
+{
 	if (xattrs && geteuid() != 0)
 		return err_set(
 			err, ERR_FORBIDDEN,
 			"this squashfs has extended attributes, which only root can read: build as root, or from "
 			"a tar or ext4 image of the same");
-	int rc = tool_run(&call, NULL, err);
-	call.argv = list_argv;
+	int rc = unpack_squashfs(s, image, xattrs, err);
 	if (rc == 0)
-		rc = tool_run(&call, &listing, err);
-	if (rc == 0)
-		owners_take_squashfs(s, buf_str(&listing));
+		rc = own_squashfs(s, image, err);
 	return rc == 0 && xattrs ? stage_read_xattrs(s, err) : rc;
 }
 
@@ -291,9 +344,9 @@ static int put_file(struct stage *s, const char *path, int fd, bool is_base, str
 {
 	unsigned char head[HEAD_SIZE] = {0};
 	autovar(buf) digest = {0};
-	autofree char *full = realpath(path, NULL);
+	autoclose input = -1;
 
-	if (pread(fd, head, sizeof(head), 0) < 0 || full == NULL)
+	if (pread(fd, head, sizeof(head), 0) < 0)
 		return err_sys(err, "read '%s'", path);
 	int rc = file_copy_fd(fd, -1, &digest, &l->size, err);
 	if (rc < 0)
@@ -304,8 +357,11 @@ static int put_file(struct stage *s, const char *path, int fd, bool is_base, str
 		return lseek(fd, 0, SEEK_SET) == 0 ? archive_unpack(fd, s, err) : err_sys(err, "read '%s'", path);
 	if (!is_base)
 		return err_set(err, ERR_INVALID, "an overlay is a folder or a tar, not %s", l->type);
-	return strcmp(l->type, "ext4") == 0 ? put_ext4(s, full, err)
-					    : put_squashfs(s, full, squashfs_has_xattrs(head), err);
+	rc = open_input(s, fd, &input, err);
+	if (rc < 0)
+		return rc;
+	return strcmp(l->type, "ext4") == 0 ? put_ext4(s, input, err)
+					    : put_squashfs(s, input, squashfs_has_xattrs(head), err);
 }
 
 int layer_put(struct stage *s, const char *path, bool is_base, struct layer *ret, struct err *err)

@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "rootfs/tool.h"
 
 enum { PATH_LEN_MAX = 3000, PERMISSIONS = 07777 };
 
@@ -295,18 +296,19 @@ static int by_name(const FTSENT **a, const FTSENT **b)
 	return strcmp((*a)->fts_name, (*b)->fts_name);
 }
 
-/* What is not remembered keeps its mode, and its owner where this process may give files away. */
+/* What is not remembered keeps its mode, and its owner where this process may give files away; what belongs to the
+ * user of confined programs belongs to nobody. */
 static struct stage_owner owner_of(struct stage *s, const struct stat *st)
 {
 	const struct stage_owner *known = find_owner(s, st->st_ino);
-	bool root = geteuid() == 0;
+	bool keeps = geteuid() == 0 && st->st_uid != TOOL_UID;
 
 	if (known != NULL)
 		return *known;
 	return (struct stage_owner){
 		.mode = st->st_mode & PERMISSIONS,
-		.uid = root ? st->st_uid : 0,
-		.gid = root ? st->st_gid : 0,
+		.uid = keeps ? st->st_uid : 0,
+		.gid = keeps ? st->st_gid : 0,
 	};
 }
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import ssl
+import stat
 import subprocess
 import tarfile
 import threading
@@ -242,6 +243,84 @@ def test_damaged_attributes_are_refused_by_name(tmp_path):
         configure(tmp_path, {"name": "a", "base_path": "evil.tar"})
         done = rootfs(tmp_path, "build", status=2)
         assert "'bin/ping'" in done.stderr and said in done.stderr
+
+
+STAND_IN = """#!/usr/bin/python3 -IS
+import os, socket, sys
+
+def forks():
+    for _ in range(8):
+        if os.fork() == 0:
+            os._exit(0)
+
+def attempt(what):
+    try:
+        what()
+        return "done"
+    except OSError as error:
+        return "stopped"
+
+if "-lln" not in sys.argv:
+    attempts = {"socket": lambda: socket.socket(), "read": lambda: open("/etc/passwd").read(),
+                "write": lambda: open("OUTSIDE/made", "w"), "fork": forks}
+    with open("report", "w") as report:
+        report.write(" ".join(f"{name}={attempt(what)}" for name, what in attempts.items()))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to put another program in the place of unsquashfs")
+def test_what_reads_a_foreign_image_is_confined(tmp_path):
+    """A program in place of unsquashfs, as if an image had taken it over."""
+    make_tree(tmp_path)
+    subprocess.run("mksquashfs base base.sq -quiet -no-progress -no-xattrs", shell=True, cwd=tmp_path, check=True)
+    configure(tmp_path, {"name": "a", "base_path": "base.sq"})
+    for path in [tmp_path, *tmp_path.parents][:3]:
+        path.chmod(0o755)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    outside.chmod(0o777)
+    stand_in = tmp_path / "stand-in"
+    stand_in.write_text(STAND_IN.replace("OUTSIDE", str(outside)))
+    stand_in.chmod(0o755)
+    if subprocess.run(["unshare", "--mount", "mount", "--bind", stand_in, shutil.which("unsquashfs")],
+                      capture_output=True, check=False).returncode != 0:
+        pytest.skip("no mounts of our own here")
+    # By itself it can do all of it, so that the test can fail.
+    subprocess.run([stand_in], cwd=tmp_path, check=True)
+    assert (tmp_path / "report").read_text() == "socket=done read=done write=done fork=done"
+    (outside / "made").unlink()
+    script = 'mount --bind "$1" "$2" && exec "$3" rootfs build'
+    subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", stand_in, shutil.which("unsquashfs"), NIMBUS],
+                   cwd=tmp_path, check=True, capture_output=True)
+    assert content(tmp_path, "a", "report") == "socket=stopped read=stopped write=stopped fork=stopped"
+    assert list(outside.iterdir()) == []
+    assert "report" in listing(tmp_path, "a") and "899999" not in listing(tmp_path, "a"), "it is nobody's in the image"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make devices and files of others")
+def test_images_that_are_not_for_everybody_to_read(tmp_path):
+    """What unpacks is no root, and yet reads a private image, and passes over devices as root would."""
+    make_tree(tmp_path)
+    (tmp_path / "base/dev").mkdir()
+    os.mknod(tmp_path / "base/dev/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    os.mkfifo(tmp_path / "base/dev/fifo")
+    os.chown(tmp_path / "base/etc/motd", 1000, 5)
+    (tmp_path / "base/etc/motd").chmod(0)
+    subprocess.run("mksquashfs base base.sq -quiet -no-progress -no-xattrs && mke2fs -q -t ext4 -d base base.ext4 8M",
+                   shell=True, cwd=tmp_path, check=True, capture_output=True)
+    digests = {}
+    for mode in 0o600, 0o644:
+        for base in "base.sq", "base.ext4":
+            (tmp_path / base).chmod(mode)
+            configure(tmp_path, {"name": "a", "base_path": base})
+            built, = rows(tmp_path, "build")
+            digests.setdefault(base, set()).add(built["sha256"])
+            shown = listing(tmp_path, "a")
+            assert "---------- 1000/5" in shown and "/dev/" not in shown
+            assert "-rwsr-xr-x 0/0" in shown
+            assert content(tmp_path, "a", "etc/motd") == "from the base\n"
+    assert [len(found) for found in digests.values()] == [1, 1]
+    assert not list((tmp_path / "out").glob(".work-*"))
 
 
 class Files(http.server.BaseHTTPRequestHandler):
