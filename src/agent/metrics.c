@@ -60,6 +60,8 @@ static const struct metric table[] = {
 			       .values = services},
 	[M_POOL] = {"nimbus_host_agent_pool_clones", METRIC_GAUGE, "VMs that are ready and wait for a job"},
 	[M_POOL_HITS] = {"nimbus_host_agent_pool_hits_total", METRIC_COUNTER, "jobs that got a VM that was ready"},
+	[M_POOL_EARLY] = {"nimbus_host_agent_pool_early_total", METRIC_COUNTER,
+			  "jobs that got a VM that was nearly ready"},
 	[M_POOL_MISSES] = {"nimbus_host_agent_pool_misses_total", METRIC_COUNTER,
 			   "jobs that got none, or one that turned out to be of no use", .label = "reason",
 			   .values = (const char *const[]){"off", "no_template", "none_ready", "wasted", NULL}},

@@ -39,6 +39,7 @@ struct kind {
 	char image[IMAGE_MAX];
 	char digest[IMAGE_MAX]; /* as leases name it; "": they do not */
 	struct pool_kind plan;
+	int64_t takes_ns; /* the last that got ready took so long */
 };
 
 enum spare_state {
@@ -59,7 +60,6 @@ struct spare {
 	struct shim_link *link;
 	struct loop_source *exit;
 	int64_t begun_ns;
-	int64_t ready_ns;
 };
 
 struct pool {
@@ -188,14 +188,32 @@ static bool is_of(const struct spare *s, const struct kind *k)
 	return strcmp(s->kind->template.name, k->template.name) == 0;
 }
 
-static struct spare *oldest_of(struct pool *p, const struct kind *k, bool ready)
+static struct spare *oldest_of(struct pool *p, const struct kind *k)
 {
 	struct spare *found = NULL;
 
 	for (struct spare *s = p->spares; s != NULL; s = s->next)
-		if (is_of(s, k) && (ready ? s->state == SPARE_READY : waits(s)) &&
-		    (found == NULL || s->begun_ns < found->begun_ns))
+		if (is_of(s, k) && waits(s) && (found == NULL || s->begun_ns < found->begun_ns))
 			found = s;
+	return found;
+}
+
+/* For a job. One that is with the worker cannot be had. */
+static struct spare *best_of(struct pool *p, const struct kind *k)
+{
+	struct pool_clone best = {0};
+	struct spare *found = NULL;
+
+	for (struct spare *s = p->spares; s != NULL; s = s->next) {
+		if (!is_of(s, k) || (s->state != SPARE_READY && s->state != SPARE_STARTING))
+			continue;
+		struct pool_clone c = {
+			.ready = s->state == SPARE_READY, .begun_ns = s->begun_ns, .takes_ns = k->takes_ns};
+		if (!pool_rather(&c, found != NULL ? &best : NULL, clock_monotonic_ns()))
+			continue;
+		best = c;
+		found = s;
+	}
 	return found;
 }
 
@@ -259,12 +277,15 @@ void pool_forget(struct pool *p, const char *template)
 static void on_message(void *ctx, const struct shim_msg *m)
 {
 	struct spare *s = ctx;
+	struct kind *k = find_kind(s->pool, s->kind->template.name);
 
 	if (m->type != SHIM_READY || s->state != SPARE_STARTING)
 		return;
 	s->state = SPARE_READY;
-	s->ready_ns = clock_monotonic_ns();
-	log_debug("a spare VM is ready", F("image", s->kind->image), F("ms", (s->ready_ns - s->begun_ns) / NS_PER_MS));
+	int64_t took_ns = clock_monotonic_ns() - s->begun_ns;
+	if (k != NULL)
+		k->takes_ns = took_ns;
+	log_debug("a spare VM is ready", F("image", s->kind->image), F("ms", took_ns / NS_PER_MS));
 	show(s->pool);
 	look_in(s->pool, soon_ns);
 }
@@ -401,16 +422,16 @@ bool pool_take(struct pool *p, const struct job_assignment *job, const struct vm
 		return miss(p, MISS_NO_TEMPLATE);
 	pool_asked(&k->plan.demand, clock_monotonic_ns());
 	look_in(p, soon_ns);
-	struct spare *s = oldest_of(p, k, true);
+	struct spare *s = best_of(p, k);
 	if (s == NULL)
 		return miss(p, MISS_NONE_READY);
+	metrics_inc(p->agent->metrics, s->state == SPARE_READY ? M_POOL_HITS : M_POOL_EARLY);
 	*ret = s->shim;
 	vm_shim_init(&s->shim);
 	ret->socket = shim_link_release(TAKE(s->link));
 	ret->template = VM_TEMPLATE_USED;
 	(void)snprintf(spare, VM_FOLDER_NAME_SIZE, "%s", s->name);
 	free_spare(s);
-	metrics_inc(p->agent->metrics, M_POOL_HITS);
 	show(p);
 	return true;
 }
@@ -506,7 +527,7 @@ static bool check_one(struct pool *p)
 		return false;
 	for (size_t i = 0; i < p->count; i++) {
 		const struct kind *k = &p->kinds[p->check_next++ % p->count];
-		if (oldest_of(p, k, false) == NULL)
+		if (oldest_of(p, k) == NULL)
 			continue;
 		p->checked = *k;
 		p->busy = chores_give(p->agent->chores, check_on_worker, on_checked, p);
@@ -579,7 +600,7 @@ static void follow_plan(struct pool *p, bool busy)
 			make(p, &p->kinds[at]);
 		if (step != POOL_DROP)
 			return;
-		struct spare *s = oldest_of(p, &p->kinds[at], false);
+		struct spare *s = oldest_of(p, &p->kinds[at]);
 		if (s->state == SPARE_MAKING)
 			return; /* its turn comes when the worker is done */
 		end_spare(s);

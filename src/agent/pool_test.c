@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -26,7 +27,9 @@
 #include "net/loop.h"
 #include "net/msg.h"
 
-/* --- the shim: ready as soon as it is told to, gone with its agent --- */
+/* --- the shim: ready as soon as it is told to and the folder of VMs has no such file, gone with its agent --- */
+
+#define HOLD "hold"
 
 static int shim_main(void)
 {
@@ -48,6 +51,8 @@ static int shim_main(void)
 			continue;
 		if (fds.count != SHIM_START_FD_COUNT || m.spare.vcpus != 1)
 			return 1;
+		while (faccessat(SHIM_FD_VMDIR, "../" HOLD, F_OK, 0) == 0)
+			(void)nanosleep(&(struct timespec){.tv_nsec = NS_PER_MS}, NULL);
 		(void)!shim_msg_encode(&(struct shim_msg){.type = SHIM_READY}, &out, &err);
 		(void)!msg_send(SHIM_FD_AGENT, buf_str(&out), NULL, 0, &err);
 	}
@@ -237,6 +242,43 @@ static void a_job_gets_one_and_another_is_made(void **state)
 	assert_int_equal(vm_folder_remove(w->agent.host.vms_fd, spare, &w->err), 0);
 }
 
+static void run_for(struct world *w, int64_t wait_ns)
+{
+	int64_t until_ns = clock_monotonic_ns() + wait_ns;
+
+	while (clock_monotonic_ns() < until_ns)
+		(void)!loop_step(w->agent.loop, until_ns, &w->err); /* ERR_TIMEOUT at its end */
+}
+
+/* The first took its time; when the second is half as old, a job takes it as it is. */
+static void one_that_is_nearly_ready_is_taken(void **state)
+{
+	struct world *w = *state;
+	char spares[2][VM_FOLDER_NAME_SIZE];
+	struct vm_shim shims[2];
+
+	put(w->agent.host.vms_fd, HOLD);
+	pool_begin(w->agent.pool);
+	assert_false(ask(w));
+	run_for(w, 800 * NS_PER_MS);
+	assert_int_equal(unlinkat(w->agent.host.vms_fd, HOLD, 0), 0);
+	run_to_ready(w, 1);
+	put(w->agent.host.vms_fd, HOLD);
+	assert_true(take(w, &shims[0], spares[0]));
+	assert_int_equal((int)metrics_get(w->agent.metrics, M_POOL_HITS), 1);
+	/* Not at once. */
+	assert_false(take(w, &shims[1], spares[1]));
+	while (!take(w, &shims[1], spares[1]))
+		run_for(w, 10 * NS_PER_MS);
+	assert_int_equal((int)metrics_get(w->agent.metrics, M_POOL_HITS), 1);
+	assert_int_equal((int)metrics_get(w->agent.metrics, M_POOL_EARLY), 1);
+	assert_int_equal(unlinkat(w->agent.host.vms_fd, HOLD, 0), 0);
+	for (size_t i = 0; i < ARRAY_LEN(shims); i++) {
+		put_down(&shims[i]);
+		assert_int_equal(vm_folder_remove(w->agent.host.vms_fd, spares[i], &w->err), 0);
+	}
+}
+
 static void only_what_is_the_same_is_taken(void **state)
 {
 	struct world *w = *state;
@@ -348,6 +390,7 @@ int main(int argc, char **argv)
 {
 	static const struct CMUnitTest tests[] = {
 		WORLD_TEST(a_job_gets_one_and_another_is_made),
+		WORLD_TEST(one_that_is_nearly_ready_is_taken),
 		WORLD_TEST(only_what_is_the_same_is_taken),
 		WORLD_TEST(jobs_have_their_slots_first),
 		WORLD_TEST(a_template_that_is_gone_takes_them_along),

@@ -40,6 +40,26 @@ int64_t pool_wanted(const struct pool_demand *d, int64_t now_ns)
 	return peak <= LEAST ? 0 : (peak + UNIT - 1) / UNIT;
 }
 
+/* --- taking one --- */
+
+/* And not so late that it may never be ready. */
+static bool nearly_ready(const struct pool_clone *c, int64_t now_ns)
+{
+	int64_t age_ns = now_ns - c->begun_ns;
+
+	return 2 * age_ns >= c->takes_ns && age_ns < 3 * c->takes_ns;
+}
+
+/* The oldest that is ready goes first, since it has least time left; else the one that has come furthest. */
+bool pool_rather(const struct pool_clone *a, const struct pool_clone *b, int64_t now_ns)
+{
+	if (!a->ready && !nearly_ready(a, now_ns))
+		return false;
+	if (b == NULL || a->ready != b->ready)
+		return b == NULL || a->ready;
+	return a->begun_ns < b->begun_ns;
+}
+
 /* --- plan --- */
 
 struct totals {

@@ -29,6 +29,18 @@ void pool_asked(struct pool_demand *d, int64_t now_ns);
 /* How many machines that says are to be ready: 0 after two half-lives without a job that came alone. */
 int64_t pool_wanted(const struct pool_demand *d, int64_t now_ns);
 
+/* A clone that a job of its kind could have. */
+struct pool_clone {
+	bool ready; /* else in the making */
+	int64_t begun_ns;
+	int64_t takes_ns; /* so long the last of its kind took to be ready; 0: not known */
+};
+
+/* Whether a job takes `a` rather than `b`; NULL: than none of them, which is a machine begun for this job. One that is
+ * more than half made is ahead of that. One that is less so is not: what it rehearses cannot be stopped early, and it
+ * will be ready for the job after this one. */
+bool pool_rather(const struct pool_clone *a, const struct pool_clone *b, int64_t now_ns);
+
 /* One kind of machine: image, template, shape. */
 struct pool_kind {
 	struct pool_demand demand;

@@ -92,6 +92,45 @@ static void demand_fades(void **state)
 	assert_int_equal(pool_wanted(&d, INT64_MAX), 0);
 }
 
+/* --- taking one --- */
+
+static bool rather(struct pool_clone a, struct pool_clone b)
+{
+	return pool_rather(&a, &b, HOUR);
+}
+
+static bool taken(int64_t age_ns, int64_t takes_ns)
+{
+	return pool_rather(&(struct pool_clone){.begun_ns = HOUR - age_ns, .takes_ns = takes_ns}, NULL, HOUR);
+}
+
+static void what_is_ready_is_taken_first(void **state)
+{
+	const struct pool_clone old = {.ready = true, .begun_ns = HOUR - 2 * MINUTE};
+	const struct pool_clone young = {.ready = true, .begun_ns = HOUR - MINUTE};
+	const struct pool_clone nearly = {.begun_ns = HOUR - 10 * MINUTE, .takes_ns = 10 * MINUTE};
+
+	(void)state;
+	assert_true(pool_rather(&old, NULL, HOUR));
+	assert_true(rather(old, young) && !rather(young, old));
+	assert_true(rather(young, nearly) && !rather(nearly, young));
+	assert_true(pool_rather(&nearly, NULL, HOUR));
+}
+
+static void what_is_hardly_begun_is_left_to_the_next_job(void **state)
+{
+	(void)state;
+	assert_false(taken(0, 400));
+	assert_false(taken(199, 400));
+	assert_true(taken(200, 400));
+	assert_true(taken(400, 400));
+	assert_true(taken(1199, 400));
+	assert_false(taken(1200, 400)); /* it may hang */
+	/* Nobody knows how far it is. */
+	assert_false(taken(0, 0));
+	assert_false(taken(MINUTE, 0));
+}
+
 /* --- plan --- */
 
 static void one_is_made_where_there_is_room(void **state)
@@ -298,6 +337,37 @@ static void assert_bounds(struct host *h)
 	assert_true(count == 0 || h->room.memory_free >= h->room.memory_reserve);
 }
 
+static struct pool_clone any_clone(int64_t takes_ns)
+{
+	return (struct pool_clone){
+		.ready = below(3) == 0, .begun_ns = HOUR - below(4 * takes_ns), .takes_ns = takes_ns};
+}
+
+/* However they stand: who takes the best of many gets one that is ready if there is any, none that has the longer half
+ * of its making before it, and no other would have been better. */
+static void the_best_of_many_is_taken(void **state)
+{
+	struct pool_clone c[8];
+
+	(void)state;
+	srandom(5);
+	for (int i = 0; i < STEPS; i++) {
+		int64_t takes_ns = 1 + below(NS_PER_S);
+		const struct pool_clone *best = NULL;
+		bool any_ready = false;
+		for (size_t k = 0; k < ARRAY_LEN(c); k++) {
+			c[k] = any_clone(takes_ns);
+			any_ready = any_ready || c[k].ready;
+			if (pool_rather(&c[k], best, HOUR))
+				best = &c[k];
+		}
+		assert_true(!any_ready || (best != NULL && best->ready));
+		assert_true(best == NULL || best->ready || 2 * (HOUR - best->begun_ns) >= takes_ns);
+		for (size_t k = 0; k < ARRAY_LEN(c); k++)
+			assert_false(&c[k] != best && pool_rather(&c[k], best, HOUR));
+	}
+}
+
 /* A job comes: it takes one of its kind, or none. */
 static void ask(struct host *h, size_t at)
 {
@@ -432,6 +502,9 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(as_many_as_came_at_once),
 		cmocka_unit_test(demand_fades),
+		cmocka_unit_test(what_is_ready_is_taken_first),
+		cmocka_unit_test(what_is_hardly_begun_is_left_to_the_next_job),
+		cmocka_unit_test(the_best_of_many_is_taken),
 		cmocka_unit_test(one_is_made_where_there_is_room),
 		cmocka_unit_test(what_is_of_no_use_goes_whatever_else),
 		cmocka_unit_test(jobs_and_the_host_come_first),

@@ -492,8 +492,11 @@ void job_vm_wake(struct job_vm *v, int64_t since_ns)
 
 	v->phase = STARTING;
 	v->launched_ns = since_ns;
+	/* Its times are the job's, which begin now. */
+	if (v->booted.restored_ns != 0)
+		v->booted.restored_ns = since_ns;
 	if (v->ready_ns != 0) {
-		v->booted = (struct shim_booted){.restored_ns = since_ns, .waited_ns = since_ns - v->ready_ns};
+		v->booted.waited_ns = since_ns - v->ready_ns;
 		/* A VMM that is not there any more says so by its end: then the VM boots. */
 		if (machine_wake(v->machine, &err) < 0)
 			machine_kill(v->machine);

@@ -340,14 +340,13 @@ static void guest_hears(struct fixture *f, enum guest_frame_type type, struct gu
 	assert_int_equal(ret->type, type);
 }
 
-/* A clone that runs and has no identity. */
-static void become_spare(struct fixture *f, int64_t until_ns)
+/* A clone that runs, has no identity, and was told to rehearse. */
+static struct guest_rehearsal begin_spare(struct fixture *f, int64_t until_ns)
 {
 	autoclose null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	int fds[] = {null, null, null, null, null, null};
 	struct guest_rehearsal rehearsal;
 	struct guest_frame frame;
-	autovar(buf) out = {0};
 
 	the_template = "template-1";
 	assert_int_equal(hear(f, SHIM_HELLO).hello.job_id, 0);
@@ -362,6 +361,14 @@ static void become_spare(struct fixture *f, int64_t until_ns)
 	guest_decoder_for_guest(&f->decoder);
 	guest_hears(f, GUEST_REHEARSE, &frame);
 	assert_int_equal(guest_rehearsal_decode(frame.payload, &rehearsal, NULL), 0);
+	return rehearsal;
+}
+
+static void become_spare(struct fixture *f, int64_t until_ns)
+{
+	struct guest_rehearsal rehearsal = begin_spare(f, until_ns);
+	autovar(buf) out = {0};
+
 	guest_rehearsed_encode(rehearsal.epoch, &out);
 	guest_says(f, &out);
 	(void)hear(f, SHIM_READY);
@@ -614,6 +621,31 @@ static void a_spare_waits_for_its_job(void **state)
 	struct shim_booted b = hear(f, SHIM_BOOTED).booted;
 	assert_string_equal(b.accel, "tcg clone");
 	assert_true(b.waited_ns > 0 && b.restored_ns == b.vmm_started_ns && b.guest_answered_ns >= b.restored_ns);
+	go(f);
+	put_end(f, 4, 0, false, &out);
+	guest_says(f, &out);
+	assert_int_equal(hear_exited(f, SHIM_REASON_EXIT).exit_code, 4);
+	assert_int_equal(f->clones, 1);
+	acknowledge(f);
+}
+
+/* Its job comes while it rehearses: it never stands still, and what the rehearsal says is nobody's. */
+static void a_spare_is_taken_before_it_is_ready(void **state)
+{
+	struct fixture *f = *state;
+	autovar(buf) out = {0};
+
+	struct guest_rehearsal rehearsal = begin_spare(f, INT64_MAX);
+	order(f, 0, INT64_MAX, 0);
+	guest_rehearsed_encode(rehearsal.epoch, &out);
+	guest_says(f, &out);
+	buf_clear(&out);
+	acknowledge_hello(f);
+	struct shim_booted b = hear(f, SHIM_BOOTED).booted;
+	assert_string_equal(b.accel, "tcg clone");
+	assert_int_equal(b.waited_ns, 0);
+	assert_true(b.restored_ns == b.vmm_started_ns && b.guest_answered_ns >= b.restored_ns);
+	assert_int_equal(f->holds, 0);
 	go(f);
 	put_end(f, 4, 0, false, &out);
 	guest_says(f, &out);
@@ -1233,6 +1265,7 @@ int main(void)
 		TEST(a_clone_that_stands_still_boots),
 		TEST(a_lease_that_ends_while_the_vm_comes_up_ends_it),
 		TEST(a_spare_waits_for_its_job),
+		TEST(a_spare_is_taken_before_it_is_ready),
 		TEST(a_spare_goes_with_its_agent),
 		TEST(a_spare_is_not_adopted),
 		TEST(a_spare_goes_when_its_time_is_over),

@@ -225,7 +225,7 @@ static void check_from_pool(struct agent_job *j)
 	job_forget_order(j);
 	job_enter(j, LIFE_CHECKING);
 	if (j->times.waited_ns == 0) {
-		/* It has booted instead: a VM that did not exist when the fence was looked at. */
+		/* It was not ready yet, or has booted instead: a VM that did not wait when the fence was looked at. */
 		j->fence_good = false;
 		j->secrets_asked = false;
 		job_renew(j, true);
