@@ -3,6 +3,7 @@
 #include "agent/control_client.h"
 #include "agent/job/job.h"
 #include "agent/metrics.h"
+#include "agent/pool.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -25,6 +26,7 @@ struct lease_loop {
 	struct loop_source *timer; /* when to ask again */
 	bool waits;		   /* the timer is armed */
 	unsigned failures;
+	bool draining;	/* as the control plane last said */
 	bool disk_full; /* said once, until there is room again */
 	bool stopped;
 };
@@ -58,6 +60,16 @@ static void on_failed(struct lease_loop *l, const struct err *err, int64_t retry
 	ask_later(l, wait > retry_after_ns ? wait : retry_after_ns);
 }
 
+static void hear_draining(struct lease_loop *l, bool draining)
+{
+	if (draining && !l->draining)
+		log_info("this agent drains: no new jobs until it is resumed");
+	else if (!draining && l->draining)
+		log_info("this agent is given jobs again");
+	l->draining = draining;
+	pool_drain(l->agent->pool, draining);
+}
+
 static void on_answer(void *ctx, const struct control_answer *answer)
 {
 	struct lease_loop *l = ctx;
@@ -78,6 +90,7 @@ static void on_answer(void *ctx, const struct control_answer *answer)
 	if (l->failures > (unsigned)l->agent->settings->lease_retries)
 		log_info("the control plane answers again");
 	l->failures = 0;
+	hear_draining(l, lease->draining);
 	if (lease->has_job) {
 		job_begin(l->agent, arena, lease);
 		lease_loop_kick(l);
@@ -122,6 +135,7 @@ static void ask(struct lease_loop *l)
 		.wait_seconds = WAIT_S,
 		.vcpus_free = l->vcpus_offered,
 		.memory_mb_free = l->memory_mb_offered,
+		.draining = l->draining,
 	};
 	metrics_inc(a->metrics, M_LEASE_REQUESTS);
 	l->call = control_post(a->control, "/api/jobs/lease", lease_request_encode(&request), call_timeout_ns,

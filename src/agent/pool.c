@@ -72,6 +72,7 @@ struct pool {
 	bool begun;
 	bool swept;
 	bool stopped;
+	bool drained;	/* no jobs come */
 	int64_t number; /* of the spare that was made last */
 	int64_t idle_ns;
 	int64_t checked_ns;
@@ -99,7 +100,7 @@ static void look_in(struct pool *p, int64_t wait_ns)
 
 static int64_t most(const struct pool *p)
 {
-	return p->agent->settings->warm_pools ? p->agent->settings->pool_max : 0;
+	return p->agent->settings->warm_pools && !p->drained ? p->agent->settings->pool_max : 0;
 }
 
 static bool waits(const struct spare *s)
@@ -647,6 +648,14 @@ void pool_look(struct pool *p)
 		return;
 	follow_plan(p, true);
 	look_in(p, soon_ns);
+}
+
+void pool_drain(struct pool *p, bool drained)
+{
+	if (p == NULL || p->drained == drained)
+		return;
+	p->drained = drained;
+	pool_look(p);
 }
 
 /* --- life --- */

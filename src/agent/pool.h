@@ -29,6 +29,9 @@ void pool_begin(struct pool *p);
 /* Those that wait end; there are no more. */
 void pool_stop(struct pool *p);
 
+/* No jobs come until it is called with false: those that wait end. NULL: a pool that is not there yet. */
+void pool_drain(struct pool *p, bool drained);
+
 /* A job has come, for which there is this template, or NULL. True: a clone of it is this job's now: its shim is in *ret
  * and lives in the folder `spare`; it may not be quite ready yet. It counts as demand in any case. Before the job's
  * slot is taken or after it. */

@@ -375,6 +375,30 @@ static void there_is_none_where_there_is_to_be_none(void **state)
 	run_to_gone(w);
 }
 
+static void there_is_none_while_no_jobs_come(void **state)
+{
+	struct world *w = *state;
+
+	pool_drain(w->agent.pool, true); /* before there is any */
+	pool_drain(w->agent.pool, false);
+	pool_begin(w->agent.pool);
+	assert_false(ask(w));
+	assert_false(ask(w));
+	run_to_ready(w, 2);
+	pool_drain(w->agent.pool, true);
+	assert_int_equal(ready(w), 0);
+	run_to_gone(w);
+	pool_drain(w->agent.pool, true);
+	pool_drain(w->agent.pool, false);
+	run_to_ready(w, 2);
+	/* One that is in the making, too. */
+	pool_drain(w->agent.pool, true);
+	pool_drain(w->agent.pool, false);
+	step(w);
+	pool_drain(w->agent.pool, true);
+	run_to_gone(w);
+}
+
 static void the_end_of_the_pool_waits_for_them(void **state)
 {
 	struct world *w = *state;
@@ -397,6 +421,7 @@ int main(int argc, char **argv)
 		WORLD_TEST(one_that_was_touched_is_found_out),
 		WORLD_TEST(what_is_left_is_removed_first),
 		WORLD_TEST(there_is_none_where_there_is_to_be_none),
+		WORLD_TEST(there_is_none_while_no_jobs_come),
 		WORLD_TEST(the_end_of_the_pool_waits_for_them),
 	};
 

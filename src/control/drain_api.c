@@ -63,6 +63,13 @@ int agent_get(void *ctx, struct http_request *req, struct err *err)
 	return r < 0 ? r : reply_agent(ctx, req, agent_id, err);
 }
 
+/* The call in which it waits for work hears of it, here or at another control plane. */
+static void tell_agent(struct app *app, const char *agent_id)
+{
+	if (!lease_wake_agent(app, agent_id))
+		peers_tell_agent(app->peers, agent_id);
+}
+
 int agent_drain(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
@@ -78,6 +85,7 @@ int agent_drain(void *ctx, struct http_request *req, struct err *err)
 		return r == AGENTS_DB_MISSING ? no_agent(agent_id, err) : r;
 	log_info("agent drains", F("agent", agent_id), F("by", (const char *)caller(req)->subject),
 		 F("reason", q.reason != NULL ? q.reason : ""));
+	tell_agent(app, agent_id);
 	return reply_agent(app, req, agent_id, err);
 }
 
@@ -92,7 +100,6 @@ int agent_resume(void *ctx, struct http_request *req, struct err *err)
 	if (r != 0)
 		return r == AGENTS_DB_MISSING ? no_agent(agent_id, err) : r;
 	log_info("agent is given work again", F("agent", agent_id), F("by", (const char *)caller(req)->subject));
-	if (!lease_wake_agent(app, agent_id))
-		peers_tell_agent(app->peers, agent_id);
+	tell_agent(app, agent_id);
 	return reply_agent(app, req, agent_id, err);
 }

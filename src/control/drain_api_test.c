@@ -51,6 +51,41 @@ static void a_waiting_call_of_a_drained_agent_gets_nothing(void **state)
 	js_free(drained.answer.body);
 }
 
+static void ask_and_hear(struct world *w, bool told, bool draining)
+{
+	autofree char *body =
+		xasprintf("{\"agent_id\":\"a1\",\"wait_seconds\":30,\"draining\":%s}", told ? "true" : "false");
+	autovar(answer) a = post(w, w->agent, "/api/jobs/lease", body);
+
+	assert_int_equal(a.status, 200);
+	assert_true(js_type(js_get(a.body, "job")) == JS_NULL);
+	assert_int_equal(number(&a, "backoff_seconds"), 0);
+	assert_true(js_bool(js_get(a.body, "draining"), false) == draining);
+}
+
+/* At once, whether its call waits already or comes; and one that knows waits. */
+static void an_agent_hears_that_it_drains(void **state)
+{
+	struct world *w = *state;
+	struct waiter waits = {w, "/api/jobs/lease", "{\"agent_id\":\"a1\",\"wait_seconds\":30,\"draining\":false}"};
+	struct waiter knows = {w, "/api/jobs/lease", "{\"agent_id\":\"a1\",\"wait_seconds\":30,\"draining\":true}"};
+
+	begin_wait(&waits);
+	await(w->app->lease_waits, 1);
+	drain(w, "a1", "drain", 200);
+	end_wait(&waits);
+	assert_true(js_bool(js_get(waits.answer.body, "draining"), false));
+	js_free(waits.answer.body);
+	ask_and_hear(w, false, true);
+	begin_wait(&knows);
+	await(w->app->lease_waits, 1);
+	drain(w, "a1", "resume", 200);
+	end_wait(&knows);
+	assert_null(js_get(knows.answer.body, "draining"));
+	js_free(knows.answer.body);
+	ask_and_hear(w, true, false);
+}
+
 static void a_drained_agent_keeps_what_it_has(void **state)
 {
 	struct world *w = *state;
@@ -123,6 +158,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		WORLD(a_waiting_call_of_a_drained_agent_gets_nothing),
+		WORLD(an_agent_hears_that_it_drains),
 		WORLD(a_drained_agent_keeps_what_it_has),
 		WORLD(what_is_wrong_is_said),
 		WORLD(an_overview_has_all_of_one_moment),

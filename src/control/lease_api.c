@@ -101,6 +101,8 @@ static int read_call(struct app *app, struct http_request *req, struct lease_wai
 	w->vcpus = q.vcpus_free;
 	w->memory_mb = q.memory_mb_free;
 	w->woken_for = arena_alloc(a, sizeof(*w->woken_for));
+	w->told_draining = q.draining;
+	w->says_draining = q.says_draining;
 	w->waits = q.wait_seconds > 0;
 	w->deadline_ns = clock_monotonic_ns() + q.wait_seconds * NS_PER_S;
 	r = note_agent(app, &q, w, a, err);
@@ -137,6 +139,7 @@ static int reply_nothing(const struct app *app, struct http_request *req, const 
 	const struct lease_answer answer = {
 		.lease_ttl_seconds = app->settings->lease_ttl / NS_PER_S,
 		.backoff_seconds = w->waits ? 0 : BACKOFF_S,
+		.draining = w->drains,
 	};
 
 	return http_reply_js(req, 200, lease_answer_encode(&answer));
@@ -299,6 +302,12 @@ static int look(struct app *app, struct http_request *req, struct lease_wait *w,
 	return r;
 }
 
+/* What is ready for jobs on its host is of no use any more, or of use again. */
+static bool has_news(const struct lease_wait *w)
+{
+	return w->says_draining && has_room(w) && w->drains != w->told_draining;
+}
+
 int lease_post(void *ctx, struct http_request *req, struct err *err)
 {
 	struct app *app = ctx;
@@ -315,6 +324,7 @@ int lease_post(void *ctx, struct http_request *req, struct err *err)
 	if (r < 0)
 		return r;
 	if (r > 0)
-		return w->waits ? http_park(req, app->lease_waits, w->deadline_ns, w) : reply_nothing(app, req, w);
+		return w->waits && !has_news(w) ? http_park(req, app->lease_waits, w->deadline_ns, w)
+						: reply_nothing(app, req, w);
 	return reply_lease(app, req, &job, err);
 }

@@ -20,7 +20,9 @@ struct lease_wait {
 	int64_t vcpus; /* free; -1: not said */
 	int64_t memory_mb;
 	bool waits;
-	bool drains; /* as it was when it looked: it is not woken for jobs */
+	bool drains;	    /* as it was when it looked: it is not woken for jobs */
+	bool told_draining; /* as the agent says that it was told */
+	bool says_draining; /* it does say */
 	int64_t deadline_ns;
 	/* The job whose event ended its wait, 0: none did; and struct ready_job's `more`. Written under the lock of all
 	 * waits. */

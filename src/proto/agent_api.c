@@ -18,6 +18,7 @@ static const struct js_field lease_request_fields[] = {
 	FIELD(struct lease_request, wait_seconds, JS_FIELD_I64, .min = 0, .max = LEASE_WAIT_S_MAX),
 	FIELD(struct lease_request, vcpus_free, JS_FIELD_I64, .min = -1, .max = 1 << 20),
 	FIELD(struct lease_request, memory_mb_free, JS_FIELD_I64, .min = -1, .max = INT64_C(1) << 40),
+	FIELD(struct lease_request, draining, JS_FIELD_BOOL),
 };
 static const struct js_shape lease_request_shape = JS_SHAPE(struct lease_request, lease_request_fields);
 
@@ -42,6 +43,7 @@ int lease_request_decode(const struct js *v, struct arena *arena, struct lease_r
 		ret->vcpus_free = -1;
 	if (!is_given(v, "memory_mb_free"))
 		ret->memory_mb_free = -1;
+	ret->says_draining = is_given(v, "draining");
 	return 0;
 }
 
@@ -90,6 +92,7 @@ static const struct js_field lease_answer_fields[] = {
 	FIELD(struct lease_answer, fence_token, JS_FIELD_I64, .flags = JS_NULL_ZERO),
 	FIELD(struct lease_answer, lease_ttl_seconds, JS_FIELD_I64, .min = 0, .max = 86400),
 	FIELD(struct lease_answer, backoff_seconds, JS_FIELD_I64, .min = 0, .max = 86400),
+	FIELD(struct lease_answer, draining, JS_FIELD_BOOL, .flags = JS_OMIT_EMPTY),
 };
 static const struct js_shape lease_answer_shape = JS_SHAPE(struct lease_answer, lease_answer_fields);
 

@@ -22,6 +22,8 @@ struct lease_request {
 	int64_t wait_seconds; /* 0..30; over 0 the lease is provisional until a renew or status */
 	int64_t vcpus_free;   /* -1: an agent that does not say */
 	int64_t memory_mb_free;
+	bool draining;	    /* as it was last told: where that is not so any more, it is told at once */
+	bool says_draining; /* it does say; not a field of its own */
 };
 struct js *lease_request_encode(const struct lease_request *request) must_check;
 int lease_request_decode(const struct js *v, struct arena *arena, struct lease_request *ret, struct err *err)
@@ -70,6 +72,7 @@ struct lease_answer {
 	int64_t fence_token;
 	int64_t lease_ttl_seconds;
 	int64_t backoff_seconds;
+	bool draining; /* the agent is given no jobs until it is told otherwise */
 };
 /* {"job": null, "fence_token": null, ...} where has_job is false. */
 struct js *lease_answer_encode(const struct lease_answer *answer) must_check;

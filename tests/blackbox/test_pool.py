@@ -160,6 +160,20 @@ def test_spare_vms_of_a_template_that_was_touched_go():
         assert "spare VMs are of no use any more" in system.log()
 
 
+def test_a_drained_agent_keeps_none():
+    """Though its call for work waits at the control plane; and it has some again when it gets jobs again."""
+    with started() as system:
+        fill(system)
+        agent, = system.cli_json("agents", "list")
+        shims, vmms = system.spares(), system.spare_vmms()
+        system.cli("agents", "drain", agent["agent_id"])
+        wait_until(lambda: not any(alive(pid) for pid in shims + vmms) and not vms(system), "the pool to go", 15)
+        assert ready(system) == 0
+        system.cli("agents", "resume", agent["agent_id"])
+        wait_until(lambda: ready(system) >= 1, "a VM to be ready", 60)
+        assert run(system, "true")["state"] == "succeeded"
+
+
 @pytest.mark.parametrize("env", [{"NIMBUS_POOL_MAX": "0"}, {"NIMBUS_AGENT_MEMORY_MB": "300"}])
 def test_no_pool_where_there_is_to_be_none(env):
     """By a setting, or while a job has all the room there is."""
