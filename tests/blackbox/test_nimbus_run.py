@@ -255,7 +255,7 @@ def test_without_a_server_there_is_a_sentence(tmp_path):
 
 def start(system, script):
     process = subprocess.Popen([NIMBUS, "run", "--no-workspace", "--", "sh", "-c", script], env=system.env,
-                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
     assert process.stdout.readline() == b"ready\n"
     return process
 
