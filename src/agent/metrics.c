@@ -59,6 +59,8 @@ static const struct metric table[] = {
 			       "connections of jobs to services, as their shims last told", .label = "service",
 			       .values = services},
 	[M_POOL] = {"nimbus_host_agent_pool_clones", METRIC_GAUGE, "VMs that are ready and wait for a job"},
+	[M_POOL_BYTES] = {"nimbus_host_agent_pool_bytes", METRIC_GAUGE,
+			  "memory that those take, each its part of what it shares, as measured when it got ready"},
 	[M_POOL_HITS] = {"nimbus_host_agent_pool_hits_total", METRIC_COUNTER, "jobs that got a VM that was ready"},
 	[M_POOL_EARLY] = {"nimbus_host_agent_pool_early_total", METRIC_COUNTER,
 			  "jobs that got a VM that was nearly ready"},

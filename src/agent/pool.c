@@ -29,8 +29,7 @@ static const int64_t patience_ns = 2 * NS_PER_S; /* with jobs that are being sta
 static const int64_t ready_within_ns = 30 * NS_PER_S;
 static const int64_t retry_ns = 60 * NS_PER_S;	     /* after one that could not be made */
 static const int64_t life_margin_ns = 60 * NS_PER_S; /* a shim ends later than its agent would end it */
-/* Of the host, besides what clones share: the VMM, what it has translated, and what its guest has written (measured: 38
- * MiB of a guest of 256 MiB under TCG). */
+/* Of the host, until one of the kind was measured. */
 static const int64_t clone_bytes = INT64_C(64) << 20;
 static const int64_t memory_reserve = INT64_C(512) << 20;
 
@@ -55,7 +54,7 @@ struct spare {
 	struct spare *next;
 	enum spare_state state;
 	char name[VM_FOLDER_NAME_SIZE];
-	struct kind *kind; /* of its own: a copy, to which `plan` does not count */
+	struct kind *kind; /* of its own: a copy, of whose plan only clone_bytes counts: what this one takes */
 	struct vm_shim shim;
 	struct shim_link *link;
 	struct loop_source *exit;
@@ -110,11 +109,14 @@ static bool waits(const struct spare *s)
 
 static void show(struct pool *p)
 {
-	size_t ready = 0;
+	int64_t ready = 0, bytes = 0;
 
-	for (const struct spare *s = p->spares; s != NULL; s = s->next)
+	for (const struct spare *s = p->spares; s != NULL; s = s->next) {
 		ready += s->state == SPARE_READY;
+		bytes += s->state == SPARE_READY ? s->kind->plan.clone_bytes : 0;
+	}
 	metrics_set(p->agent->metrics, M_POOL, (double)ready);
+	metrics_set(p->agent->metrics, M_POOL_BYTES, (double)bytes);
 }
 
 /* --- spares end --- */
@@ -284,9 +286,13 @@ static void on_message(void *ctx, const struct shim_msg *m)
 		return;
 	s->state = SPARE_READY;
 	int64_t took_ns = clock_monotonic_ns() - s->begun_ns;
-	if (k != NULL)
+	pool_measured(&s->kind->plan, m->ready.memory_bytes);
+	if (k != NULL) {
 		k->takes_ns = took_ns;
-	log_debug("a spare VM is ready", F("image", s->kind->image), F("ms", took_ns / NS_PER_MS));
+		pool_measured(&k->plan, m->ready.memory_bytes);
+	}
+	log_debug("a spare VM is ready", F("image", s->kind->image), F("ms", took_ns / NS_PER_MS),
+		  F("bytes", m->ready.memory_bytes));
 	show(s->pool);
 	look_in(s->pool, soon_ns);
 }
@@ -561,7 +567,7 @@ static struct pool_room room_of(const struct pool *p, bool busy)
 	int64_t ending = 0;
 
 	for (const struct spare *s = p->spares; s != NULL; s = s->next)
-		ending += s->state == SPARE_ENDING ? clone_bytes : 0;
+		ending += s->state == SPARE_ENDING ? s->kind->plan.clone_bytes : 0;
 	return (struct pool_room){
 		.now_ns = clock_monotonic_ns(),
 		.count_max = p->stopped ? 0 : most(p),

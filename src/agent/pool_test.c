@@ -30,6 +30,7 @@
 /* --- the shim: ready as soon as it is told to and the folder of VMs has no such file, gone with its agent --- */
 
 #define HOLD "hold"
+#define MEASURED (INT64_C(40) << 20)
 
 static int shim_main(void)
 {
@@ -53,7 +54,8 @@ static int shim_main(void)
 			return 1;
 		while (faccessat(SHIM_FD_VMDIR, "../" HOLD, F_OK, 0) == 0)
 			(void)nanosleep(&(struct timespec){.tv_nsec = NS_PER_MS}, NULL);
-		(void)!shim_msg_encode(&(struct shim_msg){.type = SHIM_READY}, &out, &err);
+		(void)!shim_msg_encode(&(struct shim_msg){.type = SHIM_READY, .ready = {.memory_bytes = MEASURED}},
+				       &out, &err);
 		(void)!msg_send(SHIM_FD_AGENT, buf_str(&out), NULL, 0, &err);
 	}
 }
@@ -235,9 +237,11 @@ static void a_job_gets_one_and_another_is_made(void **state)
 	assert_true(shim.socket >= 0 && shim.process.pidfd >= 0);
 	assert_int_equal(ready(w), 0);
 	assert_false(ask(w));
+	assert_int_equal((int64_t)metrics_get(w->agent.metrics, M_POOL_BYTES), 0);
 	run_to_ready(w, 2); /* three came at once, and there are two slots */
 	assert_int_equal((int)metrics_get(w->agent.metrics, M_POOL_HITS), 1);
 	assert_int_equal((int)metrics_get(w->agent.metrics, M_POOL_MISSES), 2);
+	assert_int_equal((int64_t)metrics_get(w->agent.metrics, M_POOL_BYTES), 2 * MEASURED);
 	put_down(&shim);
 	assert_int_equal(vm_folder_remove(w->agent.host.vms_fd, spare, &w->err), 0);
 }

@@ -300,3 +300,20 @@ int disk_free(int fd, uint64_t *ret, struct err *err)
 	*ret = (uint64_t)st.f_bavail * st.f_frsize;
 	return 0;
 }
+
+int64_t file_proc_bytes(const char *path, struct str name)
+{
+	autovar(buf) text = {0};
+	int64_t kib = 0;
+
+	if (file_read(AT_FDCWD, path, 64 << 10, &text, NULL) < 0)
+		return 0;
+	for (struct str rest = buf_str(&text); rest.data != NULL;) {
+		struct str value = str_cut(&rest, '\n');
+		if (!str_eq(str_cut(&value, ':'), name))
+			continue;
+		value = str_trim(value);
+		(void)!str_to_i64(str_cut(&value, ' '), "memory", 0, INT64_MAX >> 10, &kib, NULL);
+	}
+	return kib << 10;
+}

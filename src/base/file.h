@@ -20,6 +20,8 @@ void fd_close(int *fd);
 int fd_take(int *fd);
 
 /* Appends all of it; refuses one of more than `max` bytes. dirfd may be AT_FDCWD. */
+/* A line "name:   12 kB" of a file of /proc, in bytes; 0 where it cannot be had. */
+int64_t file_proc_bytes(const char *path, struct str name);
 int file_read(int dirfd, const char *path, size_t max, struct buf *out, struct err *err) must_check;
 /* All of it, through EINTR and short writes. */
 int file_write_fd(int fd, struct str bytes, struct err *err) must_check;

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 
 enum { UNIT = 1024, LEAST = UNIT / 4 };
+enum { VMM_LEAST = 1 << 20, VMM_MOST = 256 << 20 };
 
 /* --- demand --- */
 
@@ -61,6 +62,13 @@ bool pool_rather(const struct pool_clone *a, const struct pool_clone *b, int64_t
 }
 
 /* --- plan --- */
+
+/* Not less than any VMM, not more than all its guest's memory and a large VMM. */
+void pool_measured(struct pool_kind *k, int64_t bytes)
+{
+	if (bytes >= VMM_LEAST && bytes <= (k->memory_mb << 20) + VMM_MOST)
+		k->clone_bytes = bytes;
+}
 
 struct totals {
 	int64_t count, vcpus, memory_mb;

@@ -47,11 +47,14 @@ struct pool_kind {
 	int64_t not_before_ns; /* none is made before: the last one failed */
 	int64_t vcpus;
 	int64_t memory_mb;
-	int64_t clone_bytes; /* of the host's memory that one takes while it waits */
+	int64_t clone_bytes; /* of the host's memory that one takes while it waits: assumed, until one was measured */
 	bool can;	     /* there is a template to make them from */
 	int64_t ready;	     /* so many wait, or are in the making */
 	int64_t oldest_ns;   /* when the oldest of them was begun */
 };
+
+/* What one of them takes, as was measured; what cannot be is not believed. */
+void pool_measured(struct pool_kind *k, int64_t bytes);
 
 struct pool_room {
 	int64_t now_ns;

@@ -167,6 +167,27 @@ static void one_is_made_where_there_is_room(void **state)
 	assert_int_equal(plan_one(k, room), POOL_MAKE);
 }
 
+static void what_was_measured_counts(void **state)
+{
+	struct pool_kind k = kind(1, HOUR);
+	struct pool_room room = plenty;
+
+	(void)state;
+	room.memory_free = (512 + 100) * MIB;
+	assert_int_equal(plan_one(k, room), POOL_NOTHING);
+	pool_measured(&k, 50 * MIB);
+	assert_int_equal(plan_one(k, room), POOL_MAKE);
+	pool_measured(&k, 51 * MIB);
+	assert_int_equal(plan_one(k, room), POOL_NOTHING);
+	pool_measured(&k, 50 * MIB);
+	/* None of these can be. */
+	pool_measured(&k, 0);
+	pool_measured(&k, -1);
+	pool_measured(&k, INT64_MAX);
+	pool_measured(&k, (256 + 257) * MIB);
+	assert_int_equal(k.clone_bytes, 50 * MIB);
+}
+
 static void what_is_of_no_use_goes_whatever_else(void **state)
 {
 	struct pool_kind k = kind(1, HOUR);
@@ -397,6 +418,16 @@ static void change_template(struct host *h, size_t at, bool dropped)
 			lose(h, &h->clones[i]);
 }
 
+/* One takes another amount than was thought: what is free is what it was, and the rule goes by the new figure. */
+static void measure(struct host *h, size_t at)
+{
+	struct pool_kind *k = &h->kinds[at];
+	int64_t was = k->clone_bytes;
+
+	pool_measured(k, (16 + below(200)) * MIB);
+	h->room.memory_free -= k->ready * (k->clone_bytes - was);
+}
+
 static void begin_host(struct host *h)
 {
 	*h = (struct host){.room = plenty};
@@ -427,6 +458,8 @@ static void bounds_hold_whatever_happens(void **state)
 			h.room.memory_free = was_free;
 		if (below(50) == 0)
 			change_template(&h, (size_t)below(KINDS), below(2) == 0);
+		if (below(20) == 0)
+			measure(&h, (size_t)below(KINDS));
 		if (below(20) == 0 && oldest_of(&h, 0) != NULL)
 			lose(&h, oldest_of(&h, 0)); /* it died */
 		ask(&h, (size_t)below(KINDS));
@@ -506,6 +539,7 @@ int main(void)
 		cmocka_unit_test(what_is_hardly_begun_is_left_to_the_next_job),
 		cmocka_unit_test(the_best_of_many_is_taken),
 		cmocka_unit_test(one_is_made_where_there_is_room),
+		cmocka_unit_test(what_was_measured_counts),
 		cmocka_unit_test(what_is_of_no_use_goes_whatever_else),
 		cmocka_unit_test(jobs_and_the_host_come_first),
 		cmocka_unit_test(the_least_used_makes_room),

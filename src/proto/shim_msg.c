@@ -146,6 +146,8 @@ static const struct field shipped_fields[] = {
 	{2, FIELD_I64, AT(shim_shipping, errors), NULL},
 };
 
+static const struct field ready_fields[] = {{1, FIELD_I64, AT(shim_ready, memory_bytes), NULL}};
+
 static const struct message {
 	enum shim_msg_type type;
 	const char *name;
@@ -167,7 +169,7 @@ static const struct message {
 	{SHIM_EXITED, "exited", exited_fields, ARRAY_LEN(exited_fields)},
 	{SHIM_SHIPPED, "shipped", shipped_fields, ARRAY_LEN(shipped_fields)},
 	{SHIM_SERVED, "served", served_fields, ARRAY_LEN(served_fields)},
-	{SHIM_READY, "ready", NULL, 0},
+	{SHIM_READY, "ready", ready_fields, ARRAY_LEN(ready_fields)},
 };
 
 /* All members of the message's union begin at the same place. */

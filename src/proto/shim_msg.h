@@ -309,6 +309,10 @@ struct shim_exited {
 	struct shim_served served;
 };
 
+struct shim_ready {
+	int64_t memory_bytes; /* that the VM takes of the host's, its part of what it shares; 0: not known */
+};
+
 struct shim_msg {
 	enum shim_msg_type type;
 	union {
@@ -324,6 +328,7 @@ struct shim_msg {
 		struct shim_exited exited;
 		struct shim_shipping shipped;
 		struct shim_served served;
+		struct shim_ready ready;
 	};
 };
 

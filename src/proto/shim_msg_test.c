@@ -141,6 +141,8 @@ static void the_rest_comes_back(void **state)
 	back = round_trip(&(struct shim_msg){.type = SHIM_SHIPPED, .shipped = {.batches = 3, .errors = 4}}, arena);
 	assert_int_equal(back.shipped.batches, 3);
 	assert_int_equal(back.shipped.errors, 4);
+	back = round_trip(&(struct shim_msg){.type = SHIM_READY, .ready = {.memory_bytes = 58 << 20}}, arena);
+	assert_int_equal(back.ready.memory_bytes, 58 << 20);
 	back = round_trip(&(struct shim_msg){.type = SHIM_DEADLINE, .deadline = {.counts = 1}}, arena);
 	assert_int_equal(back.deadline.counts, 1);
 }

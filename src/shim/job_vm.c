@@ -168,7 +168,7 @@ static void on_rehearsed(void *ctx)
 	}
 	channel_wait_until(v->channel, LOOP_NEVER);
 	v->ready_ns = clock_monotonic_ns();
-	v->opts.ops->rests(v->opts.ctx);
+	v->opts.ops->rests(v->opts.ctx, machine_memory(v->machine));
 }
 
 /* The guest goes once through all that a job's start costs, which leaves no trace: what QEMU has to translate for it is

@@ -26,8 +26,8 @@
 struct job_vm;
 
 struct job_vm_ops {
-	/* The spare stands still: it may be woken. */
-	void (*rests)(void *ctx);
+	/* The spare stands still: it may be woken. It takes so much of the host's memory; 0: not known. */
+	void (*rests)(void *ctx, int64_t memory_bytes);
 	/* The spare is none any more: it is to be freed. */
 	void (*spoilt)(void *ctx, const char *why);
 	/* Once: the guest has answered, and is who it is told to be. `booted` is as old as the VM. */
@@ -66,7 +66,7 @@ AUTOPTR_DEFINE(job_vm)
 /* A clone at once, for nobody yet; takes the descriptors of enum shim_start_fd. */
 int job_vm_start_spare(struct job_vm *v, struct msg_fds *fds, struct err *err) must_check;
 /* The spare is the job's now, whose order came at since_ns: it goes on where its template was saved, and hears who it
- * is. */
+ * is. One that does not stand still yet goes on with what it was at, and what it rehearses ends with that. */
 void job_vm_wake(struct job_vm *v, int64_t since_ns);
 /* The VM, at once or when there is a network for it; takes the descriptors. */
 int job_vm_start(struct job_vm *v, struct msg_fds *fds, struct err *err) must_check;

@@ -293,9 +293,9 @@ static const struct outside_ops outside_ops = {
 
 /* --- what comes from the VM --- */
 
-static void on_spare_rests(void *ctx)
+static void on_spare_rests(void *ctx, int64_t memory_bytes)
 {
-	tell(ctx, &(struct shim_msg){.type = SHIM_READY});
+	tell(ctx, &(struct shim_msg){.type = SHIM_READY, .ready = {.memory_bytes = memory_bytes}});
 }
 
 /* Nothing is lost with it but itself. */

@@ -371,7 +371,7 @@ static void become_spare(struct fixture *f, int64_t until_ns)
 
 	guest_rehearsed_encode(rehearsal.epoch, &out);
 	guest_says(f, &out);
-	(void)hear(f, SHIM_READY);
+	assert_true(hear(f, SHIM_READY).ready.memory_bytes > 0); /* it is this host's program */
 }
 
 static void put_output(struct fixture *f, uint16_t stream, const char *text, struct buf *out)

@@ -219,6 +219,13 @@ int machine_wake(struct machine *m, struct err *err)
 	return vm_go_on(m->vm, err);
 }
 
+int64_t machine_memory(const struct machine *m)
+{
+	autofree char *path = xasprintf("/proc/%d/smaps_rollup", (int)m->process.pid);
+
+	return m->running ? file_proc_bytes(path, STR("Pss")) : 0;
+}
+
 void machine_kill(struct machine *m)
 {
 	struct err err = {0};

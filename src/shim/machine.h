@@ -30,6 +30,8 @@ int machine_window(const struct machine *m);
 /* The VM stands still until it is woken: a spare. What is sent to it meanwhile waits. */
 int machine_hold(struct machine *m, struct err *err) must_check;
 int machine_wake(struct machine *m, struct err *err) must_check;
+/* Of the host's, its part of what it shares with others; 0: not known. */
+int64_t machine_memory(const struct machine *m);
 /* The VMM is killed at once; `ended` follows. */
 void machine_kill(struct machine *m);
 /* The last line that kernel or VMM printed, made fit to be shown; "" where there was none. */

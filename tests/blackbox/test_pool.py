@@ -78,6 +78,7 @@ def test_jobs_from_the_pool_are_machines_of_their_own():
     """And what waits for them has nothing of anybody's."""
     with started(CANARY=CANARY, NIMBUS_GITHUB_WEBHOOK_SECRET=CANARY) as system:
         fill(system)
+        assert 1 << 20 <= metric(system, "nimbus_host_agent_pool_bytes") != 64 << 20  # measured, not assumed
         seen = []
         with tempfile.TemporaryDirectory(prefix="nimbus-look-") as place:
             program = build_look(pathlib.Path(place))
