@@ -2,13 +2,16 @@
 # blackbox.sh BUILD DATABASE...: the black-box suite on each of the databases, in lanes that run at once: much of a
 # scenario is waiting. The lanes of a database divide its files among themselves: each takes the next that none has
 # begun. What they say comes one after the other, the first one's as it runs. What failed runs once more, alone, so that
-# a machine which is too small for the lanes is told from a defect; both runs are shown, and the last lines name all that failed.
-# PYTEST_FLAGS are pytest's.
+# a machine which is too small for the lanes is told from a defect; both runs are shown, and the last lines name all that
+# failed. PYTEST_FLAGS are pytest's.
 set -eu
 
-lanes=3
 build=$1
 shift
+first=$1
+# DATABASE: how many lanes it has. The first one's suite is whole; a second one's has half as much.
+lanes_of() { if [ "$1" = "$first" ]; then echo 4; else echo 2; fi; }
+
 said=$(mktemp -d)
 trap 'kill $(cat "$said"/*.pid) 2>/dev/null || true; rm -rf "$said"' EXIT
 trap 'exit 130' INT TERM
@@ -24,7 +27,7 @@ suite() {
 
 for database in "$@"; do
     mkdir "$said/$database.begun"
-    for lane in $(seq "$lanes"); do
+    for lane in $(seq "$(lanes_of "$database")"); do
         output=$said/$database-$lane
         : >"$output" # there before it is followed
         suite "$database" --share="$said/$database.begun" tests/blackbox >"$output" 2>&1 &
@@ -37,7 +40,7 @@ failures=$said/failures
 
 for database in "$@"; do
     again=
-    for lane in $(seq "$lanes"); do
+    for lane in $(seq "$(lanes_of "$database")"); do
         output=$said/$database-$lane
         pid=$(cat "$output.pid")
         echo "== $database, lane $lane"

@@ -265,9 +265,7 @@ def test_a_maker_that_is_killed_at_every_step():
         for name, number in steps:
             before = maker.names()
             done = maker.make("-e", f"inject={name}:signal=KILL:when={number}")
-            # How often it speaks with QEMU depends on how soon that is done.
-            came = maker.calls().count(name) >= number
-            assert (done.returncode != 0) == came, (name, number, done.stderr)
+            assert done.returncode != 0, (name, number, done.stderr)
             left = maker.names() - before
             for one in left:
                 checked = maker.run("check", one)
