@@ -246,6 +246,17 @@ static size_t separator(struct str s, const struct buf *out, struct str name)
 	return at + span((struct str){s.data + at, s.len - at}, is_blank, LINE_MAX);
 }
 
+/* With which it begins; empty: it has none. */
+static struct str opening_quote(struct str value)
+{
+	static const struct str quotes[] = {STR("\\\""), STR("\\'"), STR("\""), STR("'")};
+
+	for (size_t i = 0; i < ARRAY_LEN(quotes); i++)
+		if (str_starts_with(value, quotes[i]))
+			return quotes[i];
+	return STR("");
+}
+
 /* Up to the quote that ends it, or the line. */
 static size_t quoted(struct str s, struct str quote)
 {
@@ -322,7 +333,6 @@ static size_t scheme(struct str value)
  * itself. */
 static size_t take_named(struct str s, struct buf *out)
 {
-	static const struct str quotes[] = {STR("\\\""), STR("\\'"), STR("\""), STR("'")};
 	struct str name = {s.data, span(s, is_of_name, NAME_MAX_LEN)};
 	size_t gap = name.len > 0 && names_a_secret(name)
 			     ? separator((struct str){s.data + name.len, s.len - name.len}, out, name)
@@ -332,19 +342,18 @@ static size_t take_named(struct str s, struct buf *out)
 	if (gap == 0 || str_starts_with(value, STR("//")))
 		return 0;
 	bool json = s.data[name.len] == '"';
-	for (size_t i = 0; i < ARRAY_LEN(quotes); i++) {
-		if (!str_starts_with(value, quotes[i]))
-			continue;
-		struct str inner = {value.data + quotes[i].len, value.len - quotes[i].len};
+	struct str quote = opening_quote(value);
+	if (quote.len > 0) {
+		struct str inner = {value.data + quote.len, value.len - quote.len};
 		if (holds_others(inner))
 			return 0;
-		inner.len = quoted(inner, quotes[i]);
+		inner.len = quoted(inner, quote);
 		if (is_plain(inner))
 			return 0;
 		take_patterns(name, out);
-		buf_append(out, s.data + name.len, gap + quotes[i].len);
+		buf_append(out, s.data + name.len, gap + quote.len);
 		buf_puts(out, "***");
-		return name.len + gap + quotes[i].len + inner.len;
+		return name.len + gap + quote.len + inner.len;
 	}
 	if (holds_others(value))
 		return 0;
@@ -358,7 +367,12 @@ static size_t take_named(struct str s, struct buf *out)
 	return name.len + gap + value.len;
 }
 
-/* curl -u USER:PASSWORD */
+static size_t argument(struct str s, struct str quote)
+{
+	return quote.len > 0 ? quoted(s, quote) : span(s, is_of_value, s.len);
+}
+
+/* curl -u USER:PASSWORD, curl -u 'USER:PASSWORD' */
 static size_t take_user(struct str s, struct buf *out)
 {
 	struct str before = line_before(out);
@@ -369,13 +383,17 @@ static size_t take_user(struct str s, struct buf *out)
 	if (head == 0 || head >= s.len || (s.data[head] != ' ' && s.data[head] != '='))
 		return 0;
 	struct str value = {s.data + head + 1, s.len - head - 1};
-	value.len = span(value, is_of_value, LOOK_MAX);
-	ptrdiff_t colon = str_find(value, ':');
+	struct str quote = opening_quote(value);
+	head += 1 + quote.len;
+	value = (struct str){s.data + head, s.len - head};
+	struct str first = {value.data, value.len < LOOK_MAX ? value.len : LOOK_MAX};
+	ptrdiff_t colon = str_find((struct str){first.data, argument(first, quote)}, ':');
 	if (colon < 0)
 		return 0;
-	buf_append(out, s.data, head + 1);
+	value.len = argument(value, quote);
+	buf_append(out, s.data, head);
 	put_user((struct str){value.data, (size_t)colon}, out);
-	return head + 1 + value.len;
+	return head + value.len;
 }
 
 static bool are_hex(const char *s, size_t len)

@@ -43,6 +43,9 @@ static void what_is_known_or_looks_like_a_secret_goes(void **state)
 		{"https://git-hunter2hunter2:x@host", "https://git-***:***@host"},
 		{"curl -u ghp_0123456789abcdef: https://host", "curl -u ***:*** https://host"},
 		{"curl --user=ghp_0123456789abcdef:x https://host", "curl --user=***:*** https://host"},
+		{"curl -u 'me:a b' https://host", "curl -u 'me:***' https://host"},
+		{"curl --user \"me:a b\" https://host", "curl --user \"me:***\" https://host"},
+		{"ps -u 'me' -o pid: x", "ps -u 'me' -o pid: x"},
 		{"k -----BEGIN PRIVATE KEY-----\nMC4C\nAQAw\n-----END PRIVATE KEY----- l", "k *** l"},
 		{"k -----BEGIN EC PRIVATE KEY-----\nMC4C", "k ***"},
 		{"-----BEGIN CERTIFICATE-----\nMC4C\n", "-----BEGIN CERTIFICATE-----\nMC4C\n"},
@@ -100,6 +103,10 @@ static void no_shape_of_a_secret_gets_through(void **state)
 		"tool --api-key HUSH",
 		"curl -u me:HUSH https://a/",
 		"curl --user me:HUSH https://a/",
+		"curl -u 'me:HUSH HUSH' https://a/",
+		"curl --user \"me:HUSH HUSH\" https://a/",
+		"curl --user='me:HUSH' https://a/",
+		"{\"run\": \"curl -u \\\"me:HUSH HUSH\\\" https://a/\"}",
 		"https://a/?access_token=HUSH&b=1",
 		"https://a/cb?code=1&client_secret=HUSH",
 		"https://bucket/x?X-Amz-Signature=HUSH&b=1",
@@ -170,8 +177,9 @@ static void what_is_none_stays(void **state)
 static void a_line_may_be_as_long_as_it_likes(void **state)
 {
 	(void)state;
-	static const char *const words[] = {"user ",	"password ", "token=",	  "-u a ",	 "\"secret\" ",
-					    "cookie={", "token=[",   "token:{\"", "-----BEGIN ", "://a"};
+	static const char *const words[] = {"user ",	 "password ",	"token=",   "-u a ",
+					    "-u 'a ",	 "\"secret\" ", "cookie={", "token=[",
+					    "token:{\"", "-----BEGIN ", "://a"};
 	autoptr(masker) known = masker_new();
 
 	for (size_t w = 0; w < ARRAY_LEN(words); w++) {
