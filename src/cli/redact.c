@@ -143,11 +143,27 @@ static size_t take_private_key(struct str s, struct buf *out)
 
 static void take_patterns(struct str text, struct buf *out);
 
-/* "USER:" and what was behind it. The user may be a token, with a word for a password or none. There is no ':' in it,
- * so it holds no address and no user itself. */
-static void put_user(struct str user, struct buf *out)
+/* Then the user is the secret, whatever it looks like. */
+static bool is_no_password(struct str password)
 {
-	take_patterns(user, out);
+	static const char *const words[] = {"", "x", "x-oauth-basic", "x-token-auth"};
+
+	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+		if (str_eq(password, str_c(words[i])))
+			return true;
+	return false;
+}
+
+/* "USER:" and what was behind it. The user may be a token beside a password, too. There is no ':' in it, so it holds no
+ * address and no user itself. */
+static void put_user(struct str both, ptrdiff_t colon, struct buf *out)
+{
+	struct str user = {both.data, (size_t)colon};
+
+	if (is_no_password((struct str){both.data + colon + 1, both.len - user.len - 1}))
+		buf_puts(out, user.len > 0 ? "***" : "");
+	else
+		take_patterns(user, out);
 	buf_puts(out, ":***");
 }
 
@@ -160,12 +176,12 @@ static size_t take_password(struct str s, struct buf *out)
 	const char *at = len > 0 ? memrchr(s.data + 3, '@', len) : NULL;
 	if (at == NULL)
 		return 0;
-	struct str user = {s.data + 3, (size_t)(at - s.data) - 3};
-	ptrdiff_t colon = str_find(user, ':');
+	struct str both = {s.data + 3, (size_t)(at - s.data) - 3};
+	ptrdiff_t colon = str_find(both, ':');
 	if (colon < 0)
 		return 0;
 	buf_append(out, s.data, 3);
-	put_user((struct str){user.data, (size_t)colon}, out);
+	put_user(both, colon, out);
 	return (size_t)(at - s.data);
 }
 
@@ -392,7 +408,7 @@ static size_t take_user(struct str s, struct buf *out)
 		return 0;
 	value.len = argument(value, quote);
 	buf_append(out, s.data, head);
-	put_user((struct str){value.data, (size_t)colon}, out);
+	put_user(value, colon, out);
 	return head + value.len;
 }
 
