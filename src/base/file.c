@@ -276,9 +276,13 @@ int file_lock(const char *path, mode_t mode, int *ret_fd, char holder[static FIL
 {
 	autoclose fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, mode);
 	char number[FILE_HOLDER_SIZE] = "";
+	struct stat st;
 
-	if (fd < 0)
+	if (fd < 0 || fstat(fd, &st) != 0)
 		return err_sys(err, "open %s", path);
+	/* Its folder may be another user's, and what is written is not to come into a file of somebody else. */
+	if (!S_ISREG(st.st_mode) || st.st_nlink > 1)
+		return err_set(err, ERR_INVALID, "%s is no file of one name: remove it", path);
 	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
 		ssize_t got = pread(fd, number, sizeof(number) - 1, 0);
 		(void)snprintf(holder, FILE_HOLDER_SIZE, "%s", got > 0 ? number : "?");

@@ -226,7 +226,7 @@ static int take_log_level(struct err *err)
 static int run_build(struct command_call *call, struct err *err)
 {
 	const struct rootfs_options *o = call->options;
-	autovar(images) i = {.store = {.fd = -1, .lock_fd = -1}};
+	autovar(images) i = {.store = {.fd = -1, .lock_fd = -1, .place = {.fd = -1}}};
 	autoptr(js) built = js_new_array();
 
 	int rc = take_log_level(err);
@@ -244,7 +244,7 @@ static int run_build(struct command_call *call, struct err *err)
 static int run_activate(struct command_call *call, struct err *err)
 {
 	const struct rootfs_options *o = call->options;
-	autovar(images) i = {.store = {.fd = -1, .lock_fd = -1}};
+	autovar(images) i = {.store = {.fd = -1, .lock_fd = -1, .place = {.fd = -1}}};
 
 	if (o->rollback == (call->arg_count > 0))
 		return err_set(err, ERR_INVALID, "name the version to activate, or --rollback");
@@ -301,7 +301,7 @@ static const struct listing list_listing = {
 static int run_list(struct command_call *call, struct err *err)
 {
 	const struct rootfs_options *o = call->options;
-	autovar(images) i = {.store = {.fd = -1, .lock_fd = -1}};
+	autovar(images) i = {.store = {.fd = -1, .lock_fd = -1, .place = {.fd = -1}}};
 	autoptr(js) rows = NULL;
 
 	int rc = images_open(call, false, false, &i, err);
@@ -318,7 +318,7 @@ static const struct listing verify_listing = {
 static int run_verify(struct command_call *call, struct err *err)
 {
 	const struct rootfs_options *o = call->options;
-	autovar(images) i = {.store = {.fd = -1, .lock_fd = -1}};
+	autovar(images) i = {.store = {.fd = -1, .lock_fd = -1, .place = {.fd = -1}}};
 	autoptr(js) rows = NULL;
 	size_t bad = 0;
 
@@ -358,7 +358,7 @@ static const struct listing gc_listing = {
 static int run_gc(struct command_call *call, struct err *err)
 {
 	const struct rootfs_options *o = call->options;
-	autovar(images) i = {.store = {.fd = -1, .lock_fd = -1}};
+	autovar(images) i = {.store = {.fd = -1, .lock_fd = -1, .place = {.fd = -1}}};
 	autoptr(js) rows = NULL;
 
 	int rc = images_open(call, true, true, &i, err);

@@ -15,7 +15,7 @@
 #include "rootfs/recipe.h"
 #include "rootfs/stage.h"
 
-/* A folder in the store, on the disk where the image will be; removed with all in it. */
+/* A folder where images are made, removed with all in it. */
 struct work {
 	struct rootfs_store *store;
 	char *name;
@@ -25,7 +25,7 @@ struct work {
 static void work_fini(struct work *w)
 {
 	if (w->name != NULL)
-		(void)!dir_remove(w->store->fd, w->name, NULL);
+		(void)!dir_remove(w->store->place.fd, w->name, NULL);
 	free(w->name);
 	free(w->path);
 }
@@ -35,7 +35,7 @@ static int work_init(struct work *w, struct rootfs_store *store, struct err *err
 {
 	w->store = store;
 	w->name = xasprintf(".work-%016llx", (unsigned long long)crypto_random_u64());
-	w->path = xasprintf("%s/%s", store->dir, w->name);
+	w->path = xasprintf("%s/%s", store->place.path, w->name);
 	return dir_make(w->path, 0700, err);
 }
 
@@ -100,7 +100,7 @@ static int check_base(const struct rootfs_version *v, const struct layer *l, str
 static int put_download(const struct build_opts *o, struct stage *s, struct layer *ret, struct err *err)
 {
 	const struct rootfs_version *v = o->version;
-	autofree char *folder = xasprintf("%s/.downloads", o->store->dir);
+	autofree char *folder = xasprintf("%s/.downloads", o->store->place.path);
 	autofree char *path = NULL;
 
 	say(o, "downloading the base");
@@ -178,7 +178,8 @@ static int build_in(const struct build_opts *o, struct work *w, struct manifest 
 	if (rc < 0)
 		return rc;
 	autoptr(js) manifest = manifest_js(m);
-	return rootfs_store_put(o->store, image, packed->sha256, m->name, manifest, err);
+	autofree char *made = xasprintf("%s/image", w->name);
+	return rootfs_store_put(o->store, made, packed->sha256, m->name, manifest, err);
 }
 
 int rootfs_build(const struct build_opts *o, struct js **ret, struct err *err)

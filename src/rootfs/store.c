@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/crypto.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "vm/assets.h"
@@ -24,15 +25,16 @@ void rootfs_store_fini(struct rootfs_store *s)
 {
 	if (s->dir == NULL)
 		return;
+	place_fini(&s->place);
 	free(s->dir);
 	fd_close(&s->fd);
 	fd_close(&s->lock_fd);
-	*s = (struct rootfs_store){.fd = -1, .lock_fd = -1};
+	*s = (struct rootfs_store){.fd = -1, .lock_fd = -1, .place = {.fd = -1}};
 }
 
 int rootfs_store_open(const char *dir, bool change, struct rootfs_store *ret, struct err *err)
 {
-	autovar(rootfs_store) s = {.dir = xstrdup(dir), .fd = -1, .lock_fd = -1};
+	autovar(rootfs_store) s = {.dir = xstrdup(dir), .fd = -1, .lock_fd = -1, .place = {.fd = -1}};
 	autofree char *lock = xasprintf("%s/" LOCK_NAME, dir);
 	char holder[FILE_HOLDER_SIZE];
 
@@ -45,6 +47,8 @@ int rootfs_store_open(const char *dir, bool change, struct rootfs_store *ret, st
 		rc = file_lock(lock, 0644, &s.lock_fd, holder, err);
 	if (rc > 0)
 		return err_set(err, ERR_CONFLICT, "process %s changes the images of %s now", holder, dir);
+	if (rc == 0 && change)
+		rc = place_open(s.fd, dir, &s.place, err);
 	if (rc < 0)
 		return rc;
 	*ret = TAKE_STRUCT(s);
@@ -65,18 +69,45 @@ static int point(struct rootfs_store *s, const char *name, const char *digest, s
 	return assets_point(s->fd, link, str_c(digest), err);
 }
 
+/* From another file system: whole, or not at all. */
+static int copy_image(struct rootfs_store *s, const char *file, const char *digest, struct err *err)
+{
+	autofree char *temp = xasprintf(".work-%016llx", (unsigned long long)crypto_random_u64());
+	autoclose from = openat(s->place.fd, file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	autoclose to = openat(s->fd, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	autovar(buf) copied = {0};
+
+	if (from < 0 || to < 0)
+		return err_sys(err, "copy the image into %s", s->dir);
+	int rc = file_copy_fd(from, to, &copied, NULL, err);
+	if (rc == 0 && strcmp(copied.data, digest) != 0)
+		rc = err_set(err, ERR_IO, "the image was changed while it was copied");
+	if (rc == 0 && (fchmod(to, 0444) != 0 || fsync(to) != 0 || renameat(s->fd, temp, s->fd, digest) != 0))
+		rc = err_sys(err, "copy the image into %s", s->dir);
+	if (rc < 0)
+		(void)unlinkat(s->fd, temp, 0);
+	return rc;
+}
+
+static int take_over(struct rootfs_store *s, const char *file, const char *digest, struct err *err)
+{
+	if (renameat(s->place.fd, file, s->fd, digest) == 0)
+		return 0;
+	return errno == EXDEV ? copy_image(s, file, digest, err) : err_sys(err, "put the image into %s", s->dir);
+}
+
 int rootfs_store_put(struct rootfs_store *s, const char *file, const char *digest, const char *name,
 		     const struct js *manifest, struct err *err)
 {
 	autofree char *beside = xasprintf("%s.json", digest);
 	autovar(buf) text = {0};
 
-	/* The same bytes under the same name: whoever has the old one open has the same. */
-	if (renameat(AT_FDCWD, file, s->fd, digest) != 0)
-		return err_sys(err, "put the image into %s", s->dir);
 	js_write_pretty(manifest, &text);
 	buf_putc(&text, '\n');
-	int rc = file_sync_parent(s->fd, digest, err);
+	/* The same bytes under the same name: whoever has the old one open has the same. */
+	int rc = take_over(s, file, digest, err);
+	if (rc == 0)
+		rc = file_sync_parent(s->fd, digest, err);
 	if (rc == 0)
 		rc = file_write_atomic(s->fd, beside, buf_str(&text), 0644, err);
 	return rc == 0 ? point(s, name, digest, err) : rc;
@@ -154,14 +185,14 @@ static int compare_names(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static int read_names(const struct rootfs_store *s, struct names *ret, struct err *err)
+static int read_names(int folder_fd, const char *path, struct names *ret, struct err *err)
 {
-	int fd = openat(s->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	__attribute__((cleanup(dir_close))) DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
 	const struct dirent *entry;
 
 	if (dir == NULL)
-		return err_sys(err, "read %s", s->dir);
+		return err_sys(err, "read %s", path);
 	while (ret->count < ENTRIES_MAX && (entry = readdir(dir)) != NULL) {
 		ret->items = xreallocarray(ret->items, ret->count + 1, sizeof(*ret->items));
 		ret->items[ret->count++] = xstrdup(entry->d_name);
@@ -222,7 +253,7 @@ int rootfs_store_list(const struct rootfs_store *s, struct js **ret, struct err 
 	autovar(names) names = {0};
 	char name[ASSETS_NAME_MAX + 1], digest[ASSETS_DIGEST_SIZE];
 
-	int rc = read_names(s, &names, err);
+	int rc = read_names(s->fd, s->dir, &names, err);
 	if (rc < 0)
 		return rc;
 	*ret = js_new_array();
@@ -388,7 +419,7 @@ static void drop_image(struct collection *c, const char *digest)
 }
 
 /* This process has the lock: no build is under way. */
-static void drop_remains(struct collection *c, const char *name)
+static void drop_remains(struct collection *c, int folder_fd, const char *name)
 {
 	struct str s = str_c(name);
 	bool ours = str_starts_with(s, STR(".work-")) || str_eq(s, STR(".downloads"));
@@ -396,7 +427,7 @@ static void drop_remains(struct collection *c, const char *name)
 	if (!ours)
 		return;
 	if (!c->dry_run)
-		(void)!dir_remove(c->store->fd, name, NULL);
+		(void)!dir_remove(folder_fd, name, NULL);
 	add_row(c, name, NULL, 0, NULL);
 }
 
@@ -404,9 +435,12 @@ int rootfs_store_gc(struct rootfs_store *s, const struct rootfs_config *config, 
 		    struct err *err)
 {
 	autovar(names) names = {0};
+	autovar(names) beside = {0};
 	struct collection c = {.store = s, .names = &names, .config = config, .dry_run = dry_run};
 
-	int rc = read_names(s, &names, err);
+	int rc = read_names(s->fd, s->dir, &names, err);
+	if (rc == 0 && s->place.beside)
+		rc = read_names(s->place.fd, s->place.path, &beside, err);
 	if (rc < 0)
 		return rc;
 	c.rows = js_new_array();
@@ -415,8 +449,10 @@ int rootfs_store_gc(struct rootfs_store *s, const struct rootfs_config *config, 
 		if (assets_is_digest(str_c(names.items[i])) && !is_named(&c, names.items[i]))
 			drop_image(&c, names.items[i]);
 		else
-			drop_remains(&c, names.items[i]);
+			drop_remains(&c, s->fd, names.items[i]);
 	}
+	for (size_t i = 0; i < beside.count; i++)
+		drop_remains(&c, s->place.fd, beside.items[i]);
 	*ret = c.rows;
 	return 0;
 }

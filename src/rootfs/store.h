@@ -12,11 +12,13 @@
 #include "base/err.h"
 #include "base/js.h"
 #include "rootfs/config.h"
+#include "rootfs/place.h"
 
 struct rootfs_store {
 	char *dir;
 	int fd;
 	int lock_fd;
+	struct place place; /* where images are made; only where it may be changed */
 };
 void rootfs_store_fini(struct rootfs_store *s);
 AUTOVAR_DEFINE(rootfs_store)
@@ -25,7 +27,7 @@ AUTOVAR_DEFINE(rootfs_store)
  * changes it meanwhile (ERR_CONFLICT). */
 int rootfs_store_open(const char *dir, bool change, struct rootfs_store *ret, struct err *err) must_check;
 
-/* Takes the file over under its digest, and makes `name` stand for it. */
+/* Takes the file, a path in the place, over under its digest, and makes `name` stand for it. */
 int rootfs_store_put(struct rootfs_store *s, const char *file, const char *digest, const char *name,
 		     const struct js *manifest, struct err *err) must_check;
 

@@ -472,6 +472,60 @@ def test_downloads_that_cannot_be(tmp_path, web):
     assert not list((tmp_path / "out").glob("*.squashfs"))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to build in a folder of somebody else")
+def test_root_builds_beside_a_folder_of_somebody_else(tmp_path, web):
+    """As the machine's assets are its service user's: what that one puts there leads root nowhere."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".downloads").symlink_to(victim)
+    for path in out, victim:
+        os.chown(path, 65534, 65534)
+    configure(tmp_path, {"name": "a", "base_url": web.url, "sha256": web.digest}, default="a")
+    before = set(tmp_path.iterdir())
+    rootfs(tmp_path, "build")
+    assert list(victim.iterdir()) == []
+    assert rows(tmp_path, "verify")[0]["ok"]
+    place, = set(tmp_path.iterdir()) - before
+    info = place.stat()
+    assert place.name.startswith(".rootfs-") and (info.st_uid, stat.S_IMODE(info.st_mode)) == (0, 0o700)
+    assert [p.name for p in place.iterdir()] == [".downloads"], "kept for the next build"
+    asked = len(web.ranges)
+    rootfs(tmp_path, "build")
+    assert len(web.ranges) == asked
+    rootfs(tmp_path, "gc")
+    assert not place.exists() and list(victim.iterdir()) == []
+    # Who may write there cannot take the place first, where others may make folders.
+    place.mkdir()
+    os.chown(place, 65534, 65534)
+    assert f"{place}, where root is to build" in rootfs(tmp_path, "build", status=2).stderr
+    place.rmdir()
+    # Another name of a file of root's is not written into.
+    (tmp_path / "precious").write_text("precious")
+    (out / ".build.lock").unlink()
+    os.link(tmp_path / "precious", out / ".build.lock")
+    assert "no file of one name" in rootfs(tmp_path, "build", status=2).stderr
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a disk")
+def test_a_folder_on_another_disk(tmp_path):
+    """Made beside it on this one, it is copied."""
+    make_tree(tmp_path)
+    configure(tmp_path, {"name": "a", "base_path": "base"})
+    (tmp_path / "out").mkdir()
+    script = 'mount -t tmpfs -o uid=65534,mode=755 tmpfs out && "$1" rootfs build && "$1" rootfs verify && ls -A out'
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", NIMBUS], cwd=tmp_path, text=True,
+                          capture_output=True, check=False)
+    if done.stderr.startswith("mount:"):
+        pytest.skip("no mounts of our own here")
+    assert done.returncode == 0, done
+    names = done.stdout.split()
+    assert "a.squashfs" in names and not [n for n in names if n.startswith(".work-")]
+    assert not list(tmp_path.glob(".rootfs-*"))
+
+
 def test_a_killed_build_leaves_nothing_that_counts(tmp_path, web):
     """Killed while it downloads, again and again further on: the next one goes on, and is whole."""
     web.cut = 20000
