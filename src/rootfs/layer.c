@@ -173,6 +173,38 @@ static int put_folder(struct stage *s, const char *path, bool is_base, struct la
 
 /* --- images and archives --- */
 
+/* Not every file system makes files without a name (overlayfs of Linux before 6.1). */
+static int make_nameless(const char *folder)
+{
+	autofree char *path = xasprintf("%s/copy", folder);
+	int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT))
+		return fd;
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		(void)unlink(path);
+	return fd;
+}
+
+/* The mode is what it says, whatever the umask; and who gets it can only read it. */
+static int copy_input(const char *folder, int from, int *ret, struct err *err)
+{
+	autovar(buf) digest = {0};
+	autoclose copy = make_nameless(folder);
+	autofree char *self = xasprintf("/proc/self/fd/%d", copy);
+
+	if (copy < 0)
+		return err_sys(err, "copy the image");
+	int rc = file_copy_fd(from, copy, &digest, NULL, err);
+	if (rc < 0)
+		return rc;
+	if (fchmod(copy, 0444) != 0)
+		return err_sys(err, "copy the image");
+	*ret = open(self, O_RDONLY | O_CLOEXEC);
+	return *ret >= 0 ? 0 : err_sys(err, "open the copy of the image");
+}
+
 /*
  * What reads an image is another user's program where it can be, and so the file must be one that anybody may read: it
  * is, or becomes, a nameless copy.
@@ -180,19 +212,14 @@ static int put_folder(struct stage *s, const char *path, bool is_base, struct la
 static int open_input(const struct stage *s, int fd, int *ret, struct err *err)
 {
 	struct stat st;
-	autovar(buf) digest = {0};
 	autofree char *beside = xasprintf("%s/..", s->path);
 
 	if (fstat(fd, &st) != 0 || lseek(fd, 0, SEEK_SET) != 0)
 		return err_sys(err, "read the image");
-	bool copy = tool_has_user() && (st.st_mode & S_IROTH) == 0;
-	autoclose input = copy ? open(beside, O_TMPFILE | O_RDWR | O_CLOEXEC, 0444) : fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	if (input < 0)
-		return err_sys(err, "read the image");
-	int rc = copy ? file_copy_fd(fd, input, &digest, NULL, err) : 0;
-	if (rc == 0)
-		*ret = fd_take(&input);
-	return rc;
+	if (tool_has_user() && (st.st_mode & S_IROTH) == 0)
+		return copy_input(beside, fd, ret, err);
+	*ret = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return *ret >= 0 ? 0 : err_sys(err, "read the image");
 }
 
 /* The program that lays files out in it may be another user's. */
