@@ -5,7 +5,9 @@
 #include "base/clock.h"
 #include "rootfs/tool.h"
 
-static const int64_t timeout_ns = 3600 * NS_PER_S;
+/* Many questions are asked of one image, and each is answered in moments. */
+static const int64_t ask_timeout_ns = 600 * NS_PER_S;
+static const int64_t lay_out_timeout_ns = 3600 * NS_PER_S;
 
 int debugfs_ask(int image_fd, struct str commands, struct buf *said, struct err *err)
 {
@@ -17,7 +19,7 @@ int debugfs_ask(int image_fd, struct str commands, struct buf *said, struct err 
 		&(struct tool_call){
 			.argv = argv,
 			.package = "e2fsprogs",
-			.timeout_ns = timeout_ns,
+			.timeout_ns = ask_timeout_ns,
 			.bounds = &(struct tool_bounds){.input_fd = image_fd},
 			.script = commands,
 		},
@@ -46,7 +48,7 @@ int debugfs_lay_out(int image_fd, const char *folder, struct err *err)
 		&(struct tool_call){
 			.argv = argv,
 			.package = "e2fsprogs",
-			.timeout_ns = timeout_ns,
+			.timeout_ns = lay_out_timeout_ns,
 			.bounds = &(struct tool_bounds){.input_fd = image_fd, .folder = folder},
 		},
 		&said, err);
