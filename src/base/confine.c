@@ -151,6 +151,11 @@ static const int refused[] = {
 	SYS_semget,
 	SYS_msgget,
 	SYS_mq_open,
+	/* memory that no limit of ours counts */
+	SYS_memfd_create,
+#ifdef SYS_memfd_secret
+	SYS_memfd_secret,
+#endif
 	/* what the rest of the system looks like */
 	SYS_unshare,
 	SYS_setns,
@@ -234,6 +239,20 @@ static size_t only_with(struct confine *c, int number, uint32_t mask, uint32_t v
 	return c->call_count - 3;
 }
 
+/* Who a descriptor's owner is decides who is sent signals for it, by the kernel. */
+static void no_owners(struct confine *c)
+{
+	static const uint32_t commands[] = {F_SETOWN, F_SETOWN_EX, F_SETSIG};
+
+	unless_equal_skip(c, SYS_fcntl, 2 + 2 * ARRAY_LEN(commands));
+	load(c, offsetof(struct seccomp_data, args[1]));
+	for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
+		unless_equal_skip(c, commands[i], 1);
+		answer(c, SECCOMP_RET_ERRNO | EPERM);
+	}
+	answer(c, SECCOMP_RET_ALLOW);
+}
+
 static void make_calls(struct confine *c)
 {
 #ifdef OWN_ARCH
@@ -255,6 +274,7 @@ static void make_calls(struct confine *c)
 	/* Its flags lie in memory, where no filter can look: the C library then takes the other one. */
 	unless_equal_skip(c, SYS_clone3, 1);
 	answer(c, SECCOMP_RET_ERRNO | ENOSYS);
+	no_owners(c);
 	(void)only_with(c, SYS_clone, CLONE_THREAD | namespaces, CLONE_THREAD);
 	(void)only_with(c, SYS_prlimit64, UINT32_MAX, 0);
 	c->own_pid_at = only_with(c, SYS_tgkill, UINT32_MAX, 0);
