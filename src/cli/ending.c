@@ -25,6 +25,8 @@ int ending_status(const struct attach_end *end)
 		return end->cancelled ? SIGNALLED + SIGINT : EXIT_OURS;
 	if (end->signal > 0 && end->signal < SIGNALLED)
 		return SIGNALLED + (int)end->signal;
+	if (end->code == 0 && end->incomplete)
+		return EXIT_OURS;
 	return end->code >= 0 && end->code <= UINT8_MAX ? end->code : EXIT_OURS;
 }
 

@@ -368,6 +368,12 @@ static int bring_back(struct session *s, const struct plan *p, int64_t job_id, i
 	return status;
 }
 
+/* It ran, and its host had sent them before it said how it ended. */
+static bool has_outputs(const struct attach_end *end)
+{
+	return end->left == 0 && (end->ran_ns >= 0 || (end->incomplete && end->code >= 0));
+}
+
 /* --- the whole --- */
 
 static int check_command(struct command_call *call, struct err *err)
@@ -411,7 +417,7 @@ static int run(struct command_call *call, struct err *err)
 		return rc;
 	ending_say(&end, o->quiet);
 	int status = ending_status(&end);
-	return end.left != 0 || end.ran_ns < 0 ? status : bring_back(&s, &p, job_id, status, err);
+	return has_outputs(&end) ? bring_back(&s, &p, job_id, status, err) : status;
 }
 
 #define OPTION(long_name, short_name, kind, member, ...)                                                \
@@ -458,9 +464,9 @@ const struct command run_command = {
 	.summary = "Run a command on the current folder, in a microVM",
 	.about = "The folder is sent as git would see it (its .gitignore counts, .git itself goes along), the command\n"
 		 "runs in the copy. Input, output, errors, signals and the terminal are as if it ran here.\n"
-		 "Exit codes: the command's own; 128 and more for a signal; 124 --timeout; 125 Nimbus itself failed;\n"
-		 "126 the command could not be run, 127 it is not there. Ctrl-C: the first goes to the command, the\n"
-		 "second cancels the job, the third leaves.\n",
+		 "Exit codes: the command's own; 128 and more for a signal; 124 --timeout; 125 Nimbus itself failed,\n"
+		 "or lost output; 126 the command could not be run, 127 it is not there. Ctrl-C: the first goes to\n"
+		 "the command, the second cancels the job, the third leaves.\n",
 	.examples = "  nimbus run -- make test\n"
 		    "  nimbus run --output dist -e CI=1 -- npm run build\n"
 		    "  git diff | nimbus run --no-workspace -- wc -l\n"

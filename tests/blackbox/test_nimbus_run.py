@@ -1,6 +1,7 @@
 """`nimbus run` and `nimbus shell`: a command in a microVM as if it ran here."""
 
 import hashlib
+import http.server
 import io
 import os
 import pathlib
@@ -8,6 +9,7 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -18,6 +20,7 @@ import pytest
 import requests
 
 from chaos import size
+from sessions import EXIT, STARTED, STDOUT
 from system import NIMBUS, PATIENCE, System, wait_until
 
 pytestmark = pytest.mark.once  # nothing here asks the database for more than other tests do
@@ -338,6 +341,64 @@ def test_a_job_that_ends_while_the_control_plane_is_away_is_told_of(system):
     assert process.returncode == 5
     assert out == b"after\n"
     nothing_left(system)
+
+
+class Losing(http.server.BaseHTTPRequestHandler):
+    """A control plane that is played: a job's connection ends in the middle of its output, and its host is gone."""
+
+    protocol_version = "HTTP/1.1"
+    code = 0
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(201, b'{"id": 7}')
+
+    def do_GET(self):
+        if "/outputs/" in self.path:
+            made = io.BytesIO()
+            with tarfile.open(fileobj=made, mode="w") as tar:
+                tar.addfile(tarfile.TarInfo("made"))
+            self.answer(200, made.getvalue())
+        elif "resume=1" in self.path:
+            self.speak((EXIT, struct.pack("<iIqqqq", self.code, 0, -1, -1, -1, -1) + b"exit\0\0"))
+        else:
+            self.speak((STARTED, bytes(16)), (STDOUT, b"some"))
+
+    def answer(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def speak(self, *frames):
+        head = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: nimbus-session\r\n\r\n"
+        self.wfile.write(head + b"".join(struct.pack("<IB", len(body), kind) + body for kind, body in frames))
+        self.connection.shutdown(socket.SHUT_WR)
+        while self.connection.recv(65536):
+            pass
+        self.close_connection = True
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.mark.parametrize("code, status", [(0, 125), (3, 3)])
+def test_output_that_is_lost_is_said_and_is_no_success(tmp_path, code, status):
+    handler = type("Handler", (Losing,), {"code": code})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        env = {k: v for k, v in os.environ.items() if not k.startswith("NIMBUS_")}
+        env |= {"NIMBUS_URL": f"http://127.0.0.1:{server.server_port}", "NIMBUS_TOKEN": "eyJx.y.z",
+                "NIMBUS_DATA_DIR": str(tmp_path)}
+        done = subprocess.run([NIMBUS, "run", "-q", "--no-workspace", "--output", "/made:back", "--", "x"], env=env,
+                              cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE,
+                              check=False)
+        server.shutdown()
+
+    assert (done.returncode, done.stdout) == (status, b"some")
+    assert b"was not taken up again; 'nimbus logs 7' has the rest" in done.stderr
+    assert (b"exited with 0" in done.stderr) == (code == 0)
+    assert (tmp_path / "back" / "made").exists()  # what it made is there all the same
 
 
 # --- shell ---

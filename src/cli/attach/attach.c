@@ -63,21 +63,25 @@ static void leave(struct attach *a, int number)
 	loop_stop(a->loop);
 }
 
-/* A line for the person, if there is one: on a raw terminal too. */
+/* A line for the person, if there is one: on a raw terminal too. What goes wrong; the rest is a note(). */
 static void say(const struct attach *a, const char *text)
 {
 	autovar(buf) clean = {0};
 
-	if (a->opts->quiet)
-		return;
 	(void)terminal_clean(str_c(text), false, &clean);
 	(void)fprintf(stderr, "nimbus: %s%s\n", clean.len > 0 ? clean.data : "",
 		      dialogue_started(a->dialogue) && a->opts->tty ? "\r" : "");
 }
 
+static void note(const struct attach *a, const char *text)
+{
+	if (!a->opts->quiet)
+		say(a, text);
+}
+
 static void on_note(void *ctx, const char *text)
 {
-	say(ctx, text);
+	note(ctx, text);
 }
 
 /* --- to the process --- */
@@ -187,15 +191,21 @@ static int take_gone(struct attach *a, const struct dialogue_said *said, struct 
 	(void)said;
 	(void)err;
 	if (a->opts->own_job)
-		say(a, "the connection to the job's host was lost; waiting for it to come back");
+		note(a, "the connection to the job's host was lost; waiting for it to come back");
 	return 0;
 }
 
-static void tell_torn(const struct attach *a)
+/* What its host still had of it is in the log alone, also of what ran without our hearing of it. */
+static bool is_incomplete(const struct attach *a, const struct dialogue_said *said)
+{
+	return said->torn && (dialogue_started(a->dialogue) || said->exit.code >= 0 || said->exit.signal != 0);
+}
+
+static void tell_incomplete(const struct attach *a)
 {
 	autofree char *text = xasprintf("the connection to the job's host was not taken up again; 'nimbus logs %" PRId64
-					"' has the rest of its output",
-					a->opts->job_id);
+					"' has the rest of its output%s",
+					a->opts->job_id, a->end->code == 0 ? ". The command itself exited with 0" : "");
 
 	say(a, text);
 }
@@ -214,8 +224,9 @@ static int take_exit(struct attach *a, const struct dialogue_said *said, struct 
 	end->gone_ns = m->gone_ns;
 	(void)snprintf(end->reason, sizeof(end->reason), "%s", m->reason);
 	(void)snprintf(end->text, sizeof(end->text), "%s", m->text);
-	if (said->torn && dialogue_started(a->dialogue))
-		tell_torn(a);
+	end->incomplete = is_incomplete(a, said);
+	if (end->incomplete)
+		tell_incomplete(a);
 	return 0;
 }
 
@@ -241,7 +252,7 @@ static void on_moved(void *ctx)
 
 static void on_slow(void *ctx)
 {
-	say(ctx, "the connection broke off; waiting for the control plane to come back");
+	note(ctx, "the connection broke off; waiting for the control plane to come back");
 }
 
 static void on_broke_off(void *ctx, const char *why)
@@ -280,7 +291,7 @@ static void cancel_job(struct attach *a)
 	autofree char *path = xasprintf("/api/jobs/%" PRId64 "/cancel", a->opts->job_id);
 	struct err err = {0};
 
-	say(a, "cancelling the job; once more leaves at once");
+	note(a, "cancelling the job; once more leaves at once");
 	if (a->cancel != NULL)
 		return;
 	a->end->cancelled = true;

@@ -29,8 +29,9 @@ struct attach_opts {
 enum { ATTACH_TEXT_MAX = 1024 };
 
 struct attach_end {
-	int left;	/* the signal for which we left before its end; 0: it ended */
-	bool cancelled; /* by our Ctrl-C */
+	int left;	 /* the signal for which we left before its end; 0: it ended */
+	bool cancelled;	 /* by our Ctrl-C */
+	bool incomplete; /* output of its is lost to us */
 	/* As struct session_exit has them. */
 	int32_t code;
 	uint32_t signal;
