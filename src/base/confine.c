@@ -271,6 +271,11 @@ static void make_calls(struct confine *c)
 		unless_equal_skip(c, (uint32_t)refused[i], 1);
 		answer(c, SECCOMP_RET_ERRNO | EPERM);
 	}
+	/* What a capability is for in the kernel is mostly asked for so. */
+	if (c->opts.capabilities != 0) {
+		unless_equal_skip(c, SYS_ioctl, 1);
+		answer(c, SECCOMP_RET_ERRNO | EPERM);
+	}
 	/* Its flags lie in memory, where no filter can look: the C library then takes the other one. */
 	unless_equal_skip(c, SYS_clone3, 1);
 	answer(c, SECCOMP_RET_ERRNO | ENOSYS);

@@ -1,7 +1,8 @@
 /*
  * What is left to a program that reads bytes from outside, from before its first instruction on: no network, no other
  * process, one file to read and one folder to write, and limits. Each mechanism needs something of the host (Landlock a
- * kernel of 5.19, namespaces root or leave to make user namespaces); where one is missing the others still hold.
+ * kernel of 5.19, namespaces root or leave to make user namespaces); where one is missing the others still hold, unless
+ * it is required.
  */
 #pragma once
 
@@ -19,7 +20,8 @@ struct confine_opts {
 	const char *program;   /* what may be read and executed besides /usr and /lib*; or NULL */
 	int input_fd;	       /* the one file that may be read; or -1 */
 	const char *folder;    /* in which files may be read, made and changed: where it starts; or NULL */
-	uint64_t capabilities; /* that are kept of those that we have, as bits */
+	uint64_t capabilities; /* that are kept of those that we have, as bits; with any there is no ioctl() */
+	unsigned required;     /* mechanisms without which it is not run: of enum confine_part */
 	uint64_t address_space_max, file_size_max, cpu_max_s;
 	uint64_t tasks_max; /* counted over all of its user's, so for a user of its own only; 0: any number */
 };

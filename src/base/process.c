@@ -43,7 +43,7 @@ static const char *const step_names[] = {
 #undef X
 };
 
-/* `missing` is no failure: parts of the confinement that this host does not have. */
+/* `missing`: parts of the confinement that this host does not have, which is a failure only with an error beside it. */
 struct failure {
 	enum step step;
 	int error;
@@ -158,6 +158,16 @@ static void report_missing(int fd, unsigned missing)
 		(void)!write(fd, &failure, sizeof(failure));
 }
 
+static void check_missing(int fd, const struct confine *c, unsigned missing)
+{
+	struct failure failure = {.step = STEP_CONFINEMENT, .error = EPERM, .missing = missing & c->opts.required};
+
+	if (failure.missing == 0)
+		return;
+	(void)!write(fd, &failure, sizeof(failure));
+	_exit(127);
+}
+
 noreturn_fn static void run_child(const struct process_spec *spec, pid_t parent, int report_fd)
 {
 	int exec_fd = spec->exec_fd;
@@ -179,6 +189,8 @@ noreturn_fn static void run_child(const struct process_spec *spec, pid_t parent,
 		report(report_fd, STEP_PRIVILEGES);
 	if (spec->confine != NULL && !confine_restrict(spec->confine, &missing))
 		report(report_fd, STEP_CONFINEMENT);
+	if (spec->confine != NULL)
+		check_missing(report_fd, spec->confine, missing);
 	report_missing(report_fd, missing);
 	if (!tie_to_parent(spec, parent))
 		report(report_fd, STEP_PARENT);
@@ -223,7 +235,7 @@ static int read_failure(int fd, const char *name, struct failure *ret)
 		} while (got < 0 && errno == EINTR);
 		if (got != (ssize_t)sizeof(*ret))
 			return 0;
-		if (ret->missing == 0)
+		if (ret->missing == 0 || ret->error != 0)
 			return 1;
 		log_debug("a program is confined by less than it should be, as this host does not permit more",
 			  F("program", name), F("without", confine_words(ret->missing, room)));
@@ -257,7 +269,11 @@ static int spawn(const struct process_spec *spec, struct process *ret, struct er
 
 	struct failure failure = {0};
 	if (read_failure(from_child, name, &failure) != 0) {
+		char room[CONFINE_WORDS_SIZE];
 		(void)waitpid(pid, NULL, 0);
+		if (failure.missing != 0)
+			return err_set(err, ERR_FORBIDDEN, "start %s: this host does not permit %s", name,
+				       confine_words(failure.missing, room));
 		errno = failure.error;
 		return err_sys(err, "start %s: %s", name, step_names[failure.step]);
 	}

@@ -325,6 +325,9 @@ static int unpack_squashfs(const struct stage *s, int image, bool xattrs, struct
 				.also_fine = UNSQUASHFS_NOT_ALL,
 			},
 			&said, err);
+	if (rc == -ERR_FORBIDDEN)
+		return err_wrap(err, "its extended attributes take root's rights to read, which nobody gets here "
+				     "unconfined; build from a tar or ext4 image of the same");
 	return rc == 0 ? check_unsquashfs(buf_str(&said), err) : rc;
 }
 

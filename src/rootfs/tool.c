@@ -69,6 +69,8 @@ bool tool_has_user(void)
 	       file >= 0 && fchown(file, TOOL_UID, TOOL_UID) == 0;
 }
 
+static const unsigned all_parts = CONFINE_NAMESPACES | CONFINE_READ_ONLY | CONFINE_FILES | CONFINE_CALLS;
+
 static struct confine_opts confinement(const struct tool_call *call, const char *path, bool own_user)
 {
 	const struct tool_bounds *b = call->bounds;
@@ -78,6 +80,7 @@ static struct confine_opts confinement(const struct tool_call *call, const char 
 		.input_fd = b->input_fd,
 		.folder = b->folder,
 		.capabilities = b->capabilities,
+		.required = b->capabilities != 0 ? all_parts : 0,
 		.address_space_max = memory_max,
 		.file_size_max = b->folder != NULL ? file_size_max : OUTPUT_MAX,
 		.cpu_max_s = (uint64_t)(call->timeout_ns / NS_PER_S) * TOOL_THREADS,

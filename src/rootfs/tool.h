@@ -25,7 +25,8 @@ enum { TOOL_UID = 899999 };
 struct tool_bounds {
 	int input_fd;	       /* a file, which any user may read */
 	const char *folder;    /* where it begins and what it may change; or NULL: it only prints */
-	uint64_t capabilities; /* that it cannot do without, as bits: with any of them it stays our user */
+	uint64_t capabilities; /* that it cannot do without, as bits: with any of them it stays our user, and is
+				* run only where all of its confinement can be (or ERR_FORBIDDEN) */
 };
 
 struct tool_call {

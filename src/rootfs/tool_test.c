@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
@@ -239,6 +240,41 @@ static void nothing_is_left_to_it(void **state)
 		fail_msg("%s (wanted: %s)", said.data, ids);
 }
 
+static int run_with_capability(const struct fixture *f, const char *script, struct buf *said, struct err *err)
+{
+	const char *const argv[] = {PYTHON, "-ISc", script, NULL};
+
+	if (access(PYTHON, X_OK) != 0)
+		skip();
+	return tool_run(
+		&(struct tool_call){
+			.argv = argv,
+			.package = "python3",
+			.timeout_ns = 120 * NS_PER_S,
+			.bounds = &(struct tool_bounds){.input_fd = f->input_fd,
+							.folder = f->folder,
+							.capabilities = 1 << CAP_CHOWN},
+		},
+		said, err);
+}
+
+/* Where something is missing it is not run at all. */
+static void with_capabilities_nothing_asks_devices(void **state)
+{
+	autovar(buf) said = {0};
+	struct err err = {0};
+
+	int rc = run_with_capability(*state,
+				     "import fcntl\n"
+				     "try: fcntl.ioctl(0, 0x5401)\n"
+				     "except OSError as error: print(error.errno)\n",
+				     &said, &err);
+	if (rc == -ERR_FORBIDDEN && strstr(err.msg, "this host does not permit") != NULL)
+		skip();
+	assert_int_equal(rc, 0);
+	assert_string_equal(said.data, "1\n"); /* EPERM, and not that it is no terminal */
+}
+
 static void who_says_too_much_is_an_error(void **state)
 {
 	const struct fixture *f = *state;
@@ -252,6 +288,17 @@ static void who_says_too_much_is_an_error(void **state)
 				  NULL, &err),
 			 -ERR_TOO_LARGE);
 	assert_non_null(strstr(err.msg, "says more than 64 MiB"));
+}
+
+static void with_capabilities_all_must_hold(const struct fixture *f)
+{
+	autovar(buf) said = {0};
+	autofree char *made = xasprintf("%s/made", f->folder);
+	struct err err = {0};
+
+	assert_int_equal(run_with_capability(f, "open('made', 'w')", &said, &err), -ERR_FORBIDDEN);
+	assert_non_null(strstr(err.msg, "this host does not permit namespaces, read-only mounts"));
+	assert_int_equal(access(made, F_OK), -1);
 }
 
 /* As on a host that permits no namespaces. It cannot be undone, so this is the last. */
@@ -283,6 +330,7 @@ static void without_namespaces_the_rest_holds(void **state)
 	assert_int_equal(file_read(AT_FDCWD, name, 4096, &said, NULL), 0);
 	if (strstr(said.data, "without=\"namespaces, read-only mounts\"") == NULL)
 		fail_msg("it is not said: %s", said.data);
+	with_capabilities_all_must_hold(*state);
 }
 
 int main(void)
@@ -291,6 +339,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_does_harm_is_stopped, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(without_confinement_nothing_is_stopped, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_it_is_for_it_can_do, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(with_capabilities_nothing_asks_devices, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(nothing_is_left_to_it, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(who_says_too_much_is_an_error, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(without_namespaces_the_rest_holds, set_up, tear_down),
