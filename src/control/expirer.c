@@ -13,6 +13,7 @@
 #define PERIOD_NS (250 * NS_PER_MS)
 #define SWEEP_EVERY_NS (30 * NS_PER_S)
 #define FILES_EVERY_NS (20 * NS_PER_S)
+#define FILES_LIMIT_NS (1 * NS_PER_S) /* leases wait so long for the files of a pass */
 
 static void sweep(struct app *app)
 {
@@ -34,10 +35,10 @@ static void sweep_files(struct app *app)
 	int r = files_sweep_ended(app, &err);
 
 	if (r == 0 && clock_monotonic_ns() >= app->files_due_ns) {
-		r = files_sweep(app, &err);
-		app->files_due_ns = clock_monotonic_ns() + FILES_EVERY_NS;
+		r = files_sweep(app, FILES_LIMIT_NS, &err);
+		app->files_due_ns = clock_monotonic_ns() + (r == FILES_SWEEP_SOON ? 0 : FILES_EVERY_NS);
 	}
-	outage_note(app->outage, r, &err, "old files of jobs");
+	outage_note(app->outage, r < 0 ? r : 0, &err, "old files of jobs");
 }
 
 int64_t expirer_pass(void *ctx)

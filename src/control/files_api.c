@@ -313,15 +313,33 @@ static void remove_all(struct app *app, const struct job_file_names *names)
 }
 
 /* Before the disk is so full that nothing is accepted, inputs that only a retry might want make room. */
+static int is_disk_short(const struct app *app, struct err *err)
+{
+	uint64_t left = 0;
+	int r = disk_free(app->data_fd, &left, err);
+
+	return r < 0 ? r : left < 2 * (uint64_t)app->common->min_free_disk;
+}
+
 static int find_rule(const struct app *app, struct job_file_rule *ret, struct err *err)
 {
 	int64_t keep_ns = app->settings->job_files_keep;
-	uint64_t left = 0;
-	int r = disk_free(app->data_fd, &left, err);
-	bool is_short = left < 2 * (uint64_t)app->common->min_free_disk;
+	int is_short = is_disk_short(app, err);
 
 	*ret = (struct job_file_rule){{[JOB_FILE_INPUT] = is_short ? 0 : keep_ns, [JOB_FILE_OUTPUT] = keep_ns}};
-	return r;
+	return is_short < 0 ? is_short : 0;
+}
+
+/* A page of something that is swept. 1: there is more. */
+typedef int sweep_page_fn(struct app *app, struct arena *arena, struct err *err);
+
+static int sweep_jobs(struct app *app, struct arena *arena, struct err *err)
+{
+	int64_t count = 0;
+	int r = job_files_expire(&app->db, JOB_FILES_WAIT_NS, &count, err);
+
+	(void)arena;
+	return r < 0 ? r : count > 0;
 }
 
 /* First the row, then its blob: a kill in between leaves a blob that no row names, which sweep_folder() finds. */
@@ -333,37 +351,61 @@ static int sweep_rows(struct app *app, struct arena *arena, struct err *err)
 
 	if (r == 0)
 		r = job_files_forget(&app->db, &rule, &app->files_walk, arena, &over, err);
-
-	if (r == 0)
-		remove_all(app, &over);
-	return r;
+	if (r < 0)
+		return r;
+	remove_all(app, &over);
+	return app->files_walk.job_id != 0;
 }
 
 static int sweep_folder(struct app *app, struct arena *arena, struct err *err)
 {
 	struct job_file_names names;
-	struct job_file_names unknown;
+	struct job_file_names unknown = {0};
 	int r = blobs_next(app->files, JOB_FILES_PAGE, arena, names.items, &names.count, err);
 
 	if (r == 0)
 		r = job_files_unknown(&app->db, &names, &unknown, err);
-	if (r != 0)
+	if (r < 0)
 		return r;
 	if (unknown.count > 0)
 		log_info("files that belong to no job are removed", F("count", unknown.count));
 	remove_all(app, &unknown);
-	return 0;
+	return names.count == JOB_FILES_PAGE;
 }
 
-int files_sweep(struct app *app, struct err *err)
+static sweep_page_fn *const sweeps[] = {sweep_jobs, sweep_rows, sweep_folder};
+
+/* A page of each that has more, so that none waits for the end of another. */
+static int sweep_round(struct app *app, bool has_more[static ARRAY_LEN(sweeps)], struct err *err)
 {
 	autoptr(arena) arena = arena_new();
-	int64_t count = 0;
-	int r = job_files_expire(&app->db, JOB_FILES_WAIT_NS, &count, err);
+	bool any = false;
 
-	if (r == 0)
-		r = sweep_rows(app, arena, err);
-	return r < 0 ? r : sweep_folder(app, arena, err);
+	for (size_t i = 0; i < ARRAY_LEN(sweeps); i++) {
+		int r = has_more[i] ? sweeps[i](app, arena, err) : 0;
+		if (r < 0)
+			return r;
+		has_more[i] = r > 0;
+		any = any || has_more[i];
+	}
+	return any;
+}
+
+int files_sweep(struct app *app, int64_t limit_ns, struct err *err)
+{
+	int64_t until_ns = clock_monotonic_ns() + limit_ns;
+	bool has_more[ARRAY_LEN(sweeps)];
+	int r;
+
+	for (size_t i = 0; i < ARRAY_LEN(sweeps); i++)
+		has_more[i] = true;
+	do
+		r = sweep_round(app, has_more, err);
+	while (r > 0 && clock_monotonic_ns() < until_ns);
+	if (r <= 0)
+		return r;
+	r = is_disk_short(app, err);
+	return r > 0 ? FILES_SWEEP_SOON : r;
 }
 
 int files_sweep_ended(struct app *app, struct err *err)

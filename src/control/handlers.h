@@ -90,9 +90,12 @@ int inputs_give(struct app *app, struct held_inputs *held, struct arena *arena, 
 	must_check;
 void held_inputs_fini(struct held_inputs *held);
 AUTOVAR_DEFINE(held_inputs)
-/* Ends jobs whose files do not come; of the files, looks at the next page of rows and of the folder and removes what
- * has had its time, or what only one of both knows. files_api.c */
-int files_sweep(struct app *app, struct err *err) must_check;
+/* Ends jobs whose files do not come; walks through the rows and the folder of files, page after page, and removes what
+ * has had its time, or what only one of both knows. Ends with the walk or, after a page of each at least, when the
+ * limit is over, and goes on there the next time: FILES_SWEEP_SOON where the disk is too short to wait for that. One
+ * thread at a time. files_api.c */
+enum { FILES_SWEEP_SOON = 1 };
+int files_sweep(struct app *app, int64_t limit_ns, struct err *err) must_check;
 /* At once, those of jobs that have just ended. files_api.c */
 int files_sweep_ended(struct app *app, struct err *err) must_check;
 
