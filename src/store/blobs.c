@@ -48,6 +48,7 @@ struct blob_upload {
 	int64_t flushed;
 	struct crypto_hash *hash;
 	bool committed;
+	bool is_link; /* nobody sends it */
 };
 
 /* --- the folder --- */
@@ -140,7 +141,7 @@ void blobs_free(struct blobs *b)
 {
 	if (b == NULL)
 		return;
-	assert(b->counts.uploads == 0);
+	assert(b->uploads == NULL);
 	pthread_mutex_destroy(&b->lock);
 	if (b->walk != NULL)
 		(void)closedir(b->walk);
@@ -181,9 +182,9 @@ static int check_room(const struct blobs *b, struct err *err)
 static bool enter(struct blobs *b, struct blob_upload *u)
 {
 	pthread_mutex_lock(&b->lock);
-	bool room = b->counts.uploads < b->opts.uploads_max;
+	bool room = u->is_link || b->counts.uploads < b->opts.uploads_max;
 	if (room) {
-		b->counts.uploads++;
+		b->counts.uploads += !u->is_link;
 		u->blobs = b;
 		u->later = b->uploads;
 		b->uploads = u;
@@ -201,18 +202,12 @@ static void leave(struct blobs *b, const struct blob_upload *u)
 	while (*link != u)
 		link = &(*link)->later;
 	*link = u->later;
-	b->counts.uploads--;
+	b->counts.uploads -= !u->is_link;
 	if (u->committed) {
 		b->counts.stored++;
 		b->counts.stored_bytes += (uint64_t)u->size;
 	}
 	pthread_mutex_unlock(&b->lock);
-}
-
-static int refuse_more(const struct blobs *b, struct err *err)
-{
-	return err_set(err, ERR_UNAVAILABLE, "%zu files are being sent already: try again in a moment",
-		       b->opts.uploads_max);
 }
 
 int blob_begin(struct blobs *b, int64_t max, struct blob_upload **ret, struct err *err)
@@ -224,7 +219,8 @@ int blob_begin(struct blobs *b, int64_t max, struct blob_upload **ret, struct er
 	if (rc < 0)
 		return rc;
 	if (!enter(b, u))
-		return refuse_more(b, err);
+		return err_set(err, ERR_UNAVAILABLE, "%zu files are being sent already: try again in a moment",
+			       b->opts.uploads_max);
 	u->max = max;
 	u->look_at = LOOK_EVERY;
 	u->hash = crypto_hash_new();
@@ -241,8 +237,8 @@ int blob_begin_again(struct blobs *b, const char *name, struct blob_upload **ret
 
 	check_name(name);
 	u->fd = -1;
-	if (!enter(b, u))
-		return refuse_more(b, err);
+	u->is_link = true;
+	(void)enter(b, u);
 	if (linkat(b->dir_fd, name, b->dir_fd, u->temp, 0) != 0)
 		return errno == ENOENT ? BLOB_MISSING : err_sys(err, "give the file %s another name", name);
 	u->fd = openat(b->dir_fd, u->temp, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);

@@ -35,7 +35,7 @@ AUTOPTR_DEFINE(blobs)
 int blob_begin(struct blobs *b, int64_t max, struct blob_upload **ret, struct err *err) must_check;
 enum { BLOB_MISSING = 1 };
 /* Another blob of the same bytes as the one of that name, which stay one on the disk: there is nothing to come, and
- * they are there however soon that one goes. BLOB_MISSING. */
+ * they are there however soon that one goes. Not one of the uploads that are counted. BLOB_MISSING. */
 int blob_begin_again(struct blobs *b, const char *name, struct blob_upload **ret, struct err *err) must_check;
 /* Writes, and may wait for the disk as a write does; never syncs. */
 int blob_chunk(struct blob_upload *u, struct str bytes, struct err *err) must_check;

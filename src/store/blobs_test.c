@@ -195,14 +195,21 @@ static void the_same_bytes_get_another_name(void **state)
 static void bounds_hold(void **state)
 {
 	autoptr(blobs) b = open_blobs();
-	struct blob_upload *one = NULL, *two = NULL, *three = NULL;
+	struct blob_upload *one = NULL, *two = NULL, *three = NULL, *again = NULL;
+	struct blob_info info = {0};
 	struct err err = {0};
 
 	(void)state;
+	store(b, "1-in-0", STR("abc"), &info);
 	assert_int_equal(blob_begin(b, 3, &one, &err), 0);
 	assert_int_equal(blob_chunk(one, STR("abcd"), &err), -ERR_TOO_LARGE);
 	assert_int_equal(blob_begin(b, 3, &two, &err), 0);
 	assert_int_equal(blob_begin(b, 3, &three, &err), -ERR_UNAVAILABLE);
+	/* Nobody sends what is there. */
+	assert_int_equal(blob_begin_again(b, "1-in-0", &again, &err), 0);
+	assert_int_equal(blobs_counts(b).uploads, 2);
+	blob_upload_free(again);
+	assert_int_equal(blobs_counts(b).uploads, 2);
 	blob_upload_free(one);
 	assert_int_equal(blob_begin(b, 3, &three, &err), 0);
 	blob_upload_free(two);
