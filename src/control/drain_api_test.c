@@ -86,6 +86,21 @@ static void an_agent_hears_that_it_drains(void **state)
 	ask_and_hear(w, true, false);
 }
 
+/* Its jobs take all it has: it stays what it was told to be, until there is room and it is looked up. */
+static void an_agent_without_room_drains_on(void **state)
+{
+	struct world *w = *state;
+
+	drain(w, "a1", "drain", 200);
+	autovar(answer) none = post(w, w->agent, "/api/jobs/lease",
+				    "{\"agent_id\":\"a1\",\"vcpus_free\":0,\"memory_mb_free\":64,\"draining\":true}");
+	assert_int_equal(none.status, 200);
+	assert_true(js_bool(js_get(none.body, "draining"), false));
+	ask_and_hear(w, false, true);
+	drain(w, "a1", "resume", 200);
+	ask_and_hear(w, true, false);
+}
+
 static void a_drained_agent_keeps_what_it_has(void **state)
 {
 	struct world *w = *state;
@@ -159,6 +174,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WORLD(a_waiting_call_of_a_drained_agent_gets_nothing),
 		WORLD(an_agent_hears_that_it_drains),
+		WORLD(an_agent_without_room_drains_on),
 		WORLD(a_drained_agent_keeps_what_it_has),
 		WORLD(what_is_wrong_is_said),
 		WORLD(an_overview_has_all_of_one_moment),

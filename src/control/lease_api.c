@@ -294,8 +294,9 @@ static int look(struct app *app, struct http_request *req, struct lease_wait *w,
 	*w->woken_for = (struct lease_wish){0};
 	if (r == 0)
 		r = find_job(app, w, http_arena(req), ret, err);
-	w->drains = r == LEASES_DB_DRAINING;
-	if (woken_for.job_id != 0 && (r < 0 || w->drains || (r == 0 && ret->id != woken_for.job_id)))
+	bool drains = r == LEASES_DB_DRAINING;
+	w->drains = has_room(w) ? drains : w->told_draining; /* without room nobody has looked: as it was */
+	if (woken_for.job_id != 0 && (r < 0 || drains || (r == 0 && ret->id != woken_for.job_id)))
 		pass_on(app, woken_for.job_id, http_arena(req));
 	if (woken_for.more && r == 0)
 		peers_look_soon(app->peers);
@@ -305,7 +306,7 @@ static int look(struct app *app, struct http_request *req, struct lease_wait *w,
 /* What is ready for jobs on its host is of no use any more, or of use again. */
 static bool has_news(const struct lease_wait *w)
 {
-	return w->says_draining && has_room(w) && w->drains != w->told_draining;
+	return w->says_draining && w->drains != w->told_draining;
 }
 
 int lease_post(void *ctx, struct http_request *req, struct err *err)
