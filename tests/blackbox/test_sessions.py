@@ -148,7 +148,7 @@ def test_a_retry_says_what_it_lacks(system, control, agent):
     # Whatever became of the old one's: a retry of the retry has its own.
     files[str(old)].unlink()
     refused = retry(old)
-    assert refused.status_code == 409 and "are gone: send them again" in refused.json()["detail"]
+    assert refused.status_code == 409 and "are not here, or not all of them: send them again" in refused.json()["detail"]
     again = retry(new)
     assert again.status_code == 201, again.text
     agent.say(agent.lease(), "succeeded", exit_code=0, last_seq=0)

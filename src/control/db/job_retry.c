@@ -29,8 +29,8 @@ static int check_extras(struct call *c, const struct job *old, struct err *err)
 	c->waits_for_files = extras.inputs.count > 0;
 	if (c->waits_for_files && !c->in->has_inputs)
 		return err_set(err, ERR_CONFLICT,
-			       "job %" PRId64 " came with files, which are gone: send them again, with 'nimbus run' or "
-			       "as a job with 'inputs'",
+			       "job %" PRId64 " needs files that are not here, or not all of them: send them again, "
+			       "with 'nimbus run' or as a job with 'inputs'",
 			       old->id);
 	return 0;
 }

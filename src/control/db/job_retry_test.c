@@ -117,7 +117,7 @@ static void inputs_must_be_there_still(void **state)
 	spec.waits_for_files = true;
 	must(jobs_db_submit(&f->db, &spec, f->arena, &job, &f->err));
 	must(jobs_db_cancel(&f->db, job.id, f->arena, &job, &f->err));
-	assert_conflict(f, (struct job_retry){.id = job.id}, "which are gone");
+	assert_conflict(f, (struct job_retry){.id = job.id}, "that are not here");
 	/* It waits until they are its own. */
 	must(retry(f, (struct job_retry){.id = job.id, .has_inputs = true}, &job));
 	job = fixture_get(f, job.id);
