@@ -267,6 +267,12 @@ static int hold_one(struct app *app, const struct job *job, struct arena *arena,
 	return 0;
 }
 
+/* What job_retry() refuses, whatever is held. */
+static bool is_for_retry(const struct job *job, const struct job_extras *extras)
+{
+	return job_state_final(job->state) && job->github_job_id == 0 && !extras->session;
+}
+
 int inputs_hold(struct app *app, int64_t job_id, struct arena *arena, struct held_inputs *ret, struct err *err)
 {
 	struct job_extras extras = {0};
@@ -276,23 +282,24 @@ int inputs_hold(struct app *app, int64_t job_id, struct arena *arena, struct hel
 	*ret = (struct held_inputs){0};
 	if (r == 0)
 		r = job_extras_of(&job, arena, &extras, err);
-	while (r == 0 && ret->count < extras.inputs.count)
+	while (r == 0 && is_for_retry(&job, &extras) && ret->count < extras.inputs.count)
 		r = hold_one(app, &job, arena, ret, err);
 	if (r != 0)
 		held_inputs_fini(ret);
 	return r < 0 ? r : 0;
 }
 
-static int give_one(struct app *app, struct blob_upload *bytes, struct job_file *file, struct arena *arena,
+static int give_one(struct app *app, struct blob_upload *bytes, const struct job_file *held, struct arena *arena,
 		    struct job *job, struct err *err)
 {
+	struct job_file file = *held;
 	char name[JOB_FILE_NAME_SIZE];
 
-	file->job_id = job->id;
-	file->blob = name;
-	job_file_name(&(struct job_file_place){job->id, file->kind, file->n}, crypto_random_u64(), name);
+	file.job_id = job->id;
+	file.blob = name;
+	job_file_name(&(struct job_file_place){job->id, file.kind, file.n}, crypto_random_u64(), name);
 	int r = blob_commit(bytes, name, NULL, err);
-	return r < 0 ? r : add_file(app, file, arena, job, err);
+	return r < 0 ? r : add_file(app, &file, arena, job, err);
 }
 
 int inputs_give(struct app *app, struct held_inputs *held, struct arena *arena, struct job *job, struct err *err)
@@ -301,7 +308,12 @@ int inputs_give(struct app *app, struct held_inputs *held, struct arena *arena, 
 
 	for (size_t i = 0; i < held->count && r == 0 && job_files_wanted(job); i++)
 		r = give_one(app, held->items[i].bytes, &held->items[i].file, arena, job, err);
-	return r;
+	if (r != -ERR_CONFLICT)
+		return r;
+	/* It has got them meanwhile from a retry with the same key, or was cancelled: it says itself what it is. */
+	*err = (struct err){0};
+	r = jobs_db_get(&app->db, job->id, arena, job, err);
+	return r == JOBS_DB_MISSING ? err_set(err, ERR_NOT_FOUND, "Job not found: %" PRId64, job->id) : r;
 }
 
 /* --- what has had its time --- */

@@ -1,8 +1,9 @@
 /*
- * Files of jobs in a control plane whose own sweeping stands still: the test sweeps.
+ * Files of jobs in a control plane that does not sweep itself: the test does.
  */
 #include "control/app_test.h"
 #include "control/db/job_files.h"
+#include "control/db/job_retry.h"
 #include "control/handlers.h"
 #include "store/sql_test.h"
 
@@ -125,6 +126,101 @@ static void a_pass_has_a_limit(void **state)
 	assert_int_equal(count_rows(w), 0);
 }
 
+/* --- retries --- */
+
+static void put_input(struct world *w, int64_t id, int n)
+{
+	autofree char *path = xasprintf("/api/jobs/%" PRId64 "/inputs/%d", id, n);
+	const struct sent sent = {.method = "PUT", .path = path, .token = w->admin, .body = "bytes"};
+	autovar(answer) a = send_call(w, &sent);
+
+	assert_int_equal(a.status, 200);
+}
+
+static int64_t submit_with_inputs(struct world *w, const char *more)
+{
+	autofree char *body =
+		xasprintf("{\"argv\":[\"true\"],\"inputs\":[{\"path\":\"/a\"},{\"path\":\"/b\"}]%s}", more);
+	int64_t id = submit(w, body);
+
+	put_input(w, id, 0);
+	put_input(w, id, 1);
+	return id;
+}
+
+static void cancel(struct world *w, int64_t id)
+{
+	autofree char *path = xasprintf("/api/jobs/%" PRId64 "/cancel", id);
+	autovar(answer) a = post(w, w->admin, path, NULL);
+
+	assert_int_equal(a.status, 202);
+}
+
+static size_t hold(struct world *w, int64_t id, struct arena *arena, struct held_inputs *ret)
+{
+	struct err err = {0};
+
+	assert_outcome(inputs_hold(w->app, id, arena, ret, &err), 0, &err);
+	return ret->count;
+}
+
+static void a_key_makes_one_retry_with_inputs(void **state)
+{
+	struct world *w = *state;
+	int64_t id = submit_with_inputs(w, "");
+	autofree char *path = xasprintf("/api/jobs/%" PRId64 "/retry", id);
+
+	cancel(w, id);
+	autovar(answer) first = post(w, w->admin, path, "{\"idempotency_key\":\"k\"}");
+	autovar(answer) second = post(w, w->admin, path, "{\"idempotency_key\":\"k\"}");
+	assert_int_equal(first.status, 201);
+	assert_int_equal(second.status, 200);
+	assert_int_equal(number(&first, "id"), number(&second, "id"));
+	assert_string_equal(text(&second, "state"), "queued");
+}
+
+/* Both found the job waiting for its files, and the first gave them before the second did. */
+static void two_retries_give_the_same_files(void **state)
+{
+	struct world *w = *state;
+	autoptr(arena) arena = arena_new();
+	autovar(held_inputs) one = {0};
+	autovar(held_inputs) two = {0};
+	int64_t id = submit_with_inputs(w, "");
+	struct job_retry retry = {.id = id, .idempotency_key = "k", .has_inputs = true};
+	struct job job = {0};
+	struct job same = {0};
+	struct err err = {0};
+
+	cancel(w, id);
+	assert_int_equal(hold(w, id, arena, &one), 2);
+	assert_int_equal(hold(w, id, arena, &two), 2);
+	assert_outcome(job_retry(&w->app->db, &retry, arena, &job, &err), 0, &err);
+	assert_outcome(job_retry(&w->app->db, &retry, arena, &same, &err), JOB_RETRY_KNOWN, &err);
+	assert_true(job_files_wanted(&same));
+	assert_outcome(inputs_give(w->app, &one, arena, &job, &err), 0, &err);
+	assert_outcome(inputs_give(w->app, &two, arena, &same, &err), 0, &err);
+	assert_int_equal(err.code, 0);
+	assert_int_equal(same.id, job.id);
+	assert_int_equal(same.state, JOB_QUEUED);
+}
+
+static void nothing_is_held_of_what_cannot_be_retried(void **state)
+{
+	struct world *w = *state;
+	autoptr(arena) arena = arena_new();
+	autovar(held_inputs) held = {0};
+	int64_t id = submit_with_inputs(w, "");
+	int64_t session = submit_with_inputs(w, ",\"session\":{\"stdin\":true}");
+
+	assert_int_equal(hold(w, id, arena, &held), 0);
+	cancel(w, id);
+	assert_int_equal(hold(w, id, arena, &held), 2);
+	held_inputs_fini(&held);
+	cancel(w, session);
+	assert_int_equal(hold(w, session, arena, &held), 0);
+}
+
 #define FILES(test) cmocka_unit_test_setup_teardown(test, set_up_files, tear_down_files)
 
 int main(void)
@@ -132,6 +228,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		FILES(one_pass_goes_to_the_end),
 		FILES(a_pass_has_a_limit),
+		FILES(a_key_makes_one_retry_with_inputs),
+		FILES(two_retries_give_the_same_files),
+		FILES(nothing_is_held_of_what_cannot_be_retried),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
