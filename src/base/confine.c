@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -289,13 +290,48 @@ static void make_calls(struct confine *c)
 #endif
 }
 
+/* --- a user namespace, for who is not root --- */
+
+enum { NAMESPACES = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS };
+
+static bool put(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	fd_close(&fd);
+	return done;
+}
+
+/* What is made in it would belong to nobody otherwise. */
+static bool map_user(const struct confine *c)
+{
+	return put("/proc/self/setgroups", "deny") && put("/proc/self/uid_map", c->uid_map) &&
+	       put("/proc/self/gid_map", c->gid_map);
+}
+
+/* Some systems let anybody make one and then permit nothing in it (AppArmor of Ubuntu 24.04), which is noticed when it
+ * is too late to go back: so another process tries. */
+static bool can_map_user(const struct confine *c)
+{
+	int status = -1;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(unshare(NAMESPACES | CLONE_NEWUSER) != 0 || !map_user(c));
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		continue;
+	return pid > 0 && status == 0;
+}
+
 /* --- ready --- */
 
 int confine_init(struct confine *c, const struct confine_opts *o, struct err *err)
 {
-	*c = (struct confine){.opts = *o, .rules_fd = -1, .user_namespace = geteuid() != 0};
+	*c = (struct confine){.opts = *o, .rules_fd = -1};
 	(void)snprintf(c->uid_map, sizeof(c->uid_map), "%u %u 1", geteuid(), geteuid());
 	(void)snprintf(c->gid_map, sizeof(c->gid_map), "%u %u 1", getegid(), getegid());
+	c->user_namespace = geteuid() != 0 && can_map_user(c);
 	make_calls(c);
 	int rc = make_rules(c, err);
 	if (rc < 0)
@@ -332,15 +368,6 @@ const char *confine_words(unsigned missing, char room[static CONFINE_WORDS_SIZE]
 
 /* --- in the child --- */
 
-static bool put(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-	fd_close(&fd);
-	return done;
-}
-
 /* The folder is mounted over itself, the rest made read-only, and the folder writable again. */
 static bool mount_read_only(bool folder)
 {
@@ -364,15 +391,11 @@ static bool mount_read_only(bool folder)
 
 bool confine_isolate(struct confine *c, unsigned *missing)
 {
-	const int flags = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
-
-	if (unshare(flags | (c->user_namespace ? CLONE_NEWUSER : 0)) != 0) {
+	if (unshare(NAMESPACES | (c->user_namespace ? CLONE_NEWUSER : 0)) != 0) {
 		*missing |= CONFINE_NAMESPACES | CONFINE_READ_ONLY;
 		return true;
 	}
-	/* What is made in it would belong to nobody. */
-	if (c->user_namespace && !(put("/proc/self/setgroups", "deny") && put("/proc/self/uid_map", c->uid_map) &&
-				   put("/proc/self/gid_map", c->gid_map)))
+	if (c->user_namespace && !map_user(c))
 		return false;
 	if (!mount_read_only(c->opts.folder != NULL))
 		*missing |= CONFINE_READ_ONLY;

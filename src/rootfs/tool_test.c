@@ -290,6 +290,48 @@ static void who_says_too_much_is_an_error(void **state)
 	assert_non_null(strstr(err.msg, "says more than 64 MiB"));
 }
 
+enum { CANNOT = 77 };
+
+/* Anybody may make a user namespace then, but say of nobody who he is in it. */
+static bool become_user_without_maps(void)
+{
+	return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	       mount("/proc", "/proc", NULL, MS_BIND, NULL) == 0 &&
+	       mount(NULL, "/proc", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) == 0 &&
+	       setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0 &&
+	       prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0; /* what it has in /proc is its own again */
+}
+
+static int run_as_user_without_maps(const struct fixture *f)
+{
+	const char *const argv[] = {"/bin/true", NULL};
+	struct err err = {0};
+
+	if (!become_user_without_maps())
+		return CANNOT;
+	int rc = tool_run(&(struct tool_call){.argv = argv,
+					      .package = "coreutils",
+					      .timeout_ns = 120 * NS_PER_S,
+					      .bounds = &(struct tool_bounds){.input_fd = f->input_fd}},
+			  NULL, &err);
+	if (rc < 0)
+		print_message("%s\n", err.msg);
+	return rc < 0;
+}
+
+static void without_maps_there_is_no_user_namespace(void **state)
+{
+	int status = -1;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(run_as_user_without_maps(*state));
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == CANNOT)
+		skip();
+	assert_int_equal(status, 0);
+}
+
 static void with_capabilities_all_must_hold(const struct fixture *f)
 {
 	autovar(buf) said = {0};
@@ -342,6 +384,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(with_capabilities_nothing_asks_devices, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(nothing_is_left_to_it, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(who_says_too_much_is_an_error, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(without_maps_there_is_no_user_namespace, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(without_namespaces_the_rest_holds, set_up, tear_down),
 	};
 
