@@ -366,7 +366,7 @@ static int open_output(struct attach *a, size_t i, enum session_stream stream, i
 
 static int open_streams(struct attach *a, struct err *err)
 {
-	static const struct input_ops ops = {.room = input_room, .bytes = on_input};
+	static const struct input_ops ops = {.room = input_room, .bytes = on_input, .failed = on_failed};
 
 	int rc = open_output(a, 0, SESSION_STREAM_STDOUT, STDOUT_FILENO, err);
 	if (rc == 0)

@@ -1,6 +1,7 @@
 #include "cli/attach/input.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -11,11 +12,15 @@
 enum { READ_STEP = 32 * 1024 };
 
 struct input {
+	struct loop *loop;
 	const struct input_ops *ops;
 	void *ctx;
-	struct loop_source *source; /* NULL: a file, which is always readable; or nothing comes any more */
+	bool is_file;		    /* always readable, and nothing for a loop */
+	struct loop_source *source; /* NULL: a file; or all its writers were gone, and what they left is read */
 	bool ended;
 };
+
+static void on_input(void *ctx, unsigned events);
 
 bool input_is_there(void)
 {
@@ -33,7 +38,28 @@ static size_t room(const struct input *in)
 	return in->ended ? 0 : in->ops->room(in->ctx);
 }
 
-/* One read, which does not block: the loop said so, or it is a file. Gives whether there may be more. */
+static int watch(struct input *in, unsigned events, struct err *err)
+{
+	return loop_add_fd(in->loop, STDIN_FILENO, events, LOOP_NORMAL, on_input, in, &in->source, err);
+}
+
+/* Whether a read would, whatever was said before: a FIFO that all its writers had left may be opened anew. */
+static bool would_block(const struct input *in)
+{
+	struct pollfd fd = {.fd = STDIN_FILENO, .events = POLLIN};
+
+	return !in->is_file && poll(&fd, 1, 0) <= 0;
+}
+
+static void watch_again(struct input *in)
+{
+	struct err err = {0};
+
+	if (in->source == NULL && watch(in, LOOP_READ, &err) < 0)
+		in->ops->failed(in->ctx, &err);
+}
+
+/* One read, which does not block. Gives whether there may be more. */
 static bool read_some(struct input *in)
 {
 	char bytes[READ_STEP];
@@ -41,6 +67,10 @@ static bool read_some(struct input *in)
 
 	if (cap == 0)
 		return false;
+	if (would_block(in)) {
+		watch_again(in);
+		return false;
+	}
 	ssize_t len = read(STDIN_FILENO, bytes, cap < sizeof(bytes) ? cap : sizeof(bytes));
 	if (len < 0 && (errno == EINTR || errno == EAGAIN))
 		return false;
@@ -81,10 +111,12 @@ int input_new(struct loop *loop, const struct input_ops *ops, void *ctx, struct 
 	struct stat st;
 	int rc = 0;
 
+	in->loop = loop;
 	in->ops = ops;
 	in->ctx = ctx;
-	if (fstat(STDIN_FILENO, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-		rc = loop_add_fd(loop, STDIN_FILENO, 0, LOOP_NORMAL, on_input, in, &in->source, err);
+	in->is_file = fstat(STDIN_FILENO, &st) < 0 || S_ISREG(st.st_mode) || S_ISBLK(st.st_mode);
+	if (!in->is_file)
+		rc = watch(in, 0, err);
 	if (rc < 0)
 		return rc;
 	*ret = TAKE(in);

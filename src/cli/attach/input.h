@@ -22,6 +22,8 @@ struct input_ops {
 	size_t (*room)(void *ctx);
 	/* None: that was the end. */
 	void (*bytes)(void *ctx, struct str bytes);
+	/* It cannot be waited for any more. */
+	void (*failed)(void *ctx, const struct err *err);
 };
 
 int input_new(struct loop *loop, const struct input_ops *ops, void *ctx, struct input **ret, struct err *err)
