@@ -38,6 +38,7 @@ struct job_vm {
 	int64_t restarts;
 	bool again;	  /* given up: when it is gone, it boots */
 	bool stalled;	  /* told in the log */
+	bool refused;	  /* the same: a VMM may say as often as it likes that it refuses something */
 	int64_t ready_ns; /* it is a spare that waits, since then; 0: not yet */
 	int64_t launched_ns;
 	struct shim_booted booted;
@@ -299,6 +300,13 @@ static void on_spare_told(struct job_vm *v, enum vm_news news, const char *text)
 	warm_up(v);
 }
 
+static void note_refusal(struct job_vm *v, const char *text)
+{
+	if (!v->refused)
+		log_warn("the VMM refused what it was told", F("job", job_of(v)->job_id), F("why", text));
+	v->refused = true;
+}
+
 static void on_told(void *ctx, enum vm_news news, const char *text)
 {
 	struct job_vm *v = ctx;
@@ -310,7 +318,7 @@ static void on_told(void *ctx, enum vm_news news, const char *text)
 	if (news == VM_NEWS_UP)
 		v->booted.vmm_up_ns = clock_monotonic_ns();
 	else if (news == VM_NEWS_REFUSED && !give_up_clone(v, text))
-		log_warn("the VMM refused what it was told", F("job", job_of(v)->job_id), F("why", text));
+		note_refusal(v, text);
 	/* Its guest has said that it listens when it was saved. */
 	if (news == VM_NEWS_RUNS && v->is_clone && v->booted.restored_ns == 0) {
 		v->booted.restored_ns = clock_monotonic_ns();
@@ -472,7 +480,7 @@ static void start_again(void *ctx)
 	machine_free(TAKE(v->machine));
 	network_free(TAKE(v->network));
 	v->booted = (struct shim_booted){0};
-	v->gone = v->again = false;
+	v->gone = v->again = v->refused = false;
 	if (start_with_network(v, &err) < 0)
 		fail(v, &err);
 }

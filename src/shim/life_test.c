@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -520,6 +521,32 @@ static void a_vm_without_room_stands_still_and_goes_on(void **state)
 	guest_says(f, &out);
 	(void)hear_exited(f, SHIM_REASON_EXIT);
 	assert_log(f, "1s|nimbus: the host's disk is full: the job stands still until there is room\n");
+}
+
+/* The agent's log is not the place where one that a job broke out into can say what it likes. */
+static void a_vmm_that_refuses_and_refuses_is_told_once(void **state)
+{
+	struct fixture *f = *state;
+	autoclose memory = memfd_create("log", MFD_CLOEXEC);
+	autoclose saved = dup(STDERR_FILENO);
+	autovar(buf) out = {0};
+	char log[4096];
+
+	run_job(f);
+	assert_true(memory >= 0 && dup2(memory, STDERR_FILENO) >= 0);
+	assert_int_equal(write(f->vmm_fd, "xxxxxxxxn", 9), 9);
+	while (f->tries < 1)
+		step(f);
+	assert_true(dup2(saved, STDERR_FILENO) >= 0);
+	ssize_t len = pread(memory, log, sizeof(log) - 1, 0);
+	assert_true(len > 0);
+	log[len] = '\0';
+	const char *first = strstr(log, "so it says");
+	assert_non_null(first);
+	assert_null(strstr(first + 1, "so it says"));
+	put_end(f, 0, 0, false, &out);
+	guest_says(f, &out);
+	(void)hear_exited(f, SHIM_REASON_EXIT);
 }
 
 /* Greeted when it runs: its guest has said that it listens when it was saved. */
@@ -1257,6 +1284,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(a_job_succeeds),
 		TEST(a_vm_without_room_stands_still_and_goes_on),
+		TEST(a_vmm_that_refuses_and_refuses_is_told_once),
 		TEST(a_clone_is_greeted_when_it_runs),
 		TEST(a_clone_that_is_refused_boots),
 		TEST(a_vm_that_does_not_come_up_is_started_once_more),
