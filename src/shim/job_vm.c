@@ -440,7 +440,8 @@ static void on_network_failed(void *ctx, const struct err *err)
 {
 	struct job_vm *v = ctx;
 
-	fail(v, err);
+	if (v->phase == STARTING)
+		fail(v, err);
 }
 
 static void on_network_gone(void *ctx, const struct err *err)
@@ -545,10 +546,13 @@ int64_t job_vm_restarts(const struct job_vm *v)
 bool job_vm_end(struct job_vm *v)
 {
 	v->phase = OVER;
-	if (v->machine == NULL || v->gone)
-		return false;
-	machine_kill(v->machine);
-	return true;
+	if (v->machine != NULL && !v->gone) {
+		machine_kill(v->machine);
+		return true;
+	}
+	/* No machine takes it along, or it is still on its way. */
+	network_free(TAKE(v->network));
+	return false;
 }
 
 /* --- making and freeing --- */

@@ -80,5 +80,6 @@ const char *job_vm_last_words(struct job_vm *v);
 /* How often it was started once more. */
 int64_t job_vm_restarts(const struct job_vm *v);
 
-/* Twice is fine. False: there is nothing (any more) of which `gone` would be called. */
+/* Of the VM, and of a network that waits for it. Twice is fine. False: there is nothing (any more) of which `gone`
+ * would be called. */
 bool job_vm_end(struct job_vm *v);

@@ -52,6 +52,7 @@ struct fixture {
 static struct fixture *the_fixture; /* a driver has no context */
 static const char *vmm_script = "exec sleep 1000";
 static const char *the_template;
+static int64_t the_network = SHIM_NETWORK_NONE;
 static const char *the_pipeline; /* of its services too; NULL: none */
 static int64_t hello_timeout_ns;
 
@@ -184,6 +185,7 @@ static int set_up(void **state)
 	the_fixture = f;
 	vmm_script = "exec sleep 1000";
 	the_template = NULL;
+	the_network = SHIM_NETWORK_NONE;
 	the_pipeline = NULL;
 	hello_timeout_ns = 0;
 	f->guest_fd = -1;
@@ -280,6 +282,7 @@ static void order(struct fixture *f, int64_t timeout_ns, int64_t deadline_ns, si
 					  .grace_ns = NS_PER_S,
 					  .deadline_ns = deadline_ns,
 					  .template = the_template,
+					  .network = the_network,
 					  .log_url = the_pipeline,
 					  .log_token = the_pipeline != NULL ? token : NULL,
 					  .services_token = the_pipeline != NULL ? token : NULL}},
@@ -933,6 +936,54 @@ static void a_cancel_before_the_job_needs_no_guest(void **state)
 	acknowledge(f);
 }
 
+/* A passt of the test's, which says in which process it is. */
+static pid_t start_with_passt(struct fixture *f, const char *last)
+{
+	autofree char *script = xasprintf("#!/bin/sh\necho $$ > %s/pid\n%s\n", f->path, last);
+	autofree char *passt = xasprintf("%s/passt", f->path);
+	autofree char *path = xstrdup(getenv("PATH"));
+	int64_t by_ns = clock_monotonic_ns() + 20 * NS_PER_S;
+	autovar(buf) text = {0};
+	int64_t pid = 0;
+
+	assert_int_equal(file_write_atomic(AT_FDCWD, passt, str_c(script), 0755, NULL), 0);
+	the_network = SHIM_NETWORK_OPEN;
+	assert_int_equal(hear(f, SHIM_HELLO).hello.job_id, 0);
+	assert_int_equal(setenv("PATH", f->path, 1), 0);
+	order(f, 0, INT64_MAX, 4);
+	while ((text.len == 0 || text.data[text.len - 1] != '\n') && clock_monotonic_ns() < by_ns) {
+		(void)!loop_step(f->loop, clock_monotonic_ns() + NS_PER_MS, NULL);
+		buf_clear(&text);
+		(void)!file_read(f->dir_fd, "pid", 64, &text, NULL);
+	}
+	assert_int_equal(setenv("PATH", path, 1), 0);
+	assert_int_equal(str_to_i64(str_trim(buf_str(&text)), "pid", 1, INT32_MAX, &pid, NULL), 0);
+	return (pid_t)pid;
+}
+
+/* It would live on without a VM, and say later that this one could not be started. */
+static void a_cancel_before_there_is_a_network_ends_that_too(void **state)
+{
+	struct fixture *f = *state;
+
+	pid_t passt = start_with_passt(f, "exec /bin/sleep 1000");
+	tell(f, &(struct shim_msg){.type = SHIM_CANCEL, .cancel = {.grace_ns = -1}}, NULL, 0);
+	assert_non_null(strstr(hear_exited(f, SHIM_REASON_CANCELLED).message, "before it began"));
+	assert_int_equal(kill(passt, 0), -1);
+	assert_int_equal(f->boots, 0);
+	acknowledge(f);
+}
+
+static void a_network_that_fails_is_a_start_failed(void **state)
+{
+	struct fixture *f = *state;
+
+	(void)start_with_passt(f, "echo 'No way out' >&2; exit 1");
+	assert_non_null(strstr(hear_exited(f, SHIM_REASON_START_FAILED).message, "No way out"));
+	assert_int_equal(f->boots, 0);
+	acknowledge(f);
+}
+
 static void the_time_limit_ends_the_job(void **state)
 {
 	struct fixture *f = *state;
@@ -1304,6 +1355,8 @@ int main(void)
 		TEST(a_cancelled_job_has_its_grace),
 		TEST(a_job_that_ignores_its_cancel_loses_its_vm),
 		TEST(a_cancel_before_the_job_needs_no_guest),
+		TEST(a_cancel_before_there_is_a_network_ends_that_too),
+		TEST(a_network_that_fails_is_a_start_failed),
 		TEST(the_time_limit_ends_the_job),
 		TEST(the_lease_ends_everything),
 		TEST(a_lost_lease_without_an_agent_ends_the_shim),

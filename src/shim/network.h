@@ -18,6 +18,7 @@
 
 struct network;
 
+/* Each may free it. */
 struct network_ops {
 	/* Once: the VM may be started with network_vm_fd(). */
 	void (*ready)(void *ctx);
