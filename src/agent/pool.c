@@ -38,7 +38,7 @@ struct kind {
 	char image[IMAGE_MAX];
 	char digest[IMAGE_MAX]; /* as leases name it; "": they do not */
 	struct pool_kind plan;
-	int64_t takes_ns; /* the last that got ready took so long */
+	int64_t takes_ns; /* the last that got ready took so long, from its order on */
 };
 
 enum spare_state {
@@ -59,6 +59,7 @@ struct spare {
 	struct shim_link *link;
 	struct loop_source *exit;
 	int64_t begun_ns;
+	int64_t started_ns; /* its shim had its order: what the worker had to do before is not its own time */
 };
 
 struct pool {
@@ -211,7 +212,7 @@ static struct spare *best_of(struct pool *p, const struct kind *k)
 		if (!is_of(s, k) || (s->state != SPARE_READY && s->state != SPARE_STARTING))
 			continue;
 		struct pool_clone c = {
-			.ready = s->state == SPARE_READY, .begun_ns = s->begun_ns, .takes_ns = k->takes_ns};
+			.ready = s->state == SPARE_READY, .begun_ns = s->started_ns, .takes_ns = k->takes_ns};
 		if (!pool_rather(&c, found != NULL ? &best : NULL, clock_monotonic_ns()))
 			continue;
 		best = c;
@@ -285,7 +286,7 @@ static void on_message(void *ctx, const struct shim_msg *m)
 	if (m->type != SHIM_READY || s->state != SPARE_STARTING)
 		return;
 	s->state = SPARE_READY;
-	int64_t took_ns = clock_monotonic_ns() - s->begun_ns;
+	int64_t took_ns = clock_monotonic_ns() - s->started_ns;
 	pool_measured(&s->kind->plan, m->ready.memory_bytes);
 	if (k != NULL) {
 		k->takes_ns = took_ns;
@@ -377,6 +378,7 @@ static void on_made(void *ctx)
 		free_spare(s);
 	} else {
 		s->state = SPARE_STARTING;
+		s->started_ns = clock_monotonic_ns();
 		int rc = give_order(s, &err);
 		close_start_fds(&s->shim);
 		if (rc < 0)
@@ -619,7 +621,7 @@ static void end_overdue(struct pool *p)
 	int64_t now = clock_monotonic_ns();
 
 	for (struct spare *s = p->spares; s != NULL; s = s->next)
-		if (s->state == SPARE_STARTING && now - s->begun_ns > ready_within_ns)
+		if (s->state == SPARE_STARTING && now - s->started_ns > ready_within_ns)
 			give_up(s, "it does not get ready");
 }
 

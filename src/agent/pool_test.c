@@ -332,6 +332,37 @@ static void one_that_is_nearly_ready_is_taken(void **state)
 	put_down_both(w, &p);
 }
 
+static void wait_for_word(void *ctx)
+{
+	char byte;
+
+	(void)!read(*(const int *)ctx, &byte, 1);
+}
+
+static void do_nothing(void *ctx)
+{
+	(void)ctx;
+}
+
+/* While the worker has other things to do, one does not get any readier, nor too old. */
+static void one_that_waits_for_the_worker_has_not_begun(void **state)
+{
+	int64_t begun_ns = clock_monotonic_ns();
+	struct world *w = *state;
+	struct pair p;
+	int word[2];
+
+	assert_int_equal(pipe2(word, O_CLOEXEC), 0);
+	take_first(w, &p, 600 * NS_PER_MS);
+	assert_true(chores_give(w->agent.chores, wait_for_word, do_nothing, &word[0]));
+	run_for(w, 3 * (clock_monotonic_ns() - begun_ns));
+	fd_close(&word[1]);
+	run_to_told(w, "spare-2");
+	take_early(w, &p);
+	fd_close(&word[0]);
+	put_down_both(w, &p);
+}
+
 static void only_what_is_the_same_is_taken(void **state)
 {
 	struct world *w = *state;
@@ -477,6 +508,7 @@ int main(int argc, char **argv)
 	static const struct CMUnitTest tests[] = {
 		WORLD_TEST(a_job_gets_one_and_another_is_made),
 		WORLD_TEST(one_that_is_nearly_ready_is_taken),
+		WORLD_TEST(one_that_waits_for_the_worker_has_not_begun),
 		WORLD_TEST(only_what_is_the_same_is_taken),
 		WORLD_TEST(jobs_have_their_slots_first),
 		WORLD_TEST(a_template_that_is_gone_takes_them_along),

@@ -31,8 +31,8 @@ int64_t pool_wanted(const struct pool_demand *d, int64_t now_ns);
 
 /* A clone that a job of its kind could have. */
 struct pool_clone {
-	bool ready; /* else in the making */
-	int64_t begun_ns;
+	bool ready;	  /* else in the making */
+	int64_t begun_ns; /* it is made since then */
 	int64_t takes_ns; /* so long the last of its kind took to be ready; 0: not known */
 };
 
