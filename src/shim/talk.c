@@ -17,6 +17,8 @@ enum {
 	PENDING_MUCH = 128 * 1024,
 	PENDING_LITTLE = 64 * 1024,
 	EXECS_MAX = 8,
+	/* With those whose clients are still being told that it is one too many. */
+	EXEC_SESSIONS_MAX = 2 * EXECS_MAX,
 };
 
 enum { OUT = 0, ERR = 1, OUTPUTS };
@@ -46,6 +48,7 @@ struct talk {
 	struct channel *channel; /* NULL: the job was not sent, or has ended */
 	bool held;		 /* the job's output */
 	bool job_sent;
+	bool crowded; /* told in the log */
 };
 
 static void push(struct speaker *p);
@@ -439,8 +442,22 @@ static size_t exec_count(const struct talk *t)
 	return count;
 }
 
+/* More than can be told so: their clients hear it from the control plane, which waits for us in vain. */
+static bool is_crowded(struct talk *t)
+{
+	if (exec_count(t) < EXEC_SESSIONS_MAX)
+		return false;
+	if (!t->crowded)
+		log_warn("too many sessions beside a job: further ones are not answered",
+			 F("job", t->opts.job->job_id));
+	t->crowded = true;
+	return true;
+}
+
 void talk_exec(struct talk *t, const struct shim_session *m)
 {
+	if (is_crowded(t))
+		return;
 	autofree char *path = xasprintf("/exec/%s/shim", m->id);
 	struct speaker *p = add_speaker(t, false);
 	struct session_exit exit = failed;

@@ -22,7 +22,7 @@
 #include "base/secret.h"
 #include "proto/guest_stream.h"
 
-enum { EPOCH = 77, PATIENCE_S = 60, CLIENTS = 9, JOB = 0 /* of the clients: the job's own */ };
+enum { EPOCH = 77, PATIENCE_S = 60, CLIENTS = 17, JOB = 0 /* of the clients: the job's own */ };
 
 struct client {
 	int fd; /* -1: not there */
@@ -636,6 +636,30 @@ static void hang_up(struct fixture *f, size_t at)
 		step(f, by_ns);
 }
 
+/* Each is a connection of the shim's, whoever asks for it. */
+static void no_more_connections_than_twice_as_many(void **state)
+{
+	static const char *argv[] = {"true"};
+	struct fixture *f = *state;
+	struct session_exit exit;
+
+	f->job.session = 0;
+	begin_talk(f);
+	start_job(f);
+	for (size_t i = 0; i < 16; i++)
+		order_exec(f, i);
+	talk_exec(f->talk, &(struct shim_session){.id = "abc", .argv = {argv, 1}});
+	talk_exec(f->talk, &(struct shim_session){.id = "abc", .argv = {argv, 1}});
+	settle(f);
+	assert_int_equal(accept(f->listener, NULL, NULL), -1);
+	/* Until one of them has heard that it is one too many. */
+	client_hears_exit(f, 15, &exit);
+	hang_up(f, 15);
+	order_exec(f, 16);
+	client_hears_exit(f, 16, &exit);
+	assert_string_equal(exit.text, "at most 8 commands run beside a job at once");
+}
+
 static void a_job_outlives_its_client(void **state)
 {
 	struct fixture *f = *state;
@@ -1097,6 +1121,7 @@ int main(void)
 		T(a_command_runs_beside_the_job),
 		T(signals_go_to_whom_they_are_for),
 		T(no_more_commands_than_eight),
+		T(no_more_connections_than_twice_as_many),
 		T(a_job_outlives_its_client),
 		T(a_command_ends_with_its_client),
 		T(a_breach_loses_the_guest_and_no_word_before_it),
