@@ -33,8 +33,8 @@ void pool_stop(struct pool *p);
 void pool_drain(struct pool *p, bool drained);
 
 /* A job has come, for which there is this template, or NULL. True: a clone of it is this job's now: its shim is in *ret
- * and lives in the folder `spare`; it may not be quite ready yet. It counts as demand in any case. Before the job's
- * slot is taken or after it. */
+ * and lives in the folder `spare`; it may not be quite ready yet. It counts as demand where a spare could have been
+ * this job's. Before the job's slot is taken or after it. */
 bool pool_take(struct pool *p, const struct job_assignment *job, const struct vm_template *template,
 	       struct vm_shim *ret, char spare[static VM_FOLDER_NAME_SIZE]);
 /* What pool_take() gave could not be used after all. */

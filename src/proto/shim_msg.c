@@ -103,6 +103,7 @@ static const struct field booted_fields[] = {
 	{7, FIELD_TEXT, AT(shim_booted, template_error), NULL},
 	{8, FIELD_I64, AT(shim_booted, verity), NULL},
 	{9, FIELD_I64, AT(shim_booted, waited_ns), NULL},
+	{10, FIELD_I64, AT(shim_booted, early), NULL},
 };
 
 static const struct field running_fields[] = {

@@ -228,8 +228,9 @@ struct shim_booted {
 	const char *
 		template_error; /* why the template of the start could not be used; NULL: it could, or there was none */
 	int64_t verity;		/* 1: the guest checks every block of its image; 0: an older shim, or not */
-	int64_t waited_ns;	/* a duration: it was a spare, ready for so long; 0: it was none. Then vmm_started_ns is
-				   when the start came, and restored_ns when it was woken */
+	int64_t waited_ns;	/* a duration: it was a spare, ready for so long; 0: it was none, or not ready yet */
+	int64_t early;		/* 1: it was a spare that was not ready yet. Of any spare, vmm_started_ns is when the
+				   start came, and restored_ns when it was woken */
 };
 
 struct shim_running {

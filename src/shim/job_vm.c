@@ -504,6 +504,7 @@ void job_vm_wake(struct job_vm *v, int64_t since_ns)
 	/* Its times are the job's, which begin now. */
 	if (v->booted.restored_ns != 0)
 		v->booted.restored_ns = since_ns;
+	v->booted.early = v->ready_ns == 0;
 	if (v->ready_ns != 0) {
 		v->booted.waited_ns = since_ns - v->ready_ns;
 		/* A VMM that is not there any more says so by its end: then the VM boots. */

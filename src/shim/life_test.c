@@ -650,6 +650,7 @@ static void a_spare_waits_for_its_job(void **state)
 	assert_int_equal(f->tries, 1);
 	struct shim_booted b = hear(f, SHIM_BOOTED).booted;
 	assert_string_equal(b.accel, "tcg clone");
+	assert_int_equal(b.early, 0);
 	assert_true(b.waited_ns > 0 && b.restored_ns == b.vmm_started_ns && b.guest_answered_ns >= b.restored_ns);
 	go(f);
 	put_end(f, 4, 0, false, &out);
@@ -674,6 +675,7 @@ static void a_spare_is_taken_before_it_is_ready(void **state)
 	struct shim_booted b = hear(f, SHIM_BOOTED).booted;
 	assert_string_equal(b.accel, "tcg clone");
 	assert_int_equal(b.waited_ns, 0);
+	assert_int_equal(b.early, 1);
 	assert_true(b.restored_ns == b.vmm_started_ns && b.guest_answered_ns >= b.restored_ns);
 	assert_int_equal(f->holds, 0);
 	go(f);

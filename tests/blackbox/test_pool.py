@@ -22,7 +22,7 @@ def started(**env):
 
 def waited(job):
     """Whether its VM was one of the pool."""
-    return "boot.waited_ms" in job["metadata"]
+    return "boot.waited_ms" in job["metadata"] or "boot.early" in job["metadata"]
 
 
 def metric(system, name):

@@ -24,6 +24,7 @@ static void on_booted(struct agent_job *j, const struct shim_booted *b)
 	j->times.answered_ns = b->guest_answered_ns;
 	j->times.kernel_ns = b->kernel_ns;
 	j->times.waited_ns = b->waited_ns;
+	j->times.early = b->early != 0;
 	(void)snprintf(j->times.accel, sizeof(j->times.accel), "%s", b->accel != NULL ? b->accel : "");
 	j->verity = b->verity != 0;
 	if (b->restored_ns != 0)

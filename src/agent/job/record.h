@@ -34,7 +34,8 @@ struct job_times {
 	int64_t restored_ns; /* of a clone */
 	int64_t answered_ns;
 	int64_t kernel_ns; /* a duration */
-	int64_t waited_ns; /* a duration: in the pool; 0: it was not from there */
+	int64_t waited_ns; /* a duration: ready, in the pool; 0: it was not from there, or not ready yet */
+	bool early;	   /* from the pool, not ready yet */
 	int64_t running_ns;
 	char accel[16];
 };

@@ -52,6 +52,8 @@ static void add_times(const struct job_times *t, struct boot_pairs *p)
 	}
 	if (t->waited_ns != 0)
 		add_ms(p, "boot.waited_ms", t->waited_ns);
+	if (t->early)
+		p->items[p->count++] = (struct js_pair){"boot.early", "true"};
 	if (t->vmm_up_ns != 0)
 		add_ms(p, "boot.exec_ms", t->vmm_up_ns - t->vmm_started_ns);
 	if (t->restored_ns != 0) {
