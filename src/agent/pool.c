@@ -24,7 +24,7 @@ enum { KINDS_MAX = 16, IMAGE_MAX = 256 };
 
 static const int64_t soon_ns = 50 * NS_PER_MS;	 /* after a change: a job that is starting gets its time */
 static const int64_t check_ns = 5 * NS_PER_S;	 /* between two looks at what spares were begun from */
-static const int64_t sweep_ns = 200 * NS_PER_MS; /* between two looks at what a former agent left */
+static const int64_t sweep_ns = 200 * NS_PER_MS; /* between two looks at what another process holds */
 static const int64_t patience_ns = 2 * NS_PER_S; /* with jobs that are being started all the time */
 static const int64_t ready_within_ns = 30 * NS_PER_S;
 static const int64_t retry_ns = 60 * NS_PER_S;	     /* after one that could not be made */
@@ -457,7 +457,14 @@ static void on_removed(void *ctx)
 	struct pool *p = ctx;
 
 	p->busy = false;
-	if (p->work_rc != 0)
+	if (p->work_rc == VM_FOLDER_BUSY) {
+		/* A child that was being forked when the folder was begun holds its lock until it becomes its program.
+		 */
+		p->at = NULL;
+		look_in(p, sweep_ns);
+		return;
+	}
+	if (p->work_rc < 0)
 		log_warn("the folder of a spare VM could not be removed: the next start tries again",
 			 F("folder", p->at->name), F("error", &p->work_err));
 	free_spare(TAKE(p->at));
