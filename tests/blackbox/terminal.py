@@ -21,6 +21,7 @@ class Terminal:
         self.env = {**env, "ENV": "", "HOME": self.folder, "TERM": "xterm-256color", "LANG": "C.UTF-8"}
         self.socket = os.path.join(self.folder, "tmux")
         self.tmux("new-session", "-d", "-c", self.folder, "-x", str(columns), "-y", str(rows), "exec sh")
+        self.wait(lambda lines: lines, "the shell's prompt")  # else it is drawn in the middle of what is typed
 
     def tmux(self, *words):
         return subprocess.run(["tmux", "-S", self.socket, "-f", "/dev/null", *words], env=self.env, check=True,
