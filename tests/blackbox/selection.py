@@ -34,7 +34,7 @@ NOT_SANITIZED = {
 }
 
 # The longest first, so that lanes end together. What is not named comes after them.
-LONGEST = ["test_upgrade", "test_jobs", "test_hostile", "test_nimbus_run", "test_templates", "test_sessions",
+LONGEST = ["test_upgrade", "test_jobs", "test_hostile", "test_pool", "test_nimbus_run", "test_templates", "test_sessions",
            "test_faults", "test_network", "test_faults_time", "test_keys", "test_readme", "test_faults_lease",
            "test_rootfs", "test_logs", "test_run", "test_planes", "test_faults_kill", "test_disk_full"]
 
