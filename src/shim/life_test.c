@@ -634,11 +634,23 @@ static void acknowledge_hello(struct fixture *f)
 	guest_says(f, &out);
 }
 
+/* To the job's end with 4. */
+static void runs_in_its_clone(struct fixture *f)
+{
+	autovar(buf) out = {0};
+
+	go(f);
+	put_end(f, 4, 0, false, &out);
+	guest_says(f, &out);
+	assert_int_equal(hear_exited(f, SHIM_REASON_EXIT).exit_code, 4);
+	assert_int_equal(f->clones, 1);
+	acknowledge(f);
+}
+
 /* It stands still and is nobody until a job comes; then it is that job's, as any VM is. */
 static void a_spare_waits_for_its_job(void **state)
 {
 	struct fixture *f = *state;
-	autovar(buf) out = {0};
 	struct guest_frame frame;
 
 	become_spare(f, INT64_MAX);
@@ -652,12 +664,7 @@ static void a_spare_waits_for_its_job(void **state)
 	assert_string_equal(b.accel, "tcg clone");
 	assert_int_equal(b.early, 0);
 	assert_true(b.waited_ns > 0 && b.restored_ns == b.vmm_started_ns && b.guest_answered_ns >= b.restored_ns);
-	go(f);
-	put_end(f, 4, 0, false, &out);
-	guest_says(f, &out);
-	assert_int_equal(hear_exited(f, SHIM_REASON_EXIT).exit_code, 4);
-	assert_int_equal(f->clones, 1);
-	acknowledge(f);
+	runs_in_its_clone(f);
 }
 
 /* Its job comes while it rehearses: it never stands still, and what the rehearsal says is nobody's. */
@@ -678,12 +685,7 @@ static void a_spare_is_taken_before_it_is_ready(void **state)
 	assert_int_equal(b.early, 1);
 	assert_true(b.restored_ns == b.vmm_started_ns && b.guest_answered_ns >= b.restored_ns);
 	assert_int_equal(f->holds, 0);
-	go(f);
-	put_end(f, 4, 0, false, &out);
-	guest_says(f, &out);
-	assert_int_equal(hear_exited(f, SHIM_REASON_EXIT).exit_code, 4);
-	assert_int_equal(f->clones, 1);
-	acknowledge(f);
+	runs_in_its_clone(f);
 }
 
 static void a_spare_goes_with_its_agent(void **state)
